@@ -1,0 +1,85 @@
+"""Every error a user can cause, by name.
+
+The command line prints ``str(error)`` and exits with ``error.exit_code``; batch work stores
+``error.reason`` (the class name and the message) in the failed row and goes on.
+"""
+
+from __future__ import annotations
+
+
+class MolflowError(Exception):
+    """Base of all errors raised on purpose; the message says what, where, and what to do."""
+
+    exit_code = 1
+
+    @property
+    def reason(self) -> str:
+        """One line for a results table: the error's name and its message."""
+        return f"{type(self).__name__}: {' '.join(str(self).split())}"
+
+
+class InputError(MolflowError):
+    """The input cannot be used as given."""
+
+    exit_code = 2
+
+
+class MoleculeError(InputError):
+    """A molecule that cannot be read or built (unparsable SMILES, several components, radicals...)."""
+
+
+class UnsupportedElementError(MoleculeError):
+    """An element (or atom type) that the force field has no parameters for."""
+
+
+class MoleculeTooLargeError(MoleculeError):
+    """A molecule beyond the size this version handles."""
+
+
+class ConformerError(MoleculeError):
+    """No three-dimensional conformer could be made."""
+
+
+class CrystalError(InputError):
+    """A crystal that cannot be read or represented."""
+
+
+class DisorderedCrystalError(CrystalError):
+    """A crystal with disorder or partial occupancies."""
+
+
+class MissingHydrogensError(CrystalError):
+    """A crystal whose hydrogen atoms are missing or incomplete."""
+
+
+class OverlappingAtomsError(CrystalError):
+    """Two atoms closer than any chemical bond allows."""
+
+
+class SpaceGroupError(InputError):
+    """An unknown space group, or one that cannot host the molecule as asked."""
+
+
+class ParameterError(MolflowError):
+    """The force field cannot be parametrised for this molecule."""
+
+
+class NonFiniteError(MolflowError):
+    """A NaN or infinity where a number is needed."""
+
+
+class StoreError(MolflowError):
+    """A results folder that belongs to another run, or is damaged."""
+
+    exit_code = 2
+
+
+class NoCandidatesError(MolflowError):
+    """Nothing survived a stage of the screening."""
+
+
+class MissingDependencyError(MolflowError):
+    """An optional library is not installed; the message holds the install command."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} is not installed; install it with: pip install 'molflow-sim[{extra}]'")
