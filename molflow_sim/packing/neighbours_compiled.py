@@ -1,0 +1,99 @@
+"""Compiled neighbour search for rigid crystals; same entries as the torch search of `neighbours`."""
+
+from __future__ import annotations
+
+import numba as nb
+import numpy as np
+
+from molflow_sim.packing.pair_kernel import COMPILED_LOCK
+
+
+@nb.njit(cache=True, error_model="numpy")
+def _scan(cell, centroid, group, frac_rot, frac_tran, inverse, n_images, cutoff, count_only, i_out, j_out, g_out, n_out, w_out):  # fmt: skip
+    """Count, or write, the entries of one crystal."""
+    m = centroid.shape[0]
+    inv = np.linalg.inv(cell)
+    reach = np.empty(3)
+    for d in range(3):
+        reach[d] = cutoff * np.sqrt(inv[0, d] ** 2 + inv[1, d] ** 2 + inv[2, d] ** 2)
+    limit = cutoff * cutoff
+    delta = np.empty(3)
+    n = np.empty(3)
+    low = np.empty(3, np.int64)
+    high = np.empty(3, np.int64)
+    count = 0
+    for i in range(m):
+        for j in range(i, m):
+            for g in range(n_images[group]):
+                rot, tran = frac_rot[group, g], frac_tran[group, g]
+                h = inverse[group, g]
+                for d in range(3):
+                    delta[d] = (
+                        rot[d, 0] * centroid[j, 0] + rot[d, 1] * centroid[j, 1] + rot[d, 2] * centroid[j, 2]
+                        + tran[d] - centroid[i, d]
+                    )  # fmt: skip
+                    low[d] = int(np.ceil(-delta[d] - reach[d]))
+                    high[d] = int(np.floor(-delta[d] + reach[d]))
+                for n0 in range(low[0], high[0] + 1):
+                    for n1 in range(low[1], high[1] + 1):
+                        for n2 in range(low[2], high[2] + 1):
+                            u, v, t = delta[0] + n0, delta[1] + n1, delta[2] + n2
+                            x = u * cell[0, 0] + v * cell[1, 0] + t * cell[2, 0]
+                            y = u * cell[0, 1] + v * cell[1, 1] + t * cell[2, 1]
+                            z = u * cell[0, 2] + v * cell[1, 2] + t * cell[2, 2]
+                            if x * x + y * y + z * z >= limit:
+                                continue
+                            weight = 1.0
+                            if i == j:
+                                if g == 0 and n0 == 0 and n1 == 0 and n2 == 0:
+                                    continue
+                                if h < 0:
+                                    weight = 0.5
+                                else:
+                                    n[0], n[1], n[2] = tran[0] + n0, tran[1] + n1, tran[2] + n2
+                                    back_rot, back_tran = frac_rot[group, h], frac_tran[group, h]
+                                    order = float(h - g)
+                                    for d in range(3):
+                                        back = -(back_rot[d, 0] * n[0] + back_rot[d, 1] * n[1] + back_rot[d, 2] * n[2])
+                                        back = np.rint(back - back_tran[d])
+                                        if order == 0:
+                                            order = back - (n0, n1, n2)[d]
+                                    if order < 0:
+                                        continue
+                                    if order == 0:
+                                        weight = 0.5
+                            if not count_only:
+                                i_out[count], j_out[count], g_out[count], w_out[count] = i, j, g, weight
+                                n_out[count, 0], n_out[count, 1], n_out[count, 2] = n0, n1, n2
+                            count += 1
+    return count
+
+
+@nb.njit(parallel=True, cache=True, error_model="numpy")
+def _build(cell, centroid, group, frac_rot, frac_tran, inverse, n_images, cutoff):
+    b = len(cell)
+    start = np.zeros(b + 1, np.int64)
+    no_int, no_float, no_rows = np.empty(0, np.int64), np.empty(0), np.empty((0, 3))
+    for c in nb.prange(b):
+        start[c + 1] = _scan(
+            cell[c], centroid[c], group[c], frac_rot, frac_tran, inverse, n_images, cutoff, True,
+            no_int, no_int, no_int, no_rows, no_float,
+        )  # fmt: skip
+    for c in range(b):
+        start[c + 1] += start[c]
+    total = start[b]
+    i, j, g = np.empty(total, np.int64), np.empty(total, np.int64), np.empty(total, np.int64)
+    n, weight = np.empty((total, 3)), np.empty(total)
+    for c in nb.prange(b):
+        s, e = start[c], start[c + 1]
+        _scan(
+            cell[c], centroid[c], group[c], frac_rot, frac_tran, inverse, n_images, cutoff, False,
+            i[s:e], j[s:e], g[s:e], n[s:e], weight[s:e],
+        )  # fmt: skip
+    return start, i, j, g, n, weight
+
+
+def build(*arguments):
+    """Entries (start, i, j, g, n, weight) of a batch; arguments as arrays, see `neighbours.build_neighbours`."""
+    with COMPILED_LOCK:
+        return _build(*arguments)

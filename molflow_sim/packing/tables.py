@@ -1,0 +1,199 @@
+"""What the rigid press needs to know of a molecule and of the packings' symmetry, as flat arrays.
+
+Nothing here imports a chemistry library, so the press also runs on machines that have torch and NumPy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+from molflow_sim.units import COULOMB, KJ_PER_MOL
+
+GUARD = 1.1**6
+"""(1.1 Å)⁶: the factor of C/r¹² that keeps the exp-6 repulsive at short range."""
+R_MIN = 0.8
+"""Å; below it the pair energy goes on linearly, so that overlaps have finite forces."""
+OVERLAP_SCALE = 0.92
+HYDROGEN_BOND_CONTACT = 1.75
+OVERLAP_STIFFNESS = 60.0 * KJ_PER_MOL
+# Padding keeps the inner loop in whole float32 vectors.
+_LANES = 16  # atoms are padded to whole float32 vectors
+
+# Bondi (1964) radii, Å; H 1.10 Å from Rowland & Taylor (1996); B from Mantina et al. (2009).
+VAN_DER_WAALS_RADIUS = {
+    1: 1.10, 5: 1.92, 6: 1.70, 7: 1.55, 8: 1.52, 9: 1.47, 14: 2.10, 15: 1.80, 16: 1.80, 17: 1.75, 35: 1.85, 53: 1.98,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Placement:
+    """A space group together with the site a molecule occupies in it.
+
+    Attributes
+    ----------
+    space_group : str
+        Symbol of the setting.
+    crystal_system, unique_axis : str
+        They decide which cell parameters are free.
+    frac_rot : ndarray, shape (I, 3, 3); frac_tran : ndarray, shape (I, 3); cart_rot : ndarray, shape (I, 3, 3)
+        The operations that make the distinct copies of one molecule, the identity first.
+    images : tuple of int
+        Their indices among the group's operations.
+    inverse : ndarray of int, shape (I,)
+        Index of each operation's inverse among them, -1 on special positions.
+    site_centroid : ndarray, shape (3,)
+        A point of the site (fractional); zero for the general position.
+    translation_projector, rotation_projector : ndarray, shape (3, 3)
+        Cartesian projectors on the displacements and rotation vectors that the site symmetry leaves free.
+    orientations : ndarray, shape (K, C, 3, 3)
+        For each of the molecule's K conformers, the C rotations that put its symmetry on the site's
+        (C = 1, the identity, at the general position).
+    z_prime_per_molecule : float
+        1 for the general position, 1/2, 1/4 ... on special ones.
+    """
+
+    space_group: str
+    crystal_system: str
+    unique_axis: str
+    frac_rot: np.ndarray
+    frac_tran: np.ndarray
+    cart_rot: np.ndarray
+    images: tuple[int, ...]
+    inverse: np.ndarray
+    site_centroid: np.ndarray = field(default_factory=lambda: np.zeros(3))
+    translation_projector: np.ndarray = field(default_factory=lambda: np.eye(3))
+    rotation_projector: np.ndarray = field(default_factory=lambda: np.eye(3))
+    orientations: np.ndarray = field(default_factory=lambda: np.eye(3)[None, None])
+    z_prime_per_molecule: float = 1.0
+
+    @property
+    def is_general(self) -> bool:
+        """Whether the molecule sits on the general position."""
+        return self.z_prime_per_molecule == 1.0
+
+    @property
+    def n_images(self) -> int:
+        """Distinct copies of one molecule in the cell."""
+        return len(self.frac_tran)
+
+    def cell_basis(self) -> np.ndarray:
+        """Directions (6, 3, 3) in which the cell matrix may change, Frobenius norm 1; unused ones are zero."""
+        e = np.zeros((6, 3, 3))
+        if self.crystal_system in ("trigonal", "hexagonal"):
+            e[0] = [[1, 0, 0], [-0.5, 0.75**0.5, 0], [0, 0, 0]]
+            e[1, 2, 2] = 1
+        elif self.crystal_system == "tetragonal":
+            e[0] = np.diag([1.0, 1, 0])
+            e[1, 2, 2] = 1
+        elif self.crystal_system == "cubic":
+            e[0] = np.eye(3)
+        else:
+            entries = [(0, 0), (1, 1), (2, 2)]
+            if self.crystal_system == "triclinic":
+                entries += [(1, 0), (2, 0), (2, 1)]
+            elif self.crystal_system == "monoclinic":
+                entries += [{"a": (2, 1), "b": (2, 0), "c": (1, 0)}[self.unique_axis]]
+            for k, (i, j) in enumerate(entries):
+                e[k, i, j] = 1
+        norm = np.linalg.norm(e, axis=(1, 2), keepdims=True)
+        return e / np.where(norm > 0, norm, 1.0)
+
+
+class PressTables:
+    """Pair parameters of one molecule and stacked `Placement` arrays, on one device.
+
+    Parameters
+    ----------
+    numbers : ndarray of int, shape (N,)
+    conformers : ndarray, shape (K, N, 3)
+        Å, each centred on its centre of mass.
+    exp6_a, exp6_b, exp6_c : ndarray, shape (N,)
+        eV, 1/Å, eV·Å⁶ (see `molflow_sim.forcefield.parameters`).
+    charges : ndarray, shape (N,)
+        e; they must sum to zero.
+    bonds : ndarray of int, shape (nb, 2)
+        Used to tell polar hydrogens, whose contacts with acceptors may be short.
+    placements : sequence of Placement
+    device : torch device
+    """
+
+    def __init__(
+        self,
+        numbers: np.ndarray,
+        conformers: np.ndarray,
+        exp6_a: np.ndarray,
+        exp6_b: np.ndarray,
+        exp6_c: np.ndarray,
+        charges: np.ndarray,
+        bonds: np.ndarray,
+        placements: Sequence[Placement],
+        device: torch.device | str = "cpu",
+    ) -> None:
+        n = len(numbers)
+        padded = -(-n // _LANES) * _LANES
+        self.n_atoms, self.n_padded, self.device = n, padded, torch.device(device)
+        self.guard, self.r_min, self.stiffness = GUARD, R_MIN, OVERLAP_STIFFNESS
+
+        def pad(matrix: np.ndarray, fill: float) -> np.ndarray:
+            out = np.full((n, padded), fill, np.float32)
+            out[:, :n] = matrix
+            return out
+
+        self.pa_np = pad(np.sqrt(np.outer(exp6_a, exp6_a)), 0.0)
+        self.pb_np = pad(0.5 * np.add.outer(exp6_b, exp6_b), 3.0)
+        self.pc_np = pad(np.sqrt(np.outer(exp6_c, exp6_c)), 0.0)
+        self.pq_np = pad(COULOMB * np.outer(charges, charges), 0.0)
+        self.contact_np = pad(contact_distances(numbers, bonds), 0.0)
+        self.conformers_np = np.zeros((len(conformers), padded, 3))
+        self.conformers_np[:, :n] = conformers
+        self.radius = float(np.linalg.norm(conformers, axis=-1).max())
+        self.gyration = float(np.sqrt((conformers**2).sum(-1).mean(-1)).max().clip(0.5))
+
+        size = max(p.n_images for p in placements)
+        s = len(placements)
+        self.frac_rot_np = np.tile(np.eye(3), (s, size, 1, 1))
+        self.cart_rot_np = np.tile(np.eye(3), (s, size, 1, 1))
+        self.frac_tran_np = np.zeros((s, size, 3))
+        self.inverse_np = np.full((s, size), -1)
+        self.n_images_np = np.array([p.n_images for p in placements])
+        for k, p in enumerate(placements):
+            m = p.n_images
+            self.frac_rot_np[k, :m], self.cart_rot_np[k, :m], self.frac_tran_np[k, :m] = p.frac_rot, p.cart_rot, p.frac_tran
+            self.inverse_np[k, :m] = p.inverse
+        dipoles = np.einsum("n,knd->kd", charges, conformers)
+        sums = np.stack([p.cart_rot.sum(0) for p in placements])
+
+        def tensor(array: np.ndarray) -> torch.Tensor:
+            return torch.as_tensor(np.ascontiguousarray(array), device=self.device)
+
+        self.conformers = tensor(self.conformers_np[:, :n])
+        self.dipoles, self.polar_sum = tensor(dipoles), tensor(np.where(np.abs(sums) < 1e-9, 0.0, sums))
+        self.frac_rot, self.frac_tran, self.cart_rot = map(tensor, (self.frac_rot_np, self.frac_tran_np, self.cart_rot_np))
+        self.inverse, self.n_images = tensor(self.inverse_np), tensor(self.n_images_np)
+        self.cell_basis = tensor(np.stack([p.cell_basis() for p in placements]))
+        self.translation_projector = tensor(np.stack([p.translation_projector for p in placements]))
+        self.rotation_projector = tensor(np.stack([p.rotation_projector for p in placements]))
+        self.pa, self.pb, self.pc, self.pq, self.contact = (
+            tensor(x[:, :n]) for x in (self.pa_np, self.pb_np, self.pc_np, self.pq_np, self.contact_np)
+        )
+
+
+def contact_distances(numbers: np.ndarray, bonds: np.ndarray) -> np.ndarray:
+    """Shortest distances (N, N) in Å between atoms of two molecules that count as free of overlap.
+
+    0.92 times the sum of the van der Waals radii; 1.75 Å between a hydrogen on N or O and an N, O or F.
+    """
+    numbers = np.asarray(numbers)
+    radii = np.array([VAN_DER_WAALS_RADIUS[int(z)] for z in numbers])
+    distance = OVERLAP_SCALE * np.add.outer(radii, radii)
+    donor = np.zeros(len(numbers), bool)
+    for i, j in np.asarray(bonds).reshape(-1, 2):
+        for h, x in ((i, j), (j, i)):
+            donor[h] |= numbers[h] == 1 and numbers[x] in (7, 8)
+    acceptor = np.isin(numbers, (7, 8, 9))
+    hydrogen_bond = np.outer(donor, acceptor) | np.outer(acceptor, donor)
+    return np.where(hydrogen_bond, HYDROGEN_BOND_CONTACT, distance)
