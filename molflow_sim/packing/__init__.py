@@ -1,1 +1,7 @@
-"""TODO"""
+"""Random packing, the rigid press, and telling duplicates apart."""
+
+from molflow_sim.packing.packings import RigidPackings
+from molflow_sim.packing.press import PressSettings, press
+from molflow_sim.packing.random_packing import random_packings
+
+__all__ = ["PressSettings", "RigidPackings", "press", "random_packings"]

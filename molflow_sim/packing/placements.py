@@ -48,11 +48,20 @@ COMMON_SPACE_GROUPS: dict[tuple[str, ...], float] = {
     ("P m n 21",): 0.2,
 }
 
+# Groups that owe their share to molecules on mirror planes or other special positions.
+MIRROR_GROUPS = frozenset(
+    ["P n m a", "P 1 21/m 1", "C 1 2/m 1", "I 1 2/m 1", "P -4 21 m", "C m c 21", "P m n 21"]
+)
+
 
 @lru_cache(maxsize=None)
 def general_placement(name: str) -> Placement:
+    """The general position of a space group given by its symbol."""
+    return placement_from_group(SpaceGroup.from_name(name))
+
+
+def placement_from_group(group: SpaceGroup) -> Placement:
     """The general position of a space group."""
-    group = SpaceGroup.from_name(name)
     return Placement(
         space_group=group.name,
         crystal_system=group.crystal_system,
@@ -62,5 +71,4 @@ def general_placement(name: str) -> Placement:
         cart_rot=group.cartesian_rotations,
         images=tuple(range(group.order)),
         inverse=group.inverses,
-        orientations=np.eye(3)[None, None],
     )

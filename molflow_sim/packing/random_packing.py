@@ -1,0 +1,192 @@
+"""Random packings: space group and site by frequency, cell volume from the molecule's, everything else uniform."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from molflow_sim.errors import InputError, SpaceGroupError
+from molflow_sim.packing.packings import RigidPackings
+from molflow_sim.packing.placements import COMMON_SPACE_GROUPS, MIRROR_GROUPS, general_placement
+from molflow_sim.packing.tables import Placement
+from molflow_sim.symmetry.spacegroup import SpaceGroup, cell_matrix
+from molflow_sim.units import KJ_PER_MOL
+
+if TYPE_CHECKING:
+    from molflow_sim.molecule import Molecule
+
+PACKING_COEFFICIENT = (0.50, 0.62)
+"""Range of (molecular volume)/(cell volume per molecule) that a packing starts from."""
+LENGTH_SPREAD = 0.4
+"""Standard deviation of the logarithms of the cell lengths."""
+STRAIN_SCALE = 8.0 * KJ_PER_MOL
+"""Conformers are drawn with weights exp(-strain/STRAIN_SCALE)."""
+SPECIAL_SHARE = 0.5
+"""Share of a group's candidates that go to special positions where the molecule has the symmetry."""
+
+
+def placements_for(
+    molecule: Molecule, space_groups: str | Sequence[str] = "common", z_prime: int = 1, point_groups=None
+) -> tuple[list[Placement], np.ndarray]:
+    """Placements a molecule can take, with their shares of the candidates.
+
+    Parameters
+    ----------
+    molecule : Molecule
+        Chiral molecules get Sohncke groups only.
+    space_groups : "common" or sequence of str
+        Named groups share the candidates equally.
+    z_prime : int
+        Molecules in the asymmetric unit; special positions are used when it is 1.
+    point_groups : list of ndarray, shape (P, 3, 3), optional
+        Point group of each conformer, if known already.
+
+    Raises
+    ------
+    SpaceGroupError
+        If a named group is unknown or cannot host the molecule.
+    """
+    from molflow_sim.symmetry.sites import special_placements
+
+    if isinstance(space_groups, str) and space_groups != "common":
+        space_groups = [space_groups]
+    if space_groups == "common":
+        table = COMMON_SPACE_GROUPS
+        if molecule.is_chiral:
+            table = {k: v for k, v in table.items() if SpaceGroup.from_name(k[0]).is_sohncke}
+    else:
+        table = {(SpaceGroup.from_name(name).name,): 1.0 for name in space_groups}
+        for (name,) in table:
+            if molecule.is_chiral and not SpaceGroup.from_name(name).is_sohncke:
+                raise SpaceGroupError(
+                    f"{name} holds improper operations, but {molecule.smiles} is enantiopure; name a Sohncke group "
+                    "(P 1, P 1 21 1, P 21 21 21 ...) or leave the space group open"
+                )
+    if point_groups is None:
+        point_groups = [molecule.point_group_operations(k)[0] for k in range(len(molecule.conformers))]
+    placements, weights = [], []
+    for settings, share in table.items():
+        for name in settings:
+            part = share / len(settings)
+            special = special_placements(SpaceGroup.from_name(name), point_groups) if z_prime == 1 else []
+            scarce = name in MIRROR_GROUPS and space_groups == "common"
+            general = part * (0.1 if scarce else 1.0)
+            if special:
+                general *= 1.0 - SPECIAL_SHARE
+                for place in special:
+                    placements.append(place)
+                    weights.append(part * SPECIAL_SHARE / len(special))
+            placements.append(general_placement(name))
+            weights.append(general)
+    w = np.array(weights)
+    return placements, w / w.sum()
+
+
+def random_packings(
+    molecule: Molecule,
+    n: int,
+    *,
+    space_groups: str | Sequence[str] = "common",
+    z_prime: int = 1,
+    seed: int = 0,
+    first_index: int = 0,
+) -> RigidPackings:
+    """Draw random rigid packings; neighbours may overlap, the press is there to part them.
+
+    Parameters
+    ----------
+    molecule : Molecule
+        All its conformers are used, low strain more often.
+    n : int
+        How many.
+    space_groups : "common" or sequence of str
+        "common" draws from about thirty groups by their frequency among organic crystals.
+    z_prime : int
+        Molecules in the asymmetric unit, 1 to 4. With 1, molecules with symmetry also go to special positions.
+    seed : int
+    first_index : int
+        Number of the first candidate, kept in `RigidPackings.index`.
+
+    Raises
+    ------
+    SpaceGroupError
+        Unknown space group, or one that cannot host an enantiopure molecule.
+    InputError
+        If `n` or `z_prime` is out of range.
+    """
+    if n < 1:
+        raise InputError(f"at least one candidate is needed, got {n}")
+    if not 1 <= z_prime <= 4:
+        raise InputError(f"z_prime must be 1 to 4, got {z_prime}")
+    rng = np.random.default_rng(seed)
+    operations = [molecule.point_group_operations(k)[0] for k in range(len(molecule.conformers))]
+    placements, weights = placements_for(molecule, space_groups, z_prime, operations)
+    conformers = np.stack([molecule.symmetrised(k) for k in range(len(molecule.conformers))])
+    placement = rng.choice(len(placements), size=n, p=weights)
+    strain = molecule.energies - molecule.energies.min()
+    population = np.exp(-strain / STRAIN_SCALE)
+    conformer = rng.choice(len(conformers), size=n, p=population / population.sum())
+    coefficient = rng.uniform(*PACKING_COEFFICIENT, size=n)
+    cell = np.empty((n, 3, 3))
+    centroid = rng.random((n, z_prime, 3))
+    rotation = _random_rotations(rng, (n, z_prime))
+    parameters = np.concatenate([np.exp(LENGTH_SPREAD * rng.normal(size=(n, 3))), _random_angles(rng, n)], 1)
+    pick = rng.random(n)
+    spin = rng.uniform(0.0, 2.0 * np.pi, n)
+    for k in np.unique(placement):
+        rows = np.flatnonzero(placement == k)
+        place = placements[k]
+        group = SpaceGroup.from_name(place.space_group)
+        p = parameters[rows]
+        if group.crystal_system == "monoclinic":
+            # The other settings are listed separately, so one sign of the skew covers all cells.
+            p[:, 3:] = 90.0 + np.abs(p[:, 3:] - 90.0)
+        shape = cell_matrix(group.constrain(p))
+        volume = place.n_images * z_prime * molecule.volume / coefficient[rows]
+        cell[rows] = shape * np.cbrt(volume / np.linalg.det(shape))[:, None, None]
+        if not place.is_general:
+            along = (rng.random((len(rows), 1, 3)) @ cell[rows]) @ place.translation_projector.T
+            centroid[rows] = place.site_centroid + along @ np.linalg.inv(cell[rows])
+            start = place.orientations[conformer[rows], (pick[rows] * place.orientations.shape[1]).astype(int)]
+            rotation[rows, 0] = _turns_of_site(place.rotation_projector, rotation[rows, 0], spin[rows]) @ start
+    return RigidPackings.proposed(
+        molecule, conformers, placements, placement, conformer, cell, centroid, rotation, first_index + np.arange(n)
+    )
+
+
+def _random_rotations(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    """Haar-distributed rotation matrices (*shape, 3, 3), from normalised Gaussian quaternions."""
+    w, x, y, z = np.moveaxis((q := rng.normal(size=(*shape, 4))) / np.linalg.norm(q, axis=-1, keepdims=True), -1, 0)
+    rows = [
+        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
+        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
+        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
+    ]
+    return np.stack([np.stack(r, -1) for r in rows], -2)
+
+
+def _random_angles(rng: np.random.Generator, n: int) -> np.ndarray:
+    """Cell angles (n, 3), uniform in 60-120° among those that make a cell of sensible height."""
+    angles = rng.uniform(60.0, 120.0, size=(n, 3))
+    for _ in range(50):
+        ones = np.ones((n, 3))
+        flat = ~(np.linalg.det(cell_matrix(np.concatenate([ones, angles], 1))) > 0.4)
+        if not flat.any():
+            break
+        angles[flat] = rng.uniform(60.0, 120.0, size=(int(flat.sum()), 3))
+    return angles
+
+
+def _turns_of_site(projector: np.ndarray, free: np.ndarray, spin: np.ndarray) -> np.ndarray:
+    """Rotations (n, 3, 3) a site allows: any (`free`), about its axis by `spin` (rad), or none."""
+    dimension = round(float(np.trace(projector)))
+    if dimension == 3:
+        return free
+    if dimension == 0:
+        return np.broadcast_to(np.eye(3), free.shape)
+    axis = np.linalg.svd(projector)[0][:, 0]
+    cross = np.cross(np.eye(3), axis).T
+    s, c = np.sin(spin)[:, None, None], np.cos(spin)[:, None, None]
+    return np.eye(3) + s * cross + (1.0 - c) * (cross @ cross)
