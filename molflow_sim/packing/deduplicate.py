@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit
@@ -20,6 +20,9 @@ from numba import njit
 from molflow_sim.errors import InputError
 from molflow_sim.packing.fingerprint import Fingerprints, cell_arrays, compared_atoms, fingerprints
 from molflow_sim.units import KJ_PER_MOL
+
+if TYPE_CHECKING:
+    from molflow_sim.packing.packings import RigidPackings
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class CrystalDuplicates:
 
 
 def deduplicate_packings(
-    packings: Sequence[Any] | Fingerprints,
+    packings: RigidPackings | Sequence[Any] | Fingerprints,
     energies: np.ndarray,
     settings: PackingDuplicates | None = None,
 ) -> np.ndarray:
@@ -91,7 +94,7 @@ def deduplicate_packings(
 
     Parameters
     ----------
-    packings : sequence of crystals (see `fingerprints`) or Fingerprints
+    packings : RigidPackings, Fingerprints, or sequence of crystals (see `fingerprints`)
         Packings of the same molecules, S of them.
     energies : ndarray, shape (S,)
         Potential energy in eV per molecule. Packings whose energy is not finite are never merged.

@@ -10,14 +10,17 @@ are decided by `molflow_sim.evaluate.packing_similarity` where certainty is need
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numba import njit
 
 from molflow_sim.errors import InputError
+
+if TYPE_CHECKING:
+    from molflow_sim.packing.packings import RigidPackings
 
 N_CENTRES = 16
 """Number of neighbouring molecular centres kept per molecule."""
@@ -76,13 +79,13 @@ def fingerprint(crystal: Any) -> Fingerprints:
     return fingerprints([crystal])
 
 
-def fingerprints(crystals: Sequence[Any]) -> Fingerprints:
+def fingerprints(crystals: Sequence[Any] | RigidPackings) -> Fingerprints:
     """Fingerprints of crystals that hold the same molecules.
 
     Parameters
     ----------
-    crystals : sequence
-        MolecularCrystals (anything with ``cell`` and ``unit_cell()``), or tuples
+    crystals : RigidPackings or sequence
+        Packings, MolecularCrystals (anything with ``cell`` and ``unit_cell()``), or tuples
         ``(numbers (n,), cell (3, 3), positions (n, 3) Å, molecule_index (n,))`` with whole molecules.
 
     Returns
@@ -96,9 +99,12 @@ def fingerprints(crystals: Sequence[Any]) -> Fingerprints:
     InputError
         If the crystals do not hold the same elements, so that their fingerprints could not be compared.
     """
-    rows = [_heavy(*cell_arrays(c)) for c in crystals]
-    if not rows:
+    if len(crystals) == 0:
         return Fingerprints(np.empty((0, N_CENTRES)), np.empty((0, 0, N_CONTACTS)), np.empty(0))
+    if hasattr(crystals, "placements"):
+        rows = list(_packing_rows(crystals))
+    else:
+        rows = [(*_heavy(*cell_arrays(c)), None) for c in crystals]
     elements = np.unique(rows[0][0])
     if any(not np.array_equal(np.unique(r[0]), elements) for r in rows):
         raise InputError("fingerprints compare crystals of the same molecules; these hold different elements")
@@ -106,14 +112,15 @@ def fingerprints(crystals: Sequence[Any]) -> Fingerprints:
     centres = np.empty((len(rows), N_CENTRES))
     contacts = np.empty((len(rows), n_pairs, N_CONTACTS))
     density = np.empty(len(rows))
-    for s, (numbers, cell, positions, molecule) in enumerate(rows):
+    for s, (numbers, cell, positions, molecule, centrals) in enumerate(rows):
         volume = abs(np.linalg.det(cell)) if np.all(np.isfinite(cell)) else 0.0
         if volume < 2.0 * len(numbers) or not np.all(np.isfinite(positions)):
             centres[s], contacts[s], density[s] = np.nan, np.nan, np.nan
             continue
         kind = np.searchsorted(elements, numbers)
         density[s] = len(numbers) / volume
-        _fingerprint(cell, positions, kind, molecule, len(elements), CONTACT_RANGE, centres[s], contacts[s])
+        around = np.unique(molecule) if centrals is None else centrals
+        _fingerprint(cell, positions, kind, molecule, around, CONTACT_RANGE, centres[s], contacts[s])
     return Fingerprints(centres, contacts, density)
 
 
@@ -142,6 +149,22 @@ def _heavy(numbers, cell, positions, molecule):
     keep = compared_atoms(numbers, molecule)
     _, index = np.unique(molecule[keep], return_inverse=True)
     return numbers[keep], np.ascontiguousarray(cell), np.ascontiguousarray(positions[keep]), index
+
+
+def _packing_rows(packings: RigidPackings) -> Iterator[tuple]:
+    """Unit cells of rigid packings; copies made by symmetry look alike, so only the first of each is a centre."""
+    numbers = np.asarray(packings.molecule.numbers)
+    keep = compared_atoms(numbers, np.zeros(len(numbers), int))
+    n_unit = packings.centroid.shape[1]
+    for i in range(len(packings)):
+        place = packings.placements[packings.placement[i]]
+        x = packings.rotation[i] @ packings.conformers[packings.conformer[i]][keep].T  # (M, 3, N)
+        centre = packings.centroid[i] @ np.swapaxes(place.frac_rot, 1, 2) + place.frac_tran[:, None]  # (G, M, 3)
+        body = np.einsum("gxy,myn->gmnx", place.cart_rot, x)
+        positions = ((centre @ packings.cell[i])[:, :, None] + body).reshape(-1, 3)
+        n_mol = len(place.frac_rot) * n_unit
+        index = np.repeat(np.arange(n_mol), int(keep.sum()))
+        yield np.tile(numbers[keep], n_mol), packings.cell[i], positions, index, np.arange(n_unit)
 
 
 @njit(cache=True)
@@ -193,7 +216,7 @@ def _keep_shortest(row, filled, value):
 
 
 @njit(cache=True)
-def _fingerprint(cell, positions, kind, molecule, n_kinds, reach, centres_out, contacts_out):
+def _fingerprint(cell, positions, kind, molecule, around, reach, centres_out, contacts_out):
     lattice = _reduce(cell)
     volume = abs(np.linalg.det(lattice))
     n_atoms = positions.shape[0]
@@ -231,7 +254,8 @@ def _fingerprint(cell, positions, kind, molecule, n_kinds, reach, centres_out, c
     for m in range(n_mol):
         first[m + 1] += first[m]
     shift = np.empty(3)
-    for m in range(n_mol):
+    share = 1.0 / around.shape[0]
+    for m in around:
         rows[:] = reach
         filled[:] = size  # a list shorter than `size` ends in `reach`
         near[:] = cutoff
@@ -267,5 +291,5 @@ def _fingerprint(cell, positions, kind, molecule, n_kinds, reach, centres_out, c
                                     pair = hi * (hi + 1) // 2 + lo
                                     if r2 < rows[pair, size - 1] ** 2:
                                         _keep_shortest(rows[pair], size, np.sqrt(r2))
-        centres_out += near / n_mol
-        contacts_out += rows / n_mol
+        centres_out += near * share
+        contacts_out += rows * share
