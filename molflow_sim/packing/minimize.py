@@ -68,7 +68,9 @@ def minimise(energy: LatticeEnergy, geometry: Geometry, stage: Stage):
     result_value = geometry.cell.new_full((len(geometry),), float("nan"))
     result_gradient = result_value.clone()
     evaluations = torch.zeros(len(geometry), dtype=torch.long, device=geometry.cell.device)
-    final = Geometry(geometry.cell.clone(), geometry.centroid.clone(), geometry.rotation.clone(), geometry.conformer, geometry.group)
+    final = Geometry(
+        geometry.cell.clone(), geometry.centroid.clone(), geometry.rotation.clone(), geometry.conformer, geometry.group
+    )
     index = torch.arange(len(geometry), device=geometry.cell.device)
     for count in range(1, stage.max_evaluations + 1):
         batch.step(rebuild=count % stage.rebuild_every == 0)
@@ -198,12 +200,18 @@ class _Batch:
         use = accept & (sy > 1e-10 * yy.sqrt() * s.norm(dim=1)) & (yy > 0)
         h = self.inverse_hessian
         first = use & self.fresh
-        h = torch.where(first[:, None, None], (sy / yy.clamp_min(1e-30))[:, None, None] * torch.eye(h.shape[1], dtype=h.dtype, device=h.device), h)
+        h = torch.where(
+            first[:, None, None],
+            (sy / yy.clamp_min(1e-30))[:, None, None] * torch.eye(h.shape[1], dtype=h.dtype, device=h.device),
+            h,
+        )
         hy = torch.einsum("bxy,by->bx", h, y)
         rho = 1.0 / torch.where(use, sy, 1.0)
         yhy = (y * hy).sum(1)
         outer = rho[:, None, None] * (hy[:, :, None] * s[:, None, :])
-        update = (rho * (1.0 + rho * yhy))[:, None, None] * (s[:, :, None] * s[:, None, :]) - outer - outer.transpose(1, 2)
+        update = (
+            (rho * (1.0 + rho * yhy))[:, None, None] * (s[:, :, None] * s[:, None, :]) - outer - outer.transpose(1, 2)
+        )
         self.inverse_hessian = torch.where(use[:, None, None], h + update, h)
         self.fresh = self.fresh & ~use
 

@@ -120,8 +120,10 @@ def _search(tables, geometry, images, rows, grid, cutoff):
     hh = h.clamp(min=0)
     back = -torch.einsum("exy,ey->ex", tables.frac_rot[group[b], hh], tables.frac_tran[group[b], g] + n)
     back = torch.round(back - tables.frac_tran[group[b], hh])
+
     def key(op, vector):
         return ((op * 1024 + vector[:, 0] + 512) * 1024 + vector[:, 1] + 512) * 1024 + vector[:, 2] + 512
+
     order = key(hh.double(), back) - key(g.double(), n)
     half = same & (h >= 0)
     weight[half & (order == 0)] = 0.5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
@@ -214,7 +215,9 @@ class RigidPackings:
         arrays = {name: getattr(self, name) for name in (*self._ROWS, "conformers")}
         described = []
         for k, p in enumerate(self.placements):
-            described.append({f.name: getattr(p, f.name) for f in fields(p) if isinstance(getattr(p, f.name), (str, float))})
+            described.append(
+                {f.name: getattr(p, f.name) for f in fields(p) if isinstance(getattr(p, f.name), (str, float))}
+            )
             for f in fields(p):
                 value = getattr(p, f.name)
                 if not isinstance(value, (str, float)):
@@ -242,7 +245,7 @@ class RigidPackings:
                     rest["images"] = tuple(int(x) for x in rest["images"])
                     placements.append(Placement(**d, **rest))
                 arrays = {name: data[name] for name in (*cls._ROWS, "conformers")}
-        except (OSError, KeyError, ValueError, EOFError, TypeError) as error:
+        except (OSError, KeyError, ValueError, EOFError, TypeError, zipfile.BadZipFile) as error:
             raise StoreError(f"{Path(path).name} is damaged or not a file of packings: {error}") from error
         if arrays["conformers"].shape[1] != molecule.n_atoms:
             raise StoreError(f"{Path(path).name} holds packings of another molecule")

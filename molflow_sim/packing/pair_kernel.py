@@ -163,9 +163,7 @@ def _evaluate(
             for k in range(n_atoms):
                 ax, ay, az = world[i, 0, k], world[i, 1, k], world[i, 2, k]
                 if soft:
-                    e, hx, hy, hz = _overlap_row(
-                        ax, ay, az, image[0], image[1], image[2], contact[k], stiffness, n
-                    )
+                    e, hx, hy, hz = _overlap_row(ax, ay, az, image[0], image[1], image[2], contact[k], stiffness, n)
                 else:
                     e, hx, hy, hz = _exp6_row(
                         ax, ay, az, image[0], image[1], image[2], pa[k], pb[k], pc[k], pq[k], guard, r_min, n

@@ -7,9 +7,7 @@ settings with differently shaped cells, both are used in equal parts.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
-import numpy as np
+from functools import cache
 
 from molflow_sim.packing.tables import Placement
 from molflow_sim.symmetry import SpaceGroup
@@ -49,12 +47,10 @@ COMMON_SPACE_GROUPS: dict[tuple[str, ...], float] = {
 }
 
 # Groups that owe their share to molecules on mirror planes or other special positions.
-MIRROR_GROUPS = frozenset(
-    ["P n m a", "P 1 21/m 1", "C 1 2/m 1", "I 1 2/m 1", "P -4 21 m", "C m c 21", "P m n 21"]
-)
+MIRROR_GROUPS = frozenset(["P n m a", "P 1 21/m 1", "C 1 2/m 1", "I 1 2/m 1", "P -4 21 m", "C m c 21", "P m n 21"])
 
 
-@lru_cache(maxsize=None)
+@cache
 def general_placement(name: str) -> Placement:
     """The general position of a space group given by its symbol."""
     return placement_from_group(SpaceGroup.from_name(name))

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from molflow_sim.errors import InputError
+from molflow_sim.packing.cell_reduction import reduce_cells
 from molflow_sim.packing.lattice_energy import LatticeEnergy
 from molflow_sim.packing.minimize import Stage, minimise
 from molflow_sim.packing.neighbours import Geometry
@@ -41,6 +42,8 @@ class PressSettings:
         Second stage: the potential under pressure.
     max_evaluations, tolerance
         Third stage: the potential alone, to this largest gradient component.
+    polish_evaluations
+        Fourth stage: the same with fresh neighbour lists, so that the energies belong to the final geometry.
     accept : float
         Largest gradient component at which a packing still counts as converged.
     rebuild_every : int
@@ -57,6 +60,7 @@ class PressSettings:
     squeeze_evaluations: int = 25
     squeeze_pressure: float = 0.15
     max_evaluations: int = 120
+    polish_evaluations: int = 20
     tolerance: float = 0.1
     accept: float = 2.0
     rebuild_every: int = 20
@@ -112,7 +116,7 @@ def press(
         parts.append(_press_batch(part, energy, settings))
         if progress:
             progress(len(part))
-    return RigidPackings.concatenate(parts)
+    return reduce_cells(RigidPackings.concatenate(parts))
 
 
 def stages(settings: PressSettings, tables: PressTables) -> list[Stage]:
@@ -127,7 +131,10 @@ def stages(settings: PressSettings, tables: PressTables) -> list[Stage]:
     if settings.squeeze_evaluations:
         pressure = settings.squeeze_pressure * unit
         out.append(Stage(False, pressure, cutoff, settings.squeeze_evaluations, 0.02, every))
-    out.append(Stage(False, 0.0, cutoff, settings.max_evaluations, settings.tolerance * unit, every))
+    tolerance = settings.tolerance * unit
+    out.append(Stage(False, 0.0, cutoff, settings.max_evaluations, tolerance, every))
+    if settings.polish_evaluations:
+        out.append(Stage(False, 0.0, cutoff, settings.polish_evaluations, tolerance, settings.polish_evaluations + 1))
     return out
 
 
@@ -165,6 +172,10 @@ def _judge(pressed: RigidPackings, gradient: np.ndarray, settings: PressSettings
     low, high = settings.density
     status[~((density > low) & (density < high))] = STATUS.index("implausible density")
     status[(gradient > settings.accept * KJ_PER_MOL) & (status == 0)] = STATUS.index("not converged")
-    finite = np.isfinite(pressed.energy) & np.isfinite(pressed.cell).all((1, 2)) & np.isfinite(pressed.rotation).all((1, 2, 3))
+    finite = (
+        np.isfinite(pressed.energy)
+        & np.isfinite(pressed.cell).all((1, 2))
+        & np.isfinite(pressed.rotation).all((1, 2, 3))
+    )
     status[~finite] = STATUS.index("not finite")
     return {"status": status, "energy": np.where(finite, pressed.energy, np.nan)}

@@ -162,7 +162,11 @@ class PressTables:
         self.n_images_np = np.array([p.n_images for p in placements])
         for k, p in enumerate(placements):
             m = p.n_images
-            self.frac_rot_np[k, :m], self.cart_rot_np[k, :m], self.frac_tran_np[k, :m] = p.frac_rot, p.cart_rot, p.frac_tran
+            self.frac_rot_np[k, :m], self.cart_rot_np[k, :m], self.frac_tran_np[k, :m] = (
+                p.frac_rot,
+                p.cart_rot,
+                p.frac_tran,
+            )
             self.inverse_np[k, :m] = p.inverse
         dipoles = np.einsum("n,knd->kd", charges, conformers)
         sums = np.stack([p.cart_rot.sum(0) for p in placements])
@@ -172,7 +176,9 @@ class PressTables:
 
         self.conformers = tensor(self.conformers_np[:, :n])
         self.dipoles, self.polar_sum = tensor(dipoles), tensor(np.where(np.abs(sums) < 1e-9, 0.0, sums))
-        self.frac_rot, self.frac_tran, self.cart_rot = map(tensor, (self.frac_rot_np, self.frac_tran_np, self.cart_rot_np))
+        self.frac_rot, self.frac_tran, self.cart_rot = map(
+            tensor, (self.frac_rot_np, self.frac_tran_np, self.cart_rot_np)
+        )
         self.inverse, self.n_images = tensor(self.inverse_np), tensor(self.n_images_np)
         self.cell_basis = tensor(np.stack([p.cell_basis() for p in placements]))
         self.translation_projector = tensor(np.stack([p.translation_projector for p in placements]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -178,7 +178,7 @@ def _stabiliser(group: SpaceGroup, point: np.ndarray) -> np.ndarray:
 _SHIFTS = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _sites_by_name(name: str) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
     return tuple(_find_sites(SpaceGroup.from_name(name)))
 

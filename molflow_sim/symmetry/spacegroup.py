@@ -9,7 +9,7 @@ press strain a cell without touching the molecules.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 
 import gemmi
 import numpy as np
@@ -139,12 +139,14 @@ class SpaceGroup:
         return out
 
 
-@lru_cache(maxsize=None)
+@cache
 def _lookup(name: str) -> SpaceGroup:
     try:
         sg = gemmi.find_spacegroup_by_number(int(name)) if name.isdigit() else gemmi.SpaceGroup(name)
     except ValueError as error:
-        raise SpaceGroupError(f"unknown space group {name!r}; give a Hermann-Mauguin symbol or a number 1-230") from error
+        raise SpaceGroupError(
+            f"unknown space group {name!r}; give a Hermann-Mauguin symbol or a number 1-230"
+        ) from error
     if sg is None:
         raise SpaceGroupError(f"unknown space group {name!r}; give a Hermann-Mauguin symbol or a number 1-230")
     if sg.xhm().endswith(":R"):

@@ -102,7 +102,9 @@ def test_gradients_equal_finite_differences(tables, molecules, soft):
 
     h = 1e-5
     up, down = (energy(moved(s), neighbours, soft=soft, pressure=0.01)[0] for s in (h, -h))
-    expected = (g_cell * d_cell).sum((1, 2)) + (g_centroid * d_centroid).sum((1, 2)) + (g_rotation * d_rotation).sum((1, 2))
+    expected = (
+        (g_cell * d_cell).sum((1, 2)) + (g_centroid * d_centroid).sum((1, 2)) + (g_rotation * d_rotation).sum((1, 2))
+    )
     torch.testing.assert_close((up - down) / (2 * h), expected, rtol=1e-5, atol=1e-5 * float(expected.abs().median()))
 
 
