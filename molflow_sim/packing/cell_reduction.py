@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import cache, lru_cache
 
-import gemmi
 import numpy as np
 
 from molflow_sim.packing.packings import RigidPackings
@@ -83,6 +82,8 @@ def _best_setting(place: Placement, cell: np.ndarray) -> tuple[np.ndarray | None
 
 
 def _niggli(cell: np.ndarray) -> np.ndarray | None:
+    import gemmi
+
     reduction = gemmi.GruberVector(gemmi.UnitCell(*cell_parameters(cell)), "P", True)
     reduction.niggli_reduce(iteration_limit=200)
     op = reduction.change_of_basis
@@ -145,6 +146,8 @@ def _transformed(name: str, images: tuple[int, ...], change: tuple) -> tuple[str
 
 @cache
 def _settings(number: int, unique_axis: str) -> tuple[SpaceGroup, ...]:
+    import gemmi
+
     names = [sg.xhm() for sg in gemmi.spacegroup_table() if sg.number == number and not sg.xhm().endswith(":R")]
     groups = [SpaceGroup.from_name(name) for name in names]
     return tuple(g for g in groups if g.unique_axis == unique_axis)

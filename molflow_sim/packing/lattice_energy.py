@@ -6,8 +6,6 @@ misses against an Ewald sum with conducting boundary, -2πk|P|²/(3V) with P the
 
 from __future__ import annotations
 
-import importlib.util
-
 import numpy as np
 import torch
 
@@ -31,10 +29,18 @@ def choose_backend(backend: str, device: torch.device) -> str:
     if backend not in BACKENDS:
         raise InputError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
     if backend == "auto":
-        return "numba" if device.type == "cpu" and importlib.util.find_spec("numba") else "torch"
+        return "numba" if device.type == "cpu" and _has_numba() else "torch"
     if backend == "numba" and device.type != "cpu":
         raise InputError("the numba backend runs on the CPU only; use backend='torch' on an accelerator")
     return backend
+
+
+def _has_numba() -> bool:
+    try:
+        import numba  # noqa: F401
+    except ImportError:
+        return False
+    return True
 
 
 class LatticeEnergy:

@@ -9,7 +9,9 @@ from molflow_sim.packing.pair_kernel import COMPILED_LOCK
 
 
 @nb.njit(cache=True, error_model="numpy")
-def _scan(cell, centroid, group, frac_rot, frac_tran, inverse, n_images, cutoff, count_only, i_out, j_out, g_out, n_out, w_out):  # fmt: skip
+def _scan(
+    cell, centroid, group, frac_rot, frac_tran, inverse, n_images, cutoff, count_only, i_out, j_out, g_out, n_out, w_out
+):  # fmt: skip
     """Count, or write, the entries of one crystal."""
     m = centroid.shape[0]
     inv = np.linalg.inv(cell)

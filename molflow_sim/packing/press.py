@@ -52,6 +52,8 @@ class PressSettings:
         Crystals minimised side by side.
     density : (float, float)
         Range in g/cm³ that counts as plausible.
+    reduce_cells : bool
+        Describe the results in reduced cells; this takes gemmi's tables of settings.
     """
 
     cutoff: float | None = None
@@ -66,6 +68,7 @@ class PressSettings:
     rebuild_every: int = 20
     batch_size: int = 250
     density: tuple[float, float] = (0.4, 4.0)
+    reduce_cells: bool = True
 
     def __post_init__(self) -> None:
         if self.cutoff is not None and not self.cutoff > 0:
@@ -116,7 +119,8 @@ def press(
         parts.append(_press_batch(part, energy, settings))
         if progress:
             progress(len(part))
-    return reduce_cells(RigidPackings.concatenate(parts))
+    pressed = RigidPackings.concatenate(parts)
+    return reduce_cells(pressed) if settings.reduce_cells else pressed
 
 
 def stages(settings: PressSettings, tables: PressTables) -> list[Stage]:

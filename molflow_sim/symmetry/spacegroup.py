@@ -1,6 +1,7 @@
 """Space groups as arrays: operations, free cell parameters, Cartesian rotations.
 
-Operations come from gemmi's tables; any setting that gemmi knows can be named (``P 1 21/n 1``, ``I 1 2/a 1``,
+Operations come from gemmi's tables (imported on first look-up: arrays need no tables); any setting that gemmi
+knows can be named (``P 1 21/n 1``, ``I 1 2/a 1``,
 ``R -3:H``). Rhombohedral axes are refused: in the standard Cartesian frame used here (a along x, b in the xy
 plane) the Cartesian form of every operation is then independent of the cell, which is what lets the rigid
 press strain a cell without touching the molecules.
@@ -10,11 +11,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache, cached_property
+from typing import TYPE_CHECKING
 
-import gemmi
 import numpy as np
 
 from molflow_sim.errors import SpaceGroupError
+
+if TYPE_CHECKING:
+    import gemmi
 
 # Crystal system -> (index of the parameter each of a, b, c, α, β, γ is tied to, fixed angle or None)
 _FREE = {
@@ -71,6 +75,8 @@ class SpaceGroup:
     @cached_property
     def gemmi(self) -> gemmi.SpaceGroup:
         """The same group as a gemmi object."""
+        import gemmi
+
         return gemmi.SpaceGroup(self.name)
 
     @cached_property
@@ -81,6 +87,8 @@ class SpaceGroup:
     @cached_property
     def symbols(self) -> tuple[str, ...]:
         """The operations as ``x,y,z`` triplets, in the order of `rotations`."""
+        import gemmi
+
         out = []
         for w, t in zip(self.rotations, self.translations):
             op = gemmi.Op()
@@ -139,16 +147,20 @@ class SpaceGroup:
         return out
 
 
+def _unknown(name: str) -> SpaceGroupError:
+    return SpaceGroupError(f"unknown space group {name!r}; give a Hermann-Mauguin symbol or a number 1-230")
+
+
 @cache
 def _lookup(name: str) -> SpaceGroup:
+    import gemmi
+
     try:
         sg = gemmi.find_spacegroup_by_number(int(name)) if name.isdigit() else gemmi.SpaceGroup(name)
     except ValueError as error:
-        raise SpaceGroupError(
-            f"unknown space group {name!r}; give a Hermann-Mauguin symbol or a number 1-230"
-        ) from error
+        raise _unknown(name) from error
     if sg is None:
-        raise SpaceGroupError(f"unknown space group {name!r}; give a Hermann-Mauguin symbol or a number 1-230")
+        raise _unknown(name)
     if sg.xhm().endswith(":R"):
         raise SpaceGroupError(f"{name}: rhombohedral axes are not supported; use the hexagonal setting ({sg.hm}:H)")
     ops = sorted(sg.operations(), key=lambda op: op.triplet() != "x,y,z")
