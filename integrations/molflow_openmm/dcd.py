@@ -1,0 +1,88 @@
+"""Reading and cutting the DCD files that OpenMM writes (CHARMM flavour, little endian, all atoms in every frame)."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from molflow_sim.errors import StoreError
+from molflow_sim.symmetry.spacegroup import cell_matrix
+
+
+@dataclass(frozen=True)
+class DCDLayout:
+    """Where things are in a DCD file: atoms, offset of the first frame, bytes per frame, whole frames present."""
+
+    n_atoms: int
+    start: int
+    frame: int
+    n_frames: int
+
+
+def dcd_layout(path: Path) -> DCDLayout:
+    """Look at a DCD file with a periodic box.
+
+    Raises
+    ------
+    StoreError
+        The file is missing or is not a DCD file of OpenMM's.
+    """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(92)
+            if len(head) < 92 or head[4:8] != b"CORD" or struct.unpack("<i", head[48:52])[0] != 1:
+                raise StoreError(f"{path} is not a DCD file of a periodic simulation")
+            (comments,) = struct.unpack("<i", file.read(4))
+            file.seek(comments + 8, 1)
+            (n_atoms,) = struct.unpack("<i", file.read(4))
+            start = file.tell() + 4
+            size = file.seek(0, 2)
+    except (OSError, struct.error) as error:
+        raise StoreError(f"{path} cannot be read: {error}") from error
+    frame = 56 + 3 * (4 * n_atoms + 8)
+    return DCDLayout(n_atoms, start, frame, (size - start) // frame)
+
+
+def truncate_dcd(path: Path, frames: int) -> None:
+    """Keep the first `frames` frames and say so in the header.
+
+    Raises
+    ------
+    StoreError
+        The file is not such a DCD file, or holds fewer whole frames.
+    """
+    layout = dcd_layout(path)
+    if layout.n_frames < frames:
+        raise StoreError(f"{path} holds {layout.n_frames} frames, the checkpoint says {frames}; use --overwrite")
+    with open(path, "r+b") as file:
+        first, interval = struct.unpack("<2i", file.read(20)[12:])
+        file.truncate(layout.start + frames * layout.frame)
+        file.seek(8)
+        file.write(struct.pack("<i", frames))
+        file.seek(20)
+        file.write(struct.pack("<i", first + (frames - 1) * interval))
+
+
+def read_dcd(path: Path, first: int = 0, stride: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Frames `first`, `first` + `stride`, ... of a DCD file.
+
+    Returns
+    -------
+    cells : ndarray, shape (T, 3, 3)
+        Box rows in the standard frame, Å.
+    positions : ndarray, shape (T, n, 3)
+        Å, in double precision (the file holds single).
+    """
+    layout = dcd_layout(path)
+    n = layout.n_atoms
+    record = np.dtype(
+        [("_0", "<i4"), ("box", "<f8", 6), ("_1", "<i4")]
+        + [item for k in "xyz" for item in ((f"_{k}0", "<i4"), (k, "<f4", n), (f"_{k}1", "<i4"))]
+    )
+    data = np.memmap(path, dtype=record, mode="r", offset=layout.start, shape=(layout.n_frames,))[first::stride]
+    a, sin_c, b, sin_b, sin_a, c = np.asarray(data["box"]).T  # OpenMM writes sin(π/2 - angle)
+    angles = [np.degrees(np.arccos(np.clip(s, -1.0, 1.0))) for s in (sin_a, sin_b, sin_c)]
+    return cell_matrix(np.stack([a, b, c, *angles], axis=1)), np.stack([data[k] for k in "xyz"], axis=-1).astype(float)
