@@ -1,0 +1,124 @@
+"""The ``molflow`` command: verbs that mirror Python functions, errors in one line, exit codes.
+
+Exit codes: 0 done, 1 the work failed, 2 the input is wrong, 70 a defect of this program (a log is written),
+130 interrupted.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import traceback
+import warnings
+from typing import Annotated, TextIO
+
+import typer
+
+from molflow_sim.cli.doctor import doctor
+from molflow_sim.cli.screen import EPILOG as SCREEN_EPILOG
+from molflow_sim.cli.screen import screen
+from molflow_sim.cli.simulate import EPILOG as SIMULATE_EPILOG
+from molflow_sim.cli.simulate import simulate
+from molflow_sim.errors import MolflowError
+
+INTERNAL_ERROR = 70
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="molflow",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog='Start with:  molflow screen "CC(=O)Oc1ccccc1C(=O)O" -o aspirin/',
+)
+app.command(epilog=SCREEN_EPILOG)(screen)
+app.command(epilog=SIMULATE_EPILOG)(simulate)
+app.command()(doctor)
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        from molflow_sim import __version__
+
+        typer.echo(f"molflow-sim {__version__}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _molflow(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and leave.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Molecular crystals from a molecule: search, relax, rank, simulate."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and leave with its exit code."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line and return its exit code; no exception gets out.
+
+    Parameters
+    ----------
+    arguments : list of str, optional
+        Those of the process by default.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("default")
+            warnings.showwarning = _note
+            code = app(args=arguments, standalone_mode=False)
+    except MolflowError as error:
+        return _fail(_one_line(error), error.exit_code)
+    except typer.Exit as error:
+        code = error.exit_code
+    except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    except BrokenPipeError:  # the reader of our output (head, less) has left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's own: a wrong option or value
+            hint = " (see --help)"
+            return _fail(str(error.format_message()).strip() + hint, int(error.exit_code))
+        return _fail(_defect(error), INTERNAL_ERROR)
+    if code == INTERRUPTED:  # typer turns Ctrl-C into this code
+        return _fail("interrupted; run the same command again to carry on", INTERRUPTED)
+    return int(code) if isinstance(code, int) else 0
+
+
+def _note(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Show our own warnings in one line; those of libraries are for developers."""
+    if "molflow" in filename and issubclass(category, UserWarning):
+        print(f"molflow: note: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"molflow: {message}", file=sys.stderr)
+    return code
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _defect(error: Exception) -> str:
+    """Write the traceback to a file and say where; a defect report needs it, a user's terminal does not."""
+    handle, path = tempfile.mkstemp(prefix="molflow-error-", suffix=".log")
+    with os.fdopen(handle, "w", encoding="utf-8") as file:
+        file.write(f"{' '.join(sys.argv)}\n\n{traceback.format_exc()}")
+    what = f"{type(error).__name__}: {_one_line(error)}"
+    return f"unexpected error, please report it with the log {path} ({what[:200]})"

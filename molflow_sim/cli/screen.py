@@ -1,0 +1,152 @@
+"""``molflow screen``: the command line of `molflow_sim.screen`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from molflow_sim.errors import InputError, MoleculeError
+
+if TYPE_CHECKING:
+    from molflow_sim.molecule import Molecule
+    from molflow_sim.screening.landscape import Landscape
+
+FILE_SUFFIXES = (".mol", ".sdf", ".xyz")
+EPILOG = """
+[bold]Examples[/bold]
+
+molflow screen "CC(=O)Oc1ccccc1C(=O)O" -o aspirin/
+
+molflow screen urea.sdf -o urea/ --candidates 4000 --space-groups "P-42_1m,P2_12_12_1"
+
+molflow screen "c1ccccc1" -o benzene/ --reference benzene.cif --energy gfn2-xtb
+
+The same command again carries on where it was stopped; a larger --candidates or --relax-top adds to what is there.
+"""
+
+
+def screen(
+    molecule: Annotated[
+        str, typer.Argument(help="SMILES, or a MOL, SDF or XYZ file.", metavar="SMILES|FILE", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the results; made if absent.", show_default=False)
+    ],
+    candidates: Annotated[
+        int | None,
+        typer.Option("--candidates", "-n", help="Random packings to try. [dim]default: 2-3 minutes for aspirin[/dim]"),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Same seed, settings and version: same result.")] = 0,
+    space_groups: Annotated[
+        str, typer.Option(help="'common' (weighted by frequency), or symbols: P21/c,P-1,P212121.")
+    ] = "common",
+    z_prime: Annotated[int, typer.Option(help="Molecules in the asymmetric unit.")] = 1,
+    charges: Annotated[str, typer.Option(help="Charge model: mmff94, hf-esp, gfn2, gfn2-esp.")] = "mmff94",
+    charge: Annotated[int, typer.Option(help="Total charge of an XYZ file's molecule.")] = 0,
+    relax_top: Annotated[
+        int | None, typer.Option(help="Packings relaxed with flexible molecules.", show_default=False)
+    ] = None,
+    energy: Annotated[
+        str | None,
+        typer.Option(
+            help="Re-rank the best with gfn2-xtb, gfn1-xtb, mace:FILE, ase:module:factory or torchsim:module:factory.",
+            show_default=False,
+        ),
+    ] = None,
+    energy_top: Annotated[
+        int | None, typer.Option(help="Structures re-ranked by --energy.", show_default=False)
+    ] = None,
+    reference: Annotated[
+        Path | None, typer.Option(help="CIF of the experimental form: says where it came.", show_default=False)
+    ] = None,
+    top: Annotated[int, typer.Option(help="CIF files written.")] = 100,
+    name: Annotated[str, typer.Option(help="Name of the molecule for the report.", show_default=False)] = "",
+    scheduler: Annotated[
+        str | None,
+        typer.Option(help="Dask scheduler (tcp://host:8786) that runs the batches.", show_default=False),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace another run's results in the folder.")
+    ] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
+) -> None:
+    """Predict crystal structures of a molecule: pack, press, relax, rank, report."""
+    from molflow_sim.screening import ScreenSettings
+    from molflow_sim.screening import screen as run_screening
+
+    landscape = run_screening(
+        read_molecule(molecule, charge=charge, name=name),
+        candidates,
+        seed=seed,
+        output=output,
+        space_groups=space_groups,
+        z_prime=z_prime,
+        charges=charges,
+        relax_top=relax_top,
+        reference=reference,
+        energy=energy,
+        energy_top=energy_top,
+        scheduler=scheduler,
+        overwrite=overwrite,
+        progress=not quiet,
+        settings=ScreenSettings(top=top),
+    )
+    if not quiet:
+        _summary(landscape, output)
+
+
+def read_molecule(text: str, *, charge: int = 0, name: str = "") -> Molecule:
+    """The molecule of a SMILES or of a file.
+
+    Raises
+    ------
+    MoleculeError
+        If it is neither, or the molecule is refused.
+    """
+    from dataclasses import replace
+
+    from molflow_sim.molecule import Molecule
+
+    path = Path(text)
+    if path.suffix.lower() == ".cif":
+        raise InputError(f"{text} is a crystal; give the molecule (SMILES, MOL, SDF, XYZ), and the CIF as --reference")
+    if path.suffix.lower() in FILE_SUFFIXES:
+        if not path.is_file():
+            raise MoleculeError(f"there is no file {text}")
+        molecule = Molecule.from_file(path, charge=charge)
+        return replace(molecule, name=name or molecule.name or path.stem)
+    return Molecule.from_smiles(text, name=name)
+
+
+def _summary(landscape: Landscape, output: Path) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{landscape.molecule.name or landscape.molecule.formula}: {len(landscape)} structures")
+    for title in ("rank", "ΔE kJ/mol", "g/cm³", "space group", "Z", "Z′", "converged", "found"):
+        table.add_column(title, justify="left" if title == "space group" else "right")
+    for entry in landscape.entries[:10]:
+        delta = f"{entry.relative_energy:.2f}" if entry.relative_energy == entry.relative_energy else "–"
+        table.add_row(
+            str(entry.rank),
+            delta,
+            f"{entry.density:.3f}",
+            entry.space_group,
+            str(entry.z),
+            f"{entry.z_prime:g}",
+            "yes" if entry.converged else "no",
+            str(entry.copies),
+        )
+    console = Console()
+    console.print(table)
+    match = landscape.reference
+    if match is not None:
+        place = (
+            f"rank {match.rank}, RMSD15 {match.rmsd15:.2f} Å"
+            if match.rank and match.rmsd15 is not None
+            else "not found"
+        )
+        console.print(f"reference {match.name}: {place} {match.note}".rstrip(), markup=False, highlight=False)
+    console.print(f"results in {output}{'' if str(output).endswith('/') else '/'} (open report.html)", markup=False)

@@ -1,0 +1,355 @@
+"""The result of a screening: ranked crystal structures with what was computed about each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from molflow_sim.errors import StoreError
+from molflow_sim.screening.serialise import (
+    crystal_from_json,
+    crystal_to_json,
+    from_bytes,
+    molecule_from_json,
+    molecule_to_json,
+    to_bytes,
+)
+from molflow_sim.screening.store import read_run, write_bytes_atomically
+from molflow_sim.units import KJ_PER_MOL
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from ase import Atoms
+    from pymatgen.core import Structure
+
+    from molflow_sim.crystal import MolecularCrystal
+    from molflow_sim.molecule import Molecule
+
+
+@dataclass(frozen=True, eq=False)
+class LandscapeEntry:
+    """One ranked structure.
+
+    Attributes
+    ----------
+    rank : int
+        1 is the most stable.
+    id : str
+        Hash of molecule, settings, seed, place in the run and code version.
+    crystal : MolecularCrystal
+        The relaxed structure.
+    energy : float
+        Energy per molecule (eV) in the model that ranks: the re-ranking model where it gave one.
+    relative_energy : float
+        kJ/mol per molecule above the best structure of the same model.
+    potential_energy : float
+        Energy per molecule (eV) of the force field, lattice and molecule together.
+    potential_relative : float
+        kJ/mol per molecule above the lowest `potential_energy` of the landscape.
+    press_energy : float
+        Lattice energy per molecule (eV) of the rigid packing it came from.
+    converged : bool
+        Whether the relaxation converged and left a residual stress within the limit.
+    max_force : float
+        eV/Å.
+    residual_stress_gpa : float
+        Largest component of the residual stress in GPa.
+    n_steps : int
+        Relaxation steps.
+    copies : int
+        Candidates that led here, duplicates merged (1: found once).
+    energy_model : str
+        Name of the model behind `energy`.
+    note : str
+        What a reader should know, e.g. why the re-ranking failed.
+    reference_rmsd : float
+        RMSD15 (Å) to the reference structure where all 15 molecules match, else NaN.
+    """
+
+    rank: int
+    id: str
+    crystal: MolecularCrystal
+    energy: float
+    relative_energy: float
+    potential_energy: float
+    potential_relative: float
+    press_energy: float
+    converged: bool
+    max_force: float
+    residual_stress_gpa: float
+    n_steps: int
+    copies: int
+    energy_model: str = "potential"
+    note: str = ""
+    reference_rmsd: float = float("nan")
+
+    @property
+    def density(self) -> float:
+        """g/cm³."""
+        return float(self.crystal.density)
+
+    @property
+    def space_group(self) -> str:
+        """Short Hermann-Mauguin symbol, e.g. ``P21/c``."""
+        return short_symbol(self.crystal)
+
+    @property
+    def z(self) -> int:
+        """Molecules in the cell."""
+        return int(self.crystal.z)
+
+    @property
+    def z_prime(self) -> float:
+        """Molecules in the asymmetric unit."""
+        return float(self.crystal.z_prime)
+
+    def to_ase(self) -> Atoms:
+        """ASE atoms of the unit cell; ``atoms.info`` carries id, rank, energies and the crystal's own notes."""
+        atoms = self.crystal.to_ase()
+        atoms.info.update(
+            id=self.id,
+            rank=self.rank,
+            relative_energy_kj_per_mol=self.relative_energy,
+            energy_per_molecule_ev=self.energy,
+            density_g_per_cm3=self.density,
+        )
+        return atoms
+
+    def to_pymatgen(self) -> Structure:
+        """pymatgen structure of the unit cell."""
+        return self.crystal.to_pymatgen()
+
+    def to_cif(self) -> str:
+        """CIF text with the space group kept."""
+        return self.crystal.to_cif()
+
+    def row(self) -> dict[str, Any]:
+        """The entry as one row of a table (people's units in the names)."""
+        a, b, c, alpha, beta, gamma = (float(x) for x in self.crystal.cell_parameters)
+        return {
+            "rank": self.rank,
+            "id": self.id,
+            "relative_energy_kj_per_mol": self.relative_energy,
+            "density_g_per_cm3": self.density,
+            "space_group": self.space_group,
+            "z": self.z,
+            "z_prime": self.z_prime,
+            "converged": self.converged,
+            "copies": self.copies,
+            "energy_ev_per_molecule": self.energy,
+            "energy_model": self.energy_model,
+            "potential_relative_kj_per_mol": self.potential_relative,
+            "potential_ev_per_molecule": self.potential_energy,
+            "press_ev_per_molecule": self.press_energy,
+            "max_force_ev_per_angstrom": self.max_force,
+            "residual_stress_gpa": self.residual_stress_gpa,
+            "relaxation_steps": self.n_steps,
+            "a": a,
+            "b": b,
+            "c": c,
+            "alpha": alpha,
+            "beta": beta,
+            "gamma": gamma,
+            "volume_per_molecule": float(self.crystal.volume) / self.z,
+            "reference_rmsd15": self.reference_rmsd,
+            "note": self.note,
+        }
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A relaxed structure that is not in the ranking, and why."""
+
+    id: str
+    stage: str
+    reason: str
+    energy: float | None = None
+    density: float | None = None
+    space_group: str = ""
+
+
+@dataclass(frozen=True)
+class ReferenceMatch:
+    """Where the experimental form came.
+
+    Attributes
+    ----------
+    name : str
+        File it was read from.
+    space_group, density : str, float
+        Of the experimental structure.
+    rank : int or None
+        Of the structure that is the experimental form (15 of 15 molecules, RMSD15 < 1 Å); None if not found.
+    relative_energy : float or None
+        Its ΔE in kJ/mol per molecule.
+    rmsd15 : float or None
+        Its RMSD15 to the experimental structure in Å.
+    rmsd15_to_relaxed : float or None
+        Its RMSD15 to the relaxed experimental structure.
+    relaxed_drift : float or None
+        RMSD15 between the experimental structure and itself relaxed: how well the potential keeps it.
+    relaxed_relative_energy : float or None
+        ΔE (potential) of the relaxed experimental structure against the best structure of the landscape.
+    note : str
+        What went wrong or should be known.
+    """
+
+    name: str
+    space_group: str
+    density: float
+    rank: int | None = None
+    relative_energy: float | None = None
+    rmsd15: float | None = None
+    rmsd15_to_relaxed: float | None = None
+    relaxed_drift: float | None = None
+    relaxed_relative_energy: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class Landscape:
+    """Ranked crystal structures of one molecule.
+
+    ``landscape[0]`` is the most stable; iterate, slice or `to_dataframe` for the rest.
+
+    Attributes
+    ----------
+    molecule : Molecule
+        What was screened.
+    entries : tuple of LandscapeEntry
+        By rank.
+    dropped : tuple of Dropped
+        Relaxed structures that failed a check or are duplicates.
+    tally : dict
+        How many candidates each stage saw, kept and lost, by reason.
+    run : dict
+        Provenance: versions, seed, settings, timings.
+    reference : ReferenceMatch or None
+        Where the experimental form came, if one was given.
+    folder : Path or None
+        The results folder.
+    """
+
+    molecule: Molecule
+    entries: tuple[LandscapeEntry, ...]
+    dropped: tuple[Dropped, ...] = ()
+    tally: dict[str, dict[str, int]] = field(default_factory=dict)
+    run: dict[str, Any] = field(default_factory=dict)
+    reference: ReferenceMatch | None = None
+    folder: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: int) -> LandscapeEntry:
+        return self.entries[index]
+
+    def __iter__(self) -> Iterator[LandscapeEntry]:
+        return iter(self.entries)
+
+    def __repr__(self) -> str:
+        if not self.entries:
+            return f"Landscape({self.molecule.formula}, empty)"
+        best = self.entries[0]
+        what = f"{len(self)} structures, best {best.space_group} {best.density:.3f} g/cm³"
+        return f"Landscape({self.molecule.formula}, {what})"
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """One row per structure, see `LandscapeEntry.row`."""
+        import pandas as pd
+
+        return pd.DataFrame([entry.row() for entry in self.entries])
+
+    def dropped_dataframe(self) -> pd.DataFrame:
+        """One row per relaxed structure that is not in the ranking, with the reason."""
+        import pandas as pd
+
+        return pd.DataFrame([asdict(row) for row in self.dropped], columns=list(Dropped.__dataclass_fields__))
+
+    def report(self, path: str | Path) -> Path:
+        """Write the self-contained HTML report and return its path."""
+        from molflow_sim.screening.report import report_html
+
+        path = Path(path)
+        write_bytes_atomically(path, report_html(self).encode())
+        return path
+
+    def plot(self, path: str | Path) -> Path:
+        """Write the energy-density landscape as a picture (SVG, PNG or PDF by the suffix) and return its path."""
+        from molflow_sim.screening.plots import landscape_figure
+
+        return landscape_figure(self, Path(path))
+
+    def save(self, path: str | Path) -> None:
+        """Write everything needed by `load` as one JSON file."""
+        data = {
+            "molecule": molecule_to_json(self.molecule),
+            "species": [molecule_to_json(m) for m in self.entries[0].crystal.molecules] if self.entries else [],
+            "entries": [
+                {**{k: getattr(e, k) for k in _PLAIN}, "crystal": crystal_to_json(e.crystal)} for e in self.entries
+            ],
+            "dropped": [asdict(d) for d in self.dropped],
+            "tally": self.tally,
+            "reference": asdict(self.reference) if self.reference else None,
+        }
+        write_bytes_atomically(Path(path), to_bytes(data))
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Landscape:
+        """Read the landscape of a finished screening.
+
+        Parameters
+        ----------
+        folder : path
+            The screening's output folder.
+
+        Raises
+        ------
+        StoreError
+            If the folder holds no finished run or its files are damaged.
+        """
+        folder = Path(folder)
+        run = read_run(folder)
+        path = folder / "store" / "landscape.json"
+        try:
+            data = from_bytes(path.read_bytes())
+        except FileNotFoundError as error:
+            raise StoreError(f"{folder} holds no finished screening; run the same command again to carry on") from error
+        except ValueError as error:
+            raise StoreError(f"{path} is damaged; run the same command again to rebuild it") from error
+        try:
+            species = [molecule_from_json(m) for m in data["species"]]
+            return cls(
+                molecule=molecule_from_json(data["molecule"]),
+                entries=tuple(
+                    LandscapeEntry(**{**e, "crystal": crystal_from_json(e["crystal"], species)})
+                    for e in data["entries"]
+                ),
+                dropped=tuple(Dropped(**d) for d in data["dropped"]),
+                tally=data["tally"],
+                run=run,
+                reference=ReferenceMatch(**data["reference"]) if data["reference"] else None,
+                folder=folder,
+            )
+        except (KeyError, TypeError) as error:
+            raise StoreError(f"{path} is damaged ({error}); run the same command again to rebuild it") from error
+
+
+def short_symbol(crystal: MolecularCrystal) -> str:
+    """Short Hermann-Mauguin symbol of a crystal's space group, e.g. ``P21/n``."""
+    return str(crystal.space_group.gemmi.short_name())
+
+
+_PLAIN = tuple(name for name in LandscapeEntry.__dataclass_fields__ if name != "crystal")
+
+
+def relative_energies(energies: np.ndarray) -> np.ndarray:
+    """kJ/mol above the lowest finite energy, from eV; NaN stays NaN."""
+    energies = np.asarray(energies, dtype=float)
+    if not np.any(np.isfinite(energies)):
+        return np.full(energies.shape, np.nan)
+    return (energies - np.nanmin(energies)) / KJ_PER_MOL

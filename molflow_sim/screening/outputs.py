@@ -1,0 +1,130 @@
+"""Files that a finished screening leaves for people and other programs."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from molflow_sim.screening.ids import code_version
+from molflow_sim.screening.landscape import Landscape
+from molflow_sim.screening.progress import Progress
+from molflow_sim.screening.settings import ScreenSettings
+from molflow_sim.screening.store import Store, atomic_path, write_bytes_atomically
+
+if TYPE_CHECKING:
+    from molflow_sim.molecule import Molecule
+
+_LIBRARIES = (
+    "numpy", "torch", "numba", "rdkit", "torch-sim-atomistic", "torch-pme", "ase", "pymatgen-core", "oxtalign",
+)  # fmt: skip
+_STAGES = {
+    "charges.json": "charges",
+    "press": "press",
+    "compare": "compare (duplicates)",
+    "evaluate": "compare (Ewald energies)",
+    "relax": "relax",
+    "unique": "merge duplicates",
+    "energy": "re-rank",
+    "reference.json": "reference",
+}
+
+
+def provenance(store: Store, settings: ScreenSettings, molecule: Molecule) -> dict[str, Any]:
+    """What run.json and the report say about where the numbers come from."""
+    seconds = {name: round(store.seconds(stage), 2) for stage, name in _STAGES.items() if store.seconds(stage) > 0}
+    return {
+        "molecule": {
+            "smiles": molecule.smiles,
+            "name": molecule.name,
+            "formula": molecule.formula,
+            "key": molecule.key,
+            "conformers": len(molecule.conformers),
+        },
+        "settings": settings.to_dict(),
+        "timings_s": seconds,
+        "versions": {
+            "molflow-sim": code_version(),
+            "python": platform.python_version(),
+            **{name: _version(name) for name in _LIBRARIES},
+        },
+    }
+
+
+def write_outputs(store: Store, landscape: Landscape, settings: ScreenSettings, bars: Progress) -> None:
+    """Write report, tables, structures and database; each file appears whole. run.json, last, says done."""
+    from dataclasses import asdict
+
+    folder = store.folder
+    with bars.stage("Writing the report", 5) as advance:
+        landscape.save(folder / "store" / "landscape.json")
+        write_bytes_atomically(folder / "ranking.csv", _csv(landscape.to_dataframe()))
+        write_bytes_atomically(folder / "dropped.csv", _csv(landscape.dropped_dataframe()))
+        advance(1)
+        _write_structures(store, landscape, settings.top)
+        advance(1)
+        _write_database(store, landscape)
+        advance(1)
+        landscape.plot(folder / "landscape.svg")
+        advance(1)
+        landscape.report(folder / "report.html")
+        store.write_run(
+            status="done",
+            **landscape.run,
+            tally=landscape.tally,
+            structures=len(landscape),
+            reference=asdict(landscape.reference) if landscape.reference else None,
+        )
+        advance(1)
+
+
+def _csv(frame: Any) -> bytes:
+    return frame.to_csv(index=False).encode()
+
+
+def _write_structures(store: Store, landscape: Landscape, top: int) -> None:
+    folder = store.folder / "structures"
+    names = set()
+    for entry in landscape.entries[:top]:
+        name = f"rank_{entry.rank:03d}.cif"
+        write_bytes_atomically(folder / name, entry.to_cif().encode())
+        names.add(name)
+    for old in folder.glob("rank_*.cif"):
+        if old.name not in names:
+            old.unlink()
+
+
+def _write_database(store: Store, landscape: Landscape) -> None:
+    """``landscape.db`` for ``ase db`` and ``ase gui``: one row per structure, the table's columns as keys."""
+    import ase.db
+
+    with (
+        atomic_path(store.folder / "landscape.db") as temporary,
+        ase.db.connect(temporary, use_lock_file=False) as database,
+    ):
+        for entry in landscape:
+            row = entry.row()
+            keys = {
+                "rank": row["rank"],
+                "structure_id": f"s{row['id']}",  # ase.db refuses text that reads as a number
+                "relative_energy": row["relative_energy_kj_per_mol"],
+                "potential_relative": row["potential_relative_kj_per_mol"],
+                "energy_per_molecule": row["energy_ev_per_molecule"],
+                "density": row["density_g_per_cm3"],
+                "space_group": row["space_group"],
+                "z": row["z"],
+                "z_prime": row["z_prime"],
+                "converged": row["converged"],
+                "copies": row["copies"],
+                "residual_stress_gpa": row["residual_stress_gpa"],
+            }
+            atoms = entry.to_ase()
+            atoms.info.clear()
+            database.write(atoms, **{k: v for k, v in keys.items() if v == v})
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"

@@ -1,0 +1,358 @@
+"""The screening: press -> compare -> relax -> rank -> report, each step a function of the store."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from molflow_sim.errors import InputError, NoCandidatesError
+from molflow_sim.screening import stages as steps
+from molflow_sim.screening.energies import check_energy_spec
+from molflow_sim.screening.ids import candidate_id, code_version, digest, molecule_identity
+from molflow_sim.screening.landscape import Landscape
+from molflow_sim.screening.progress import Progress
+from molflow_sim.screening.ranking import RelaxedRow, build_landscape, distinct, rerank
+from molflow_sim.screening.scheduler import Executor, executor_for
+from molflow_sim.screening.serialise import crystal_to_json, from_bytes, to_bytes
+from molflow_sim.screening.settings import ScreenSettings
+from molflow_sim.screening.stages import Shared, Stages
+from molflow_sim.screening.store import Store, pack_arrays, unpack_arrays
+
+if TYPE_CHECKING:
+    from molflow_sim.molecule import Molecule
+
+_EVALUATE_BATCH = 50
+
+
+def screen(
+    molecule: Molecule | str,
+    candidates: int | None = None,
+    *,
+    seed: int = 0,
+    output: str | Path | None = None,
+    space_groups: str | Sequence[str] = "common",
+    z_prime: int = 1,
+    charges: str = "mmff94",
+    relax_top: int | None = None,
+    reference: str | Path | None = None,
+    energy: str | None = None,
+    energy_top: int | None = None,
+    scheduler: str | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+    settings: ScreenSettings | None = None,
+    stages: Stages | None = None,
+) -> Landscape:
+    """Search, relax and rank the crystal structures of a molecule.
+
+    Parameters
+    ----------
+    molecule : Molecule or str
+        The molecule, or its SMILES.
+    candidates : int, optional
+        Random packings to try; the default takes two to three minutes for an aspirin-sized molecule on two cores.
+    seed : int
+        Same seed, settings and version: same result.
+    output : path, optional
+        Results folder (report.html, ranking.csv, structures/ ...); a temporary one if not given. Calling again with
+        the same arguments carries on where a former call was stopped, and repeats nothing that is done.
+    space_groups : str or sequence of str
+        ``"common"``, or symbols (``["P 21/c", "P-1"]`` or ``"P21/c,P-1"``).
+    z_prime : int
+        Molecules in the asymmetric unit.
+    charges : str
+        ``mmff94``, ``hf-esp`` (extra ``esp``), ``gfn2`` or ``gfn2-esp`` (extra ``xtb``).
+    relax_top : int, optional
+        How many packings are relaxed with flexible molecules.
+    reference : path, optional
+        CIF of the experimental form; the result then says where it came.
+    energy : str, optional
+        Second model that re-ranks the best, see `molflow_sim.screening.energies`.
+    energy_top : int, optional
+        How many structures it re-ranks.
+    scheduler : str, optional
+        Address of a Dask scheduler (``tcp://...``); batches run in this process otherwise.
+    overwrite : bool
+        Replace the results of another run in `output`.
+    progress : bool
+        Show progress on standard error.
+    settings : ScreenSettings, optional
+        All settings at once; the arguments above that are given take precedence.
+    stages : Stages, optional
+        Other implementations of the steps.
+
+    Returns
+    -------
+    Landscape
+
+    Raises
+    ------
+    InputError
+        Arguments that cannot be used (MoleculeError, SpaceGroupError, CrystalError for the reference...).
+    StoreError
+        `output` belongs to another run or is in use.
+    NoCandidatesError
+        Nothing survived a step; the message counts the reasons.
+    MissingDependencyError
+        An optional library that was asked for is not installed.
+    """
+    given = {
+        "candidates": candidates,
+        "relax_top": relax_top,
+        "energy_top": energy_top,
+        "energy": energy,
+        "seed": seed if seed != 0 else None,
+        "space_groups": space_groups if space_groups != "common" else None,
+        "z_prime": z_prime if z_prime != 1 else None,
+        "charges": charges if charges != "mmff94" else None,
+    }
+    base = {} if settings is None else {name: getattr(settings, name) for name in settings.__dataclass_fields__}
+    chosen = ScreenSettings(**{**base, **{name: value for name, value in given.items() if value is not None}})
+    if isinstance(molecule, str):
+        from molflow_sim.molecule import Molecule
+
+        molecule = Molecule.from_smiles(molecule)
+    elif not hasattr(molecule, "conformers"):
+        raise InputError(f"screen needs a Molecule or a SMILES, not {type(molecule).__name__}")
+    check_energy_spec(chosen.energy)
+    experiment = None
+    if reference is not None:
+        from molflow_sim.screening.reference import read_reference
+
+        experiment = read_reference(reference, molecule)
+    folder = Path(tempfile.mkdtemp(prefix="molflow-")) if output is None else Path(output)
+    return _Run(molecule, chosen, stages or Stages(), folder, overwrite, progress).run(scheduler, experiment)
+
+
+@dataclass
+class _Run:
+    """One call of `screen`: the steps in order, each reading from and writing to the store."""
+
+    molecule: Any
+    settings: ScreenSettings
+    stages: Stages
+    folder: Path
+    overwrite: bool
+    progress: bool
+
+    def run(self, scheduler: str | None, experiment: Any) -> Landscape:
+        identity = {
+            "molecule": self.molecule.smiles,
+            "conformers": molecule_identity(self.molecule),
+            "code": code_version(),
+            **self.settings.identity(),
+        }
+        self.key = digest(identity)
+        self.bars = Progress(self.progress)
+        with Store(self.folder, identity, overwrite=self.overwrite) as self.store:
+            self.executor: Executor = executor_for(scheduler)
+            try:
+                return self._steps(experiment)
+            finally:
+                self.executor.close()
+
+    def _steps(self, experiment: Any) -> Landscape:
+        from molflow_sim.screening.outputs import provenance, write_outputs
+
+        parameters = self._parameters()
+        self.shared = Shared(self.stages, self.molecule, parameters, self.settings)
+        tally: dict[str, dict[str, int]] = {}
+        pool = self._press(tally)
+        chosen = self._compare(pool, tally)
+        rows = self._relax(pool, chosen, tally)
+        keep, dropped = distinct(rows, self._unique(rows), tally)
+        keep = rerank(keep, self._second_energies(keep))
+        found = None
+        if experiment is not None:
+            from molflow_sim.screening.reference import locate
+
+            key = digest(self.key, experiment.digest, [row.id for row in keep], [row.energy for row in keep])
+            data = self.store.once(
+                "reference.json", key, lambda: to_bytes(locate(experiment, keep, self.shared, self.bars))
+            )
+            found = from_bytes(data)
+        run = provenance(self.store, self.settings, self.molecule)
+        landscape = build_landscape(self.molecule, keep, dropped, tally, run, found, self.store.folder)
+        write_outputs(self.store, landscape, self.settings, self.bars)
+        return landscape
+
+    # -- steps --------------------------------------------------------------------------------------------------
+
+    def _parameters(self) -> Any:
+        if self.settings.charges == "mmff94":
+            return self.stages.parametrize(self.molecule, "mmff94")
+        # Quantum-chemical charges take minutes for a large molecule: computed once, kept in the store.
+        made: list[Any] = []
+
+        def compute() -> bytes:
+            made.append(self.stages.parametrize(self.molecule, self.settings.charges))
+            return steps.stored_charges(made[0])
+
+        data = self.store.once("charges.json", digest(self.key, "charges"), compute)
+        return made[0] if made else steps.with_charges(self.stages.parametrize(self.molecule, "mmff94"), data)
+
+    def _press(self, tally: dict[str, dict[str, int]]) -> _Pool:
+        s = self.settings
+        tasks = [
+            (f"press/{i:05d}.npz", digest(self.key, "press", i, s.size_of_batch(i)), i, s.size_of_batch(i))
+            for i in range(s.n_batches)
+        ]
+        data = self._batches("Packing and pressing", steps.press_batch, tasks)
+        parts = [steps.read_packings(self.shared, d) for d in data]
+        packings = type(parts[0]).concatenate(parts)
+        ids = [candidate_id(self.key, i, row) for i in range(s.n_batches) for row in range(len(parts[i]))]
+        names = packings.STATUS
+        counts = {str(names[k]): int(np.sum(packings.status == k)) for k in np.unique(packings.status)}
+        tally["press"] = {"candidates": len(packings), **counts}
+        return _Pool(packings, ids, digest(self.key, [task[1] for task in tasks]))
+
+    def _compare(self, pool: _Pool, tally: dict[str, dict[str, int]]) -> _Chosen:
+        s = self.settings
+        key = digest(pool.key, "compare", s.compare_top, s.minimum_density, s.maximum_density)
+        data = self.store.once("compare/distinct.npz", key, lambda: self._distinct_packings(pool))
+        table = unpack_arrays(data)
+        tally["compare"] = {"distinct": int(table["n_distinct"]), "evaluated": len(table["index"])}
+        if len(table["index"]) == 0:
+            raise NoCandidatesError(
+                f"none of {len(pool.ids)} packings survived the press ({_counts(tally['press'])}); try more "
+                f"candidates, other space groups or another conformer. What was computed is kept in {self.store.folder}"
+            )
+        rows = [crystal_to_json(pool.packings.crystal(int(i))) for i in table["index"]]
+        tasks = []
+        for k in range(0, len(rows), _EVALUATE_BATCH):
+            batch, id = rows[k : k + _EVALUATE_BATCH], digest(key, k)
+            tasks.append((f"evaluate/{id}.json", id, batch, len(batch)))
+        parts = [from_bytes(d) for d in self._batches("Comparing (Ewald energies)", steps.evaluate_batch, tasks)]
+        energies = np.array([np.nan if e is None else e for part in parts for e in part])
+        tally["compare"]["failed"] = int(np.sum(np.isnan(energies)))
+        order = np.argsort(energies, kind="stable")[: np.sum(np.isfinite(energies))][: s.relax_top]
+        if len(order) == 0:
+            raise NoCandidatesError(f"the potential gave no finite energy for any of {len(rows)} packings")
+        tally["compare"]["chosen to relax"] = len(order)
+        return _Chosen(table["index"][order], table["energy"][order], table["copies"][order], [rows[i] for i in order])
+
+    def _distinct_packings(self, pool: _Pool) -> bytes:
+        p, s = pool.packings, self.settings
+        inside = (p.density >= s.minimum_density) & (p.density <= s.maximum_density)
+        usable = np.flatnonzero((p.status == 0) & np.isfinite(p.energy) & inside)
+        kept = np.empty(0, dtype=int)
+        copies = np.empty(0, dtype=int)
+        if len(usable):
+            representative = self.stages.deduplicate_packings(p.select(usable), p.energy[usable])
+            kept, copies = np.unique(representative, return_counts=True)
+        index = usable[kept]
+        order = np.argsort(p.energy[index], kind="stable")[: s.compare_top]
+        return pack_arrays(
+            {
+                "index": index[order],
+                "energy": p.energy[index[order]],
+                "copies": copies[order],
+                "n_distinct": np.array(len(index)),
+            }
+        )
+
+    def _relax(self, pool: _Pool, chosen: _Chosen, tally: dict[str, dict[str, int]]) -> list[RelaxedRow]:
+        size = self.settings.relax_batch
+        ids = [pool.ids[i] for i in chosen.index]
+        tasks = []
+        for k in range(0, len(ids), size):
+            key = digest(self.key, "relax", ids[k : k + size], self._relax_settings())
+            tasks.append((f"relax/{key}.json", key, chosen.crystals[k : k + size], len(ids[k : k + size])))
+        parts = [from_bytes(d) for d in self._batches("Relaxing flexible molecules", steps.relax_batch, tasks)]
+        stored = [row for part in parts for row in part]
+        rows = [
+            RelaxedRow.from_stored(id, row, float(e), int(n), self.molecule)
+            for id, row, e, n in zip(ids, stored, chosen.energy, chosen.copies)
+        ]
+        valid = [row for row in rows if row.valid]
+        tally["relax"] = {
+            "relaxed": len(rows),
+            "valid": len(valid),
+            "converged": sum(row.converged for row in valid),
+        }
+        if not valid:
+            reasons: dict[str, int] = {}
+            for row in rows:
+                text = row.reason.split(":")[0][:80] or "invalid"
+                reasons[text] = reasons.get(text, 0) + 1
+            raise NoCandidatesError(
+                f"none of {len(rows)} relaxed structures is a valid crystal of the molecule ({_counts(reasons)}); "
+                f"see {self.store.folder}"
+            )
+        return rows
+
+    def _relax_settings(self) -> list[float]:
+        s = self.settings
+        return [s.minimum_density, s.maximum_density, s.maximum_stress]
+
+    def _unique(self, rows: Sequence[RelaxedRow]) -> np.ndarray:
+        """For each valid row (in order) the position of the valid row that stands for it."""
+        valid = [row for row in rows if row.valid]
+        key = digest(self.key, "unique", [row.id for row in valid], [row.energy for row in valid])
+
+        def compute() -> bytes:
+            with self.bars.stage("Merging duplicates", len(valid)) as advance:
+                energies = np.array([row.energy for row in valid])
+                representative = self.stages.deduplicate_crystals([row.crystal for row in valid], energies)
+                advance(len(valid))
+            return pack_arrays({"representative": np.asarray(representative)})
+
+        return unpack_arrays(self.store.once("unique/representative.npz", key, compute))["representative"]
+
+    def _second_energies(self, rows: Sequence[RelaxedRow]) -> list[dict[str, Any]]:
+        from molflow_sim.screening.ranking import energy_batch
+
+        spec = self.settings.energy
+        if spec is None:
+            return []
+        best = rows[: self.settings.energy_top]
+        tasks = []
+        for row in best:
+            key = digest(self.key, "energy", spec, row.id, row.energy)
+            tasks.append((f"energy/{key}.json", key, (spec, crystal_to_json(row.crystal)), 1))
+        return [from_bytes(d) for d in self._batches(f"Energies with {spec}", energy_batch, tasks)]
+
+    # -- batches ------------------------------------------------------------------------------------------------
+
+    def _batches(
+        self, title: str, function: Callable[..., bytes], tasks: Sequence[tuple[str, str, Any, int]]
+    ) -> list[bytes]:
+        """Results of all batches in order: what the store has, and what is computed now and stored as it comes."""
+        data = [self.store.read(key, id) for key, id, _, _ in tasks]
+        todo = [k for k, d in enumerate(data) if d is None]
+        total = sum(task[3] for task in tasks)
+        done = total - sum(tasks[k][3] for k in todo)
+        with self.bars.stage(title, total, done) as advance:
+            results = self.executor.run(function, (self.shared,), [tasks[k][2] for k in todo])
+            for position, result, seconds in results:
+                k = todo[position]
+                key, id, _, size = tasks[k]
+                self.store.write(key, id, result, seconds)
+                data[k] = result
+                advance(size)
+        return [d for d in data if d is not None]
+
+
+@dataclass(frozen=True, eq=False)
+class _Pool:
+    packings: Any
+    ids: list[str]
+    key: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Chosen:
+    index: np.ndarray
+    energy: np.ndarray
+    copies: np.ndarray
+    crystals: list[dict[str, Any]]
+
+
+def _counts(values: dict[str, int]) -> str:
+    shown = {name: n for name, n in values.items() if n and name != "candidates"}
+    return ", ".join(f"{shown[name]} {name}" for name in sorted(shown, key=lambda name: -shown[name]))

@@ -1,0 +1,178 @@
+"""From relaxed structures to a ranking: merge duplicates, re-rank with a second model, build the landscape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from molflow_sim.errors import MolflowError
+from molflow_sim.screening.energies import EnergyModel, energy_model
+from molflow_sim.screening.landscape import (
+    Dropped,
+    Landscape,
+    LandscapeEntry,
+    ReferenceMatch,
+    relative_energies,
+    short_symbol,
+)
+from molflow_sim.screening.serialise import crystal_from_json, to_bytes
+
+if TYPE_CHECKING:
+    from molflow_sim.screening.stages import Shared
+
+
+@dataclass(frozen=True, eq=False)
+class RelaxedRow:
+    """A structure after the flexible relaxation, valid or not. Energies in eV per molecule."""
+
+    id: str
+    crystal: Any
+    energy: float
+    press_energy: float
+    copies: int
+    valid: bool
+    converged: bool = False
+    max_force: float = float("nan")
+    residual_stress_gpa: float = float("nan")
+    n_steps: int = 0
+    reason: str = ""
+    second_energy: float = float("nan")
+    second_model: str = ""
+    note: str = ""
+
+    @classmethod
+    def from_stored(cls, id: str, row: dict[str, Any], press_energy: float, copies: int, molecule: Any) -> RelaxedRow:
+        """A stored row of `relax_batch` with what is known of its candidate."""
+        if row["crystal"] is None:
+            return cls(id, None, float("nan"), press_energy, copies, False, reason=row["reason"])
+        return cls(
+            id=id,
+            crystal=crystal_from_json(row["crystal"], [molecule]),
+            energy=row["energy"],
+            press_energy=press_energy,
+            copies=copies,
+            valid=row["valid"],
+            converged=row["converged"],
+            max_force=row["max_force"],
+            residual_stress_gpa=row["residual_stress_gpa"],
+            n_steps=row["n_steps"],
+            reason="; ".join(row["invalid_because"]) or row["reason"],
+            note="" if row["converged"] else (row["reason"] or "relaxation not converged"),
+        )
+
+
+def distinct(
+    rows: Sequence[RelaxedRow], representative: np.ndarray, tally: dict[str, dict[str, int]]
+) -> tuple[list[RelaxedRow], list[Dropped]]:
+    """The distinct valid structures by energy, and the others with the reason.
+
+    Parameters
+    ----------
+    rows : sequence of RelaxedRow
+    representative : ndarray of int
+        For each valid row, in order, the position of the valid row that stands for it.
+    tally : dict
+        Receives the counts of this step.
+    """
+    dropped = [_dropped(row, "relax", row.reason or "invalid") for row in rows if not row.valid]
+    valid = [row for row in rows if row.valid]
+    copies: dict[int, int] = {}
+    for row, k in zip(valid, representative.tolist()):
+        copies[k] = copies.get(k, 0) + row.copies
+    kept = [replace(valid[k], copies=n) for k, n in copies.items()]
+    for i, (row, k) in enumerate(zip(valid, representative.tolist())):
+        if i != k:
+            dropped.append(_dropped(row, "compare", f"same structure as {valid[k].id}"))
+    tally["rank"] = {"distinct": len(kept), "duplicates merged": len(valid) - len(kept)}
+    return sorted(kept, key=lambda row: (row.energy, row.id)), dropped
+
+
+def energy_batch(shared: Shared, item: tuple[str, dict[str, Any]]) -> bytes:
+    """Energy of one structure with a second model, or the reason why there is none."""
+    spec, data = item
+    try:
+        model = _model(spec)
+        energy = model.energy(crystal_from_json(data, [shared.molecule]))
+    except MolflowError as error:
+        return to_bytes({"energy": None, "model": spec, "reason": error.reason})
+    return to_bytes({"energy": energy, "model": model.name, "reason": ""})
+
+
+@lru_cache(maxsize=1)
+def _model(spec: str) -> EnergyModel:
+    return energy_model(spec)
+
+
+def rerank(rows: Sequence[RelaxedRow], second: Sequence[dict[str, Any]]) -> list[RelaxedRow]:
+    """Order the first ``len(second)`` rows by their second energies; failures follow them, then the rest as it was."""
+    best = []
+    for row, result in zip(rows, second):
+        energy = float("nan") if result["energy"] is None else float(result["energy"])
+        note = "; ".join(x for x in (row.note, result["reason"]) if x)
+        best.append(replace(row, second_energy=energy, second_model=result["model"], note=note))
+    done = sorted((r for r in best if np.isfinite(r.second_energy)), key=lambda r: (r.second_energy, r.id))
+    failed = [r for r in best if not np.isfinite(r.second_energy)]
+    return [*done, *failed, *rows[len(best) :]]
+
+
+def build_landscape(
+    molecule: Any,
+    rows: Sequence[RelaxedRow],
+    dropped: Sequence[Dropped],
+    tally: dict[str, dict[str, int]],
+    run: dict[str, Any],
+    reference: dict[str, Any] | None,
+    folder: Path,
+) -> Landscape:
+    """The landscape of ranked rows.
+
+    Where a second model re-ranked the best, ΔE of the others is not known in it: their ``relative_energy`` is NaN and
+    only ``potential_relative`` counts.
+    """
+    potential = relative_energies(np.array([row.energy for row in rows]))
+    second = np.array([row.second_energy for row in rows])
+    reranked = bool(np.any(np.isfinite(second)))
+    relative = relative_energies(second) if reranked else potential
+    found = dict(reference["rmsd15"]) if reference else {}
+    entries = tuple(
+        LandscapeEntry(
+            rank=i + 1,
+            id=row.id,
+            crystal=row.crystal,
+            energy=row.second_energy if np.isfinite(row.second_energy) else row.energy,
+            relative_energy=float(relative[i]),
+            potential_energy=row.energy,
+            potential_relative=float(potential[i]),
+            press_energy=row.press_energy,
+            converged=row.converged,
+            max_force=row.max_force,
+            residual_stress_gpa=row.residual_stress_gpa,
+            n_steps=row.n_steps,
+            copies=row.copies,
+            energy_model=row.second_model if np.isfinite(row.second_energy) else "potential",
+            note=row.note,
+            reference_rmsd=found.get(row.id, float("nan")),
+        )
+        for i, row in enumerate(rows)
+    )
+    match = None
+    if reference:
+        match = ReferenceMatch(**reference["match"])
+        hit = next((e for e in entries if e.id == reference["hit"]), None)
+        if hit is not None and np.isfinite(hit.relative_energy):
+            match = replace(match, rank=hit.rank, relative_energy=hit.relative_energy)
+        elif hit is not None:
+            note = "; ".join(x for x in (match.note, "ΔE is the force field's") if x)
+            match = replace(match, rank=hit.rank, relative_energy=hit.potential_relative, note=note)
+    return Landscape(molecule, entries, tuple(dropped), tally, run, match, folder)
+
+
+def _dropped(row: RelaxedRow, stage: str, reason: str) -> Dropped:
+    if row.crystal is None:
+        return Dropped(row.id, stage, reason)
+    return Dropped(row.id, stage, reason, row.energy, float(row.crystal.density), short_symbol(row.crystal))

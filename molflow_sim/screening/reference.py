@@ -1,0 +1,157 @@
+"""Where the experimental form came in a landscape, and whether the potential keeps it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from molflow_sim.errors import CrystalError, InputError, MolflowError
+from molflow_sim.screening.ids import sha256
+from molflow_sim.screening.landscape import short_symbol
+from molflow_sim.screening.progress import Progress
+from molflow_sim.screening.ranking import RelaxedRow
+from molflow_sim.screening.stages import Shared
+from molflow_sim.units import KJ_PER_MOL
+
+SEARCHED = 200
+"""Structures compared with the reference, from the top of the ranking."""
+
+
+@dataclass(frozen=True, eq=False)
+class Experiment:
+    """An experimental structure of the screened molecule.
+
+    Attributes
+    ----------
+    name : str
+        File name.
+    digest : str
+        SHA-256 of the file.
+    crystal : MolecularCrystal
+        As read, X-H lengths normalised.
+    atom_map : ndarray of int, shape (N,)
+        Atom ``atom_map[k]`` of the crystal's molecule is atom k of the screened molecule.
+    """
+
+    name: str
+    digest: str
+    crystal: Any
+    atom_map: np.ndarray
+
+
+def read_reference(path: str | Path, molecule: Any) -> Experiment:
+    """Read an experimental CIF and check that it is a crystal of the molecule.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read or holds other molecules (CrystalError and its kin for disorder, missing
+        hydrogens or partial occupancies).
+    """
+    from molflow_sim.crystal import MolecularCrystal
+
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"reference {path} cannot be read: {error.strerror}") from error
+    crystal = MolecularCrystal.from_cif(path, normalise_hydrogens=True)
+    if len(crystal.molecules) != 1:
+        names = ", ".join(m.formula for m in crystal.molecules)
+        raise CrystalError(f"reference {path.name} holds several species ({names}); one, {molecule.formula}, is needed")
+    return Experiment(path.name, sha256(data), crystal, _atom_map(crystal.molecules[0], molecule, path.name))
+
+
+def _atom_map(other: Any, molecule: Any, name: str) -> np.ndarray:
+    """Atom of `other` for each atom of `molecule`, by the graph of elements and bonds."""
+    from rdkit import Chem
+
+    if other.formula == molecule.formula:
+        # Bond orders read from a crystal may be drawn otherwise (tautomeric resonance, nitro groups): graph only.
+        match = _graph(other.rdmol).GetSubstructMatch(_graph(molecule.rdmol))
+        if len(match) == molecule.n_atoms:
+            return np.array(match)
+    found = Chem.MolToSmiles(Chem.RemoveHs(other.rdmol))
+    raise CrystalError(
+        f"reference {name} is a crystal of {other.formula} ({found}), not of the screened molecule "
+        f"{molecule.formula} ({molecule.smiles})"
+    )
+
+
+def _graph(rdmol: Any) -> Any:
+    from rdkit import Chem
+
+    bare = Chem.RWMol()
+    for atom in rdmol.GetAtoms():
+        copy = Chem.Atom(atom.GetAtomicNum())
+        copy.SetNoImplicit(True)
+        bare.AddAtom(copy)
+    for bond in rdmol.GetBonds():
+        bare.AddBond(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), Chem.BondType.SINGLE)
+    return bare.GetMol()
+
+
+def locate(experiment: Experiment, rows: Sequence[RelaxedRow], shared: Shared, bars: Progress) -> dict[str, Any]:
+    """Relax the experimental structure and find it among the ranked rows.
+
+    Returns
+    -------
+    dict
+        ``match``: fields of `ReferenceMatch` without rank and ΔE; ``hit``: id of the structure that is the
+        experimental form, or None; ``rmsd15``: pairs (id, Å) of all structures that match 15 of 15 molecules.
+    """
+    from molflow_sim.evaluate import FOUND_RMSD
+
+    crystal, stages = experiment.crystal, shared.stages
+    compared = list(rows[:SEARCHED])
+    match: dict[str, Any] = {
+        "name": experiment.name,
+        "space_group": short_symbol(crystal),
+        "density": float(crystal.density),
+    }
+    notes = []
+    relaxed = None
+    with bars.stage("Looking for the reference", len(compared) + 1) as advance:
+        try:
+            result = stages.relax([crystal], _parameters(experiment, shared))[0]
+            if result.crystal is None or not np.isfinite(result.energy):
+                raise CrystalError(result.reason or "the relaxation failed")
+            relaxed = result.crystal
+            drift = stages.similarity(crystal, relaxed)
+            match["relaxed_drift"] = float(drift.rmsd) if drift.n_matched == drift.n else None
+            if match["relaxed_drift"] is None:
+                notes.append(
+                    f"the potential does not keep it ({drift.n_matched} of {drift.n} molecules after relaxation)"
+                )
+            match["relaxed_relative_energy"] = (float(result.energy) - min(r.energy for r in rows)) / KJ_PER_MOL
+        except MolflowError as error:
+            notes.append(f"not relaxed: {error.reason}")
+        advance(1)
+        found: list[tuple[str, float]] = []
+        for row in compared:
+            same = stages.similarity(row.crystal, crystal)
+            if same.n_matched == same.n:
+                found.append((row.id, float(same.rmsd)))
+            advance(1)
+    hit = next((row for row in compared if dict(found).get(row.id, np.inf) < FOUND_RMSD), None)
+    if hit is not None:
+        match["rmsd15"] = dict(found)[hit.id]
+        if relaxed is not None:
+            same = stages.similarity(hit.crystal, relaxed)
+            match["rmsd15_to_relaxed"] = float(same.rmsd) if same.n_matched == same.n else None
+    else:
+        notes.append(f"not among the first {len(compared)} structures")
+    match["note"] = "; ".join(notes)
+    return {"match": match, "hit": hit.id if hit else None, "rmsd15": found}
+
+
+def _parameters(experiment: Experiment, shared: Shared) -> Any:
+    """Parameters in the atom order of the reference's molecule, with the screened molecule's charges."""
+    parameters = shared.stages.parametrize(experiment.crystal.molecules[0], "mmff94")
+    charges = np.empty_like(np.asarray(shared.parameters.charges))
+    charges[experiment.atom_map] = shared.parameters.charges
+    return replace(parameters, charges=charges, charge_model=shared.parameters.charge_model)

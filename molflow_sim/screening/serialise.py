@@ -1,0 +1,105 @@
+"""Molecules and crystals as JSON, exact to the last bit (JSON keeps Python floats exactly)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from molflow_sim.errors import StoreError
+
+
+def molecule_to_json(molecule: Any) -> dict[str, Any]:
+    """A `Molecule` as JSON-like values: topology by RDKit's JSON, conformers and energies as numbers."""
+    from rdkit import Chem
+
+    return {
+        "rdkit": Chem.MolToJSON(Chem.Mol(molecule.rdmol, confId=-1)),
+        "conformers": np.asarray(molecule.conformers, dtype=float).tolist(),
+        "energies": np.asarray(molecule.energies, dtype=float).tolist(),
+        "name": molecule.name,
+    }
+
+
+def molecule_from_json(data: dict[str, Any]) -> Any:
+    """The inverse of `molecule_to_json`."""
+    from rdkit import Chem
+
+    from molflow_sim.molecule import Molecule
+
+    try:
+        (rdmol,) = Chem.JSONToMols(data["rdkit"])
+        return Molecule(
+            rdmol=rdmol,
+            conformers=np.array(data["conformers"], dtype=float),
+            energies=np.array(data["energies"], dtype=float),
+            name=data["name"],
+        )
+    except (KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise StoreError(f"a stored molecule cannot be read: {error}") from error
+
+
+def crystal_to_json(crystal: Any) -> dict[str, Any]:
+    """A `MolecularCrystal` as JSON-like values; its species are stored apart, once a run."""
+    return {
+        "space_group": crystal.space_group.name,
+        "cell": np.asarray(crystal.cell, dtype=float).tolist(),
+        "asymmetric_unit": [
+            {
+                "species": int(unit.species),
+                "conformer": np.asarray(unit.conformer, dtype=float).tolist(),
+                "centroid": np.asarray(unit.centroid, dtype=float).tolist(),
+                "orientation": np.asarray(unit.orientation, dtype=float).tolist(),
+                "images": [int(g) for g in unit.images],
+            }
+            for unit in crystal.asymmetric_unit
+        ],
+        "info": {k: v for k, v in crystal.info.items() if _is_json(v)},
+    }
+
+
+def crystal_from_json(data: dict[str, Any], molecules: Sequence[Any]) -> Any:
+    """The inverse of `crystal_to_json`, given the species."""
+    from molflow_sim.crystal import MolecularCrystal, RigidMolecule
+    from molflow_sim.symmetry import SpaceGroup
+
+    try:
+        units = tuple(
+            RigidMolecule(
+                species=unit["species"],
+                conformer=np.array(unit["conformer"], dtype=float),
+                centroid=np.array(unit["centroid"], dtype=float),
+                orientation=np.array(unit["orientation"], dtype=float),
+                images=tuple(unit["images"]),
+            )
+            for unit in data["asymmetric_unit"]
+        )
+        return MolecularCrystal(
+            molecules=tuple(molecules),
+            asymmetric_unit=units,
+            space_group=SpaceGroup.from_name(data["space_group"]),
+            cell=np.array(data["cell"], dtype=float),
+            info=dict(data["info"]),
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise StoreError(f"a stored crystal cannot be read: {error}") from error
+
+
+def to_bytes(data: Any) -> bytes:
+    """JSON as bytes, for the store."""
+    return json.dumps(data, separators=(",", ":")).encode()
+
+
+def from_bytes(data: bytes) -> Any:
+    """The inverse of `to_bytes`."""
+    return json.loads(data)
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except (TypeError, ValueError):
+        return False
+    return True

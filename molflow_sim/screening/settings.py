@@ -1,0 +1,126 @@
+"""Settings of a screening, checked once, at the door."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from molflow_sim.errors import InputError
+
+DEFAULT_CANDIDATES = 2000
+"""Random packings searched unless said otherwise: two to three minutes for an aspirin-sized molecule on two cores."""
+
+CHARGE_MODELS = ("mmff94", "hf-esp", "gfn2", "gfn2-esp")
+
+# What a folder's batches depend on. The others only say how far to go: they may grow in a later call.
+_IDENTITY = ("seed", "space_groups", "z_prime", "charges", "batch_size")
+
+
+@dataclass(frozen=True)
+class ScreenSettings:
+    """How a screening runs.
+
+    Attributes
+    ----------
+    candidates : int
+        Random packings generated and pressed.
+    seed : int
+        Seed of the whole run; batch i draws from (seed, i).
+    space_groups : str or tuple of str
+        ``"common"`` (frequency-weighted) or the symbols to use.
+    z_prime : int
+        Molecules in the asymmetric unit.
+    charges : str
+        Charge model of the potential, see `molflow_sim.parametrize`.
+    batch_size : int
+        Candidates pressed at once.
+    compare_top : int
+        Distinct pressed packings whose energy is evaluated again with the full potential (Ewald sums).
+    relax_top : int
+        How many of those are relaxed with flexible molecules.
+    relax_batch : int
+        Crystals relaxed at once.
+    energy : str or None
+        Second energy model that re-ranks the best, see `molflow_sim.screening.energies`.
+    energy_top : int
+        How many of the ranked structures it re-ranks.
+    top : int
+        CIF files written.
+    minimum_density, maximum_density : float
+        g/cm³; structures outside are dropped (0.5-3.0: FastCSP's filter).
+    maximum_stress : float
+        GPa; a relaxed structure with more residual stress is marked as not converged.
+    """
+
+    candidates: int = DEFAULT_CANDIDATES
+    seed: int = 0
+    space_groups: str | tuple[str, ...] = "common"
+    z_prime: int = 1
+    charges: str = "mmff94"
+    batch_size: int = 250
+    compare_top: int = 400
+    relax_top: int = 100
+    relax_batch: int = 16
+    energy: str | None = None
+    energy_top: int = 20
+    top: int = 100
+    minimum_density: float = 0.5
+    maximum_density: float = 3.0
+    maximum_stress: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name in ("candidates", "z_prime", "batch_size", "compare_top", "relax_top", "relax_batch", "energy_top"):
+            _whole_number(name, getattr(self, name), 1)
+        for name in ("seed", "top"):
+            _whole_number(name, getattr(self, name), 0)
+        if self.charges not in CHARGE_MODELS:
+            raise InputError(f"unknown charge model {self.charges!r}; choose from {', '.join(CHARGE_MODELS)}")
+        if not 0 <= self.minimum_density < self.maximum_density:
+            raise InputError("minimum_density must be below maximum_density, both in g/cm³")
+        object.__setattr__(self, "space_groups", _space_groups(self.space_groups))
+
+    @property
+    def n_batches(self) -> int:
+        """Number of press batches."""
+        return -(-self.candidates // self.batch_size)
+
+    def size_of_batch(self, index: int) -> int:
+        """Candidates in batch `index` (the last may be smaller)."""
+        return min(self.batch_size, self.candidates - index * self.batch_size)
+
+    def seed_of_batch(self, index: int) -> int:
+        """Seed of batch `index`, independent of the number of batches."""
+        import numpy as np
+
+        return int(np.random.SeedSequence([self.seed, index]).generate_state(1, np.uint32)[0])
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that make two runs different runs; the others may grow within one folder."""
+        values = self.to_dict()
+        return {name: values[name] for name in _IDENTITY}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-like values."""
+        values = asdict(self)
+        if not isinstance(self.space_groups, str):
+            values["space_groups"] = list(self.space_groups)
+        return values
+
+
+def _whole_number(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}")
+
+
+def _space_groups(value: str | Sequence[str] | Iterable[str]) -> str | tuple[str, ...]:
+    from molflow_sim.symmetry import SpaceGroup
+
+    if isinstance(value, str):
+        if value == "common":
+            return value
+        value = [name.strip() for name in value.split(",")]
+    names = tuple(dict.fromkeys(SpaceGroup.from_name(str(name)).name for name in value if str(name)))
+    if not names:
+        raise InputError("no space group given; name some (P21/c,P-1) or say 'common'")
+    return names

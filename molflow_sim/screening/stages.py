@@ -1,0 +1,226 @@
+"""The scientific steps of a screening as plain functions: arrays or crystals in, arrays or crystals out.
+
+`Stages` bundles them, so that the pipeline knows none of their modules and a test can put cheap ones in their place.
+Every batch function here returns the bytes that the store keeps.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from molflow_sim.errors import MolflowError
+from molflow_sim.screening.serialise import crystal_from_json, crystal_to_json, from_bytes, to_bytes
+from molflow_sim.screening.settings import ScreenSettings
+
+if TYPE_CHECKING:
+    from molflow_sim.crystal import MolecularCrystal
+    from molflow_sim.forcefield.parameters import MoleculeParameters
+    from molflow_sim.molecule import Molecule
+
+
+# -- the steps, each from the module that owns it; imported when used -------------------------------------------------
+
+
+def parametrize(molecule: Molecule, charges: str) -> MoleculeParameters:
+    """Force-field parameters of the molecule."""
+    from molflow_sim.forcefield import parametrize as implementation
+
+    return implementation(molecule, charges)
+
+
+def generate(molecule: Molecule, n: int, space_groups: str | Sequence[str], z_prime: int, seed: int) -> Any:
+    """Random packings (`RigidPackings`)."""
+    from molflow_sim.packing import random_packings
+
+    groups = space_groups if isinstance(space_groups, str) else list(space_groups)
+    return random_packings(molecule, n, space_groups=groups, z_prime=z_prime, seed=seed)
+
+
+def press(packings: Any, parameters: MoleculeParameters) -> Any:
+    """The rigid press (`RigidPackings` with energies and status)."""
+    from molflow_sim.packing import press as implementation
+
+    return implementation(packings, parameters)
+
+
+def load_packings(path: Path, molecule: Molecule) -> Any:
+    """Stored packings."""
+    from molflow_sim.packing import RigidPackings
+
+    return RigidPackings.load(path, molecule)
+
+
+def deduplicate_packings(packings: Any, energies: np.ndarray) -> np.ndarray:
+    """For each packing the index of the one that stands for it."""
+    from molflow_sim.packing.deduplicate import deduplicate_packings as implementation
+
+    return np.asarray(implementation([packings.crystal(i) for i in range(len(packings))], energies))
+
+
+def deduplicate_crystals(crystals: Sequence[MolecularCrystal], energies: np.ndarray) -> np.ndarray:
+    """For each crystal the index of the one that stands for it."""
+    from molflow_sim.packing.deduplicate import deduplicate_crystals as implementation
+
+    return np.asarray(implementation(crystals, energies))
+
+
+def evaluate(crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters) -> np.ndarray:
+    """Energies per molecule in eV with the full potential (Ewald sums), shape (n,)."""
+    import torch
+    import torch_sim
+
+    from molflow_sim.forcefield import CrystalPotential
+
+    potential = CrystalPotential([parameters], compute_stress=False)
+    state = torch_sim.initialize_state([c.to_ase() for c in crystals], potential.device, potential.dtype)
+    with torch.no_grad():
+        energy = potential(state)["energy"]
+    return energy.double().cpu().numpy() / np.array([c.z for c in crystals])
+
+
+def relax(crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters) -> list[Any]:
+    """Relaxation with flexible molecules and free cells (list of `RelaxResult`, energies in eV per molecule)."""
+    from molflow_sim.forcefield import CrystalPotential
+    from molflow_sim.relax import relax_flexible
+
+    return list(relax_flexible(crystals, CrystalPotential([parameters])))
+
+
+def validity(crystal: MolecularCrystal, settings: ScreenSettings) -> Any:
+    """Validity columns of a relaxed crystal (`Validity`)."""
+    from molflow_sim.evaluate.validity import ValidityThresholds, check_validity
+
+    limits = ValidityThresholds(min_density=settings.minimum_density, max_density=settings.maximum_density)
+    return check_validity(crystal, thresholds=limits)
+
+
+def similarity(a: MolecularCrystal, b: MolecularCrystal) -> Any:
+    """RMSD15 (`PackingMatch`)."""
+    from molflow_sim.evaluate import packing_similarity
+
+    return packing_similarity(a, b, n=15)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The steps a screening is made of."""
+
+    parametrize: Callable[..., Any] = parametrize
+    generate: Callable[..., Any] = generate
+    press: Callable[..., Any] = press
+    load_packings: Callable[..., Any] = load_packings
+    deduplicate_packings: Callable[..., Any] = deduplicate_packings
+    deduplicate_crystals: Callable[..., Any] = deduplicate_crystals
+    evaluate: Callable[..., Any] = evaluate
+    relax: Callable[..., Any] = relax
+    validity: Callable[..., Any] = validity
+    similarity: Callable[..., Any] = similarity
+
+
+# -- batches: what a worker runs and the store keeps ------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What all batches of a run need; sent once to each worker."""
+
+    stages: Stages
+    molecule: Any
+    parameters: Any
+    settings: ScreenSettings
+
+
+def press_batch(shared: Shared, index: int) -> bytes:
+    """Generate and press batch `index`; the bytes of a `RigidPackings` file."""
+    settings = shared.settings
+    packings = shared.stages.generate(
+        shared.molecule,
+        settings.size_of_batch(index),
+        settings.space_groups,
+        settings.z_prime,
+        settings.seed_of_batch(index),
+    )
+    packings = shared.stages.press(packings, shared.parameters)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "packings.npz"
+        packings.save(path)
+        return path.read_bytes()
+
+
+def read_packings(shared: Shared, data: bytes) -> Any:
+    """The packings of a stored batch."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "packings.npz"
+        path.write_bytes(data)
+        return shared.stages.load_packings(path, shared.molecule)
+
+
+def evaluate_batch(shared: Shared, item: Sequence[dict[str, Any]]) -> bytes:
+    """Energies (eV per molecule) of stored crystals; null with a reason where one fails."""
+    crystals = [crystal_from_json(data, [shared.molecule]) for data in item]
+    try:
+        energies = [float(e) for e in shared.stages.evaluate(crystals, shared.parameters)]
+    except (MolflowError, RuntimeError, ValueError, FloatingPointError):
+        energies = [_one_energy(shared, crystal) for crystal in crystals]
+    return to_bytes([e if np.isfinite(e) else None for e in energies])
+
+
+def _one_energy(shared: Shared, crystal: Any) -> float:
+    try:
+        return float(shared.stages.evaluate([crystal], shared.parameters)[0])
+    except (MolflowError, RuntimeError, ValueError, FloatingPointError):
+        return float("nan")
+
+
+def relax_batch(shared: Shared, item: Sequence[dict[str, Any]]) -> bytes:
+    """Relax stored crystals together; one row each, with a reason instead of a crystal where it failed."""
+    crystals = [crystal_from_json(data, [shared.molecule]) for data in item]
+    try:
+        rows = [_relaxed_row(shared, r) for r in shared.stages.relax(crystals, shared.parameters)]
+    except (MolflowError, RuntimeError, ValueError, FloatingPointError):
+        rows = [_relax_one(shared, crystal) for crystal in crystals]  # find the one that spoilt the batch
+    return to_bytes(rows)
+
+
+def _relax_one(shared: Shared, crystal: Any) -> dict[str, Any]:
+    try:
+        return _relaxed_row(shared, shared.stages.relax([crystal], shared.parameters)[0])
+    except MolflowError as error:
+        return {"crystal": None, "reason": error.reason}
+    except (RuntimeError, ValueError, FloatingPointError) as error:
+        return {"crystal": None, "reason": f"relaxation failed: {type(error).__name__}: {error}"}
+
+
+def _relaxed_row(shared: Shared, result: Any) -> dict[str, Any]:
+    if result.crystal is None or not np.isfinite(result.energy):
+        return {"crystal": None, "reason": result.reason or "relaxation gave no finite energy"}
+    stress = float(result.residual_stress_gpa)
+    valid = shared.stages.validity(result.crystal, shared.settings)
+    return {
+        "crystal": crystal_to_json(result.crystal),
+        "energy": float(result.energy),
+        "converged": bool(result.converged and stress <= shared.settings.maximum_stress),
+        "max_force": float(result.max_force),
+        "residual_stress_gpa": stress,
+        "n_steps": int(result.n_steps),
+        "reason": str(result.reason or ""),
+        "valid": bool(valid.valid),
+        "invalid_because": list(valid.reasons),
+    }
+
+
+def stored_charges(parameters: Any) -> bytes:
+    """Charges as the store keeps them, since some models take minutes to compute."""
+    return to_bytes({"charges": np.asarray(parameters.charges).tolist(), "model": parameters.charge_model})
+
+
+def with_charges(parameters: Any, data: bytes) -> Any:
+    """Parameters with stored charges."""
+    stored = from_bytes(data)
+    return replace(parameters, charges=np.array(stored["charges"]), charge_model=stored["model"])

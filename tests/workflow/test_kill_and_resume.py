@@ -1,0 +1,99 @@
+"""SIGKILL at random moments: nothing is lost, nothing repeated, and the ranking is that of an undisturbed run."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+SCREENING = """
+import sys
+from molflow_sim import Molecule, screen
+from molflow_sim.screening import ScreenSettings
+settings = ScreenSettings(candidates=48, batch_size=6, compare_top=24, relax_top=16, relax_batch=2,
+                          space_groups=("P -1", "P 1 21/c 1"))
+screen(Molecule.from_smiles("NC=O"), output=sys.argv[1], settings=settings, progress=False)
+"""
+KILLS = 20
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+
+
+def start(folder: Path) -> subprocess.Popen:
+    return subprocess.Popen([sys.executable, "-c", SCREENING, str(folder)], env=ENVIRONMENT)
+
+
+def wait_for_first_batch(process: subprocess.Popen, folder: Path, known: int) -> None:
+    """Until the process has stored something new or ended: before that there is nothing to disturb."""
+    manifest = folder / "store" / "manifest.jsonl"
+    while process.poll() is None and not (manifest.exists() and manifest.stat().st_size > known):
+        time.sleep(0.005)
+
+
+def batches(folder: Path) -> list[str]:
+    """Keys of all batches that were ever stored, torn last line left out."""
+    manifest = folder / "store" / "manifest.jsonl"
+    lines = manifest.read_bytes().split(b"\n")[:-1] if manifest.exists() else []
+    keys = []
+    for line in lines:
+        try:
+            keys.append(json.loads(line)["key"])
+        except ValueError:
+            continue
+    return keys
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
+def test_twenty_kills_do_not_change_the_ranking(tmp_path):
+    undisturbed = tmp_path / "undisturbed"
+    assert start(undisturbed).wait() == 0
+    all_batches = sorted(batches(undisturbed))
+    expected = pd.read_csv(undisturbed / "ranking.csv")
+
+    begin = time.perf_counter()
+    again = tmp_path / "timed"
+    process = start(again)
+    wait_for_first_batch(process, again, 0)
+    first = time.perf_counter() - begin
+    assert process.wait() == 0
+    working = time.perf_counter() - begin - first
+
+    dice = random.Random(20)
+    kills, folders, landed = 0, 0, set()
+    while kills < KILLS:
+        folders += 1
+        folder = tmp_path / f"run{folders}"
+        while True:
+            process = start(folder)
+            if kills < KILLS:
+                # A third of the kills hit start-up as well; the others wait until work is under way.
+                if dice.random() < 0.66:
+                    manifest = folder / "store" / "manifest.jsonl"
+                    wait_for_first_batch(process, folder, manifest.stat().st_size if manifest.exists() else 0)
+                    pause = dice.uniform(0.0, 0.6 * working)
+                else:
+                    pause = dice.uniform(0.0, first + 0.2 * working)
+                try:
+                    process.wait(timeout=pause)
+                except subprocess.TimeoutExpired:
+                    process.send_signal(signal.SIGKILL)
+                    kills += 1
+                    landed.add(batches(folder)[-1].split("/")[0] if batches(folder) else "start")
+            if process.wait() == 0:
+                break
+            assert process.returncode == -signal.SIGKILL
+        pd.testing.assert_frame_equal(pd.read_csv(folder / "ranking.csv"), expected, check_exact=True)
+        done = batches(folder)
+        assert len(done) == len(set(done)), "a stored batch was computed twice"
+        assert sorted(done) == all_batches
+        assert not list(folder.rglob("*.part*")), "half-written files were left"
+        assert json.loads((folder / "run.json").read_text())["status"] == "done"
+    assert len(landed) >= 3, f"the kills should hit several stages, not only {landed}"

@@ -1,0 +1,88 @@
+"""Cheap stand-ins for the scientific steps: real packings and crystals, made-up energies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from molflow_sim.packing.packings import STATUS
+from molflow_sim.screening import Stages
+
+
+@dataclass(frozen=True)
+class Relaxed:
+    crystal: Any
+    energy: float
+    converged: bool = True
+    max_force: float = 0.001
+    residual_stress_gpa: float = 0.01
+    n_steps: int = 5
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Valid:
+    valid: bool = True
+    reasons: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Match:
+    rmsd: float
+    n_matched: int
+    n: int = 15
+
+
+def press(packings, parameters):
+    """Blown up until no molecules touch; every tenth fails, energies fall with density."""
+    packings = replace(packings, cell=2.5 * packings.cell)
+    status = np.where(np.arange(len(packings)) % 10 == 3, STATUS.index("not converged"), 0).astype(np.int8)
+    return replace(packings, energy=-packings.density, status=status)
+
+
+def evaluate(crystals, parameters):
+    return np.array([-c.density + 0.01 * np.sin(100 * c.density) for c in crystals])
+
+
+def relax(crystals, parameters):
+    return [Relaxed(c, float(e)) for c, e in zip(crystals, evaluate(crystals, parameters))]
+
+
+def always_valid(crystal, settings):
+    return Valid()
+
+
+def never_valid(crystal, settings):
+    return Valid(False, ("bonds broke",))
+
+
+def everything_fails(packings, parameters):
+    n = np.arange(len(packings))
+    status = np.where(n % 3 == 0, STATUS.index("not finite"), STATUS.index("implausible density")).astype(np.int8)
+    return replace(packings, energy=np.full(len(n), np.nan), status=status)
+
+
+def keep_all(items, energies):
+    return np.arange(len(energies))
+
+
+def merge_pairs(items, energies):
+    """Every second crystal is called a duplicate of the one before it."""
+    return np.arange(len(energies)) // 2 * 2
+
+
+def compare(a, b):
+    return Match(abs(a.density - b.density), 15)
+
+
+TOY = Stages(
+    press=press,
+    evaluate=evaluate,
+    relax=relax,
+    validity=always_valid,
+    deduplicate_packings=keep_all,
+    deduplicate_crystals=merge_pairs,
+    similarity=compare,
+)
