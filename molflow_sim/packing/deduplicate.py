@@ -32,7 +32,7 @@ class PackingDuplicates:
     Attributes
     ----------
     energy : float
-        eV per molecule. Two ends of the same minimum differ by the press's convergence only.
+        eV per molecule. Two ends of one minimum differ by the press's convergence and by its cut-off electrostatics.
     density : float
         Relative difference of density.
     distance : float
@@ -41,10 +41,10 @@ class PackingDuplicates:
         Largest difference (Å) of a single entry.
     """
 
-    energy: float = 0.3 * KJ_PER_MOL
+    energy: float = 1.0 * KJ_PER_MOL
     density: float = 0.01
-    distance: float = 0.05
-    largest: float = 0.3
+    distance: float = 0.07
+    largest: float = 0.25
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numba import njit
@@ -102,7 +102,7 @@ def fingerprints(crystals: Sequence[Any] | RigidPackings) -> Fingerprints:
     if len(crystals) == 0:
         return Fingerprints(np.empty((0, N_CENTRES)), np.empty((0, 0, N_CONTACTS)), np.empty(0))
     if hasattr(crystals, "placements"):
-        rows = list(_packing_rows(crystals))
+        rows = list(_packing_rows(cast("RigidPackings", crystals)))
     else:
         rows = [(*_heavy(*cell_arrays(c)), None) for c in crystals]
     elements = np.unique(rows[0][0])

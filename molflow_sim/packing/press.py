@@ -8,7 +8,8 @@ the asymmetric unit, as far as the site symmetry allows.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -114,13 +115,26 @@ def press(
     )  # fmt: skip
     energy = LatticeEnergy(tables, backend)
     parts = []
-    for first in range(0, len(packings), settings.batch_size):
-        part = packings.select(slice(first, first + settings.batch_size))
-        parts.append(_press_batch(part, energy, settings))
-        if progress:
-            progress(len(part))
+    with _one_torch_thread(energy.backend == "numba"):
+        for first in range(0, len(packings), settings.batch_size):
+            part = packings.select(slice(first, first + settings.batch_size))
+            parts.append(_press_batch(part, energy, settings))
+            if progress:
+                progress(len(part))
     pressed = RigidPackings.concatenate(parts)
     return reduce_cells(pressed) if settings.reduce_cells else pressed
+
+
+@contextmanager
+def _one_torch_thread(active: bool) -> Iterator[None]:
+    """Keep torch's threads from spinning between the compiled kernel's: its own operations here are tiny."""
+    threads = torch.get_num_threads()
+    if active:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def stages(settings: PressSettings, tables: PressTables) -> list[Stage]:
