@@ -1,0 +1,283 @@
+"""The crystal potential: exp-6 + Ewald between molecules, MMFF94 within, batched, with forces and stress.
+
+E = Σ_pairs [A exp(-B r) - C/r⁶ + C (1.1 Å)⁶/r¹²] S(r) + E_Ewald - Σ_intramolecular q q'/(4πε₀ r) + Σ_molecules E_MMFF.
+Pairs are atoms of different molecules and of a molecule's own periodic images; S is the quintic switch from
+cutoff - 2 Å to the cutoff. One energy function stands behind every front end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch_sim.models.interface import ModelInterface
+from torch_sim.state import SimState
+
+from molflow_sim.errors import InputError
+from molflow_sim.forcefield import ewald, ewald_compiled, pairs_torch
+from molflow_sim.forcefield.batch import Batch, compiled_pairs, degenerate
+from molflow_sim.forcefield.mmff_energy import mmff_energies
+from molflow_sim.forcefield.neighbours import VerletList, split_into_groups
+from molflow_sim.forcefield.parameters import MoleculeParameters, parametrize
+from molflow_sim.forcefield.threads import one_torch_thread, share
+from molflow_sim.forcefield.topology import SpanningTree, lattice_shifts, lay_out
+
+if TYPE_CHECKING:
+    from molflow_sim.crystal import MolecularCrystal
+    from molflow_sim.molecule import Molecule
+
+SWITCH_WIDTH = 2.0
+"""Width of the switched shell inside the cutoff, Å."""
+
+
+class CrystalPotential(ModelInterface):
+    """Energy, forces and stress of molecular crystals, as a torch-sim model.
+
+    Parameters
+    ----------
+    parameters : sequence of MoleculeParameters
+        The species. Systems must be whole sequences of their atoms: molecules one after another, atoms in the order of
+        the Molecule. Periodic wrapping does not matter.
+    cutoff : float
+        Cutoff of exp-6 and of the real-space Ewald sum, Å.
+    device : torch.device, optional
+        CPU unless given.
+    dtype : torch.dtype
+        Of results; on a CPU everything is computed in float64.
+    compute_forces, compute_stress : bool
+        What `forward` returns beside the energy.
+    skin : float
+        Verlet skin, Å; changes the speed only.
+    pair_dtype : torch.dtype
+        Of pair terms in the torch loop (accelerators); sums stay in float64.
+    backend : {"auto", "compiled", "torch"}
+        Pair loop: compiled on a CPU, torch elsewhere, unless named.
+
+    Raises
+    ------
+    InputError
+        Two species with the same sequence of elements, a cutoff below 4 Å, or an impossible backend.
+    """
+
+    def __init__(
+        self,
+        parameters: Sequence[MoleculeParameters],
+        cutoff: float = 15.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float64,
+        compute_stress: bool = True,
+        *,
+        compute_forces: bool = True,
+        skin: float = 1.0,
+        pair_dtype: torch.dtype = torch.float64,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        self._device = torch.device(device or "cpu")
+        self._dtype = dtype
+        self._compute_stress = compute_stress
+        self._compute_forces = compute_forces
+        self._memory_scales_with = "n_atoms_x_density"
+        if cutoff < 2.0 * SWITCH_WIDTH:
+            raise InputError(f"cutoff {cutoff} Å is too short; use at least {2.0 * SWITCH_WIDTH} Å")
+        if backend == "auto":
+            backend = "compiled" if self._device.type == "cpu" else "torch"
+        if backend not in ("compiled", "torch") or (backend == "compiled" and self._device.type != "cpu"):
+            raise InputError(f"backend {backend!r} is not available on {self._device}; use 'auto'")
+        self.parameters = tuple(parameters)
+        self.cutoff = float(cutoff)
+        self.backend = backend
+        self.pair_dtype = pair_dtype
+        self._numbers = [np.asarray(p.numbers) for p in self.parameters]
+        keys = {n.astype(np.uint8).tobytes() for n in self._numbers}
+        if not self.parameters or len(keys) < len(self.parameters):
+            raise InputError("species must be given, and no two may have the same sequence of elements")
+        self._groups = [split_into_groups(len(n), p.mmff.bonds) for n, p in zip(self._numbers, self.parameters)]
+        self._trees = [SpanningTree.of_bonds(len(n), p.mmff.bonds) for n, p in zip(self._numbers, self.parameters)]
+        self._verlet = VerletList(self.cutoff, float(skin))
+        self._batch: Batch | None = None
+
+    @classmethod
+    def from_crystals(
+        cls, crystals: Sequence[MolecularCrystal | Molecule], charges: str = "mmff94", **options: Any
+    ) -> CrystalPotential:
+        """Parametrise every species of some crystals (or molecules) once; `options` go to the constructor.
+
+        Raises
+        ------
+        ParameterError, UnsupportedElementError
+            A molecule without parameters.
+        InputError
+            Two different molecules with the same sequence of elements.
+        """
+        species: dict[bytes, Molecule] = {}
+        for item in crystals:
+            for molecule in item.molecules if hasattr(item, "molecules") else (item,):
+                known = species.setdefault(np.asarray(molecule.numbers, dtype=np.uint8).tobytes(), molecule)
+                if {frozenset(b) for b in known.bonds.tolist()} != {frozenset(b) for b in molecule.bonds.tolist()}:
+                    raise InputError(
+                        f"{known.smiles} and {molecule.smiles} have the same sequence of elements and cannot be told "
+                        "apart; use one potential for each"
+                    )
+        return cls([parametrize(m, charges) for m in species.values()], **options)
+
+    @property
+    def compute_stress(self) -> bool:
+        """Whether `forward` returns the stress."""
+        return self._compute_stress
+
+    @compute_stress.setter
+    def compute_stress(self, value: bool) -> None:
+        self._compute_stress = bool(value)
+
+    @property
+    def compute_forces(self) -> bool:
+        """Whether `forward` returns forces."""
+        return self._compute_forces
+
+    @compute_forces.setter
+    def compute_forces(self, value: bool) -> None:
+        self._compute_forces = bool(value)
+
+    def forward(self, state: SimState | dict[str, torch.Tensor], **_: Any) -> dict[str, torch.Tensor]:
+        """Evaluate a batch of systems.
+
+        Parameters
+        ----------
+        state : SimState or dict
+            torch-sim state: positions (n, 3) Å, cell (S, 3, 3) Å as columns, atomic_numbers (n,), system_idx (n,).
+
+        Returns
+        -------
+        dict of tensors, detached
+            ``energy`` (S,) eV, ``forces`` (n, 3) eV/Å, ``stress`` (S, 3, 3) eV/Å³ (dE/dε/V, tension positive),
+            ``intermolecular_energy`` and ``intramolecular_energy`` (S,) eV. NaN for a system that is not finite or has
+            collapsed; the others are not affected.
+
+        Raises
+        ------
+        CrystalError
+            A system is not a sequence of this potential's molecules.
+        """
+        if not isinstance(state, SimState):
+            state = SimState(**{"masses": torch.ones(len(state["positions"])), "pbc": True, **state})
+        with torch.no_grad(), one_torch_thread() if self.backend == "compiled" else nullcontext():
+            positions = state.positions.detach().to(self._device, torch.float64)
+            cells = state.row_vector_cell.detach().to(self._device, torch.float64).contiguous()
+            batch = self._prepare(state)
+            bad = degenerate(positions, cells, batch)
+            if bad.any():
+                positions, cells = positions.clone(), cells.clone()
+                positions[torch.as_tensor(np.repeat(bad, batch.layout.n_per_system), device=self._device)] = 0.0
+                cells[torch.as_tensor(bad, device=self._device)] = 10.0 * torch.eye(3, dtype=cells.dtype).to(cells)
+            whole = self._make_whole(positions, cells, batch)
+            inter, forces, virial = self._pairs(whole, cells, batch, bad)
+            self._ewald(whole, cells, batch, inter, forces, virial)
+            intra = self._mmff(whole, batch, forces, virial)
+            volume = torch.linalg.det(cells).abs()
+            out = {"energy": inter + intra}
+            if self._compute_forces:
+                out["forces"] = forces
+            if self._compute_stress:
+                out["stress"] = 0.5 * (virial + virial.mT) / volume[:, None, None]
+            out |= {"intermolecular_energy": inter, "intramolecular_energy": intra}
+            if bad.any():
+                marks = torch.as_tensor(bad, device=self._device)
+                for name, value in out.items():
+                    value[marks[batch.system] if name == "forces" else marks] = torch.nan
+        return {name: value.to(self._dtype) for name, value in out.items()}
+
+    def _prepare(self, state: SimState) -> Batch:
+        """Layout and per-atom parameters of the batch; kept while the atoms stay the same."""
+        batch = self._batch
+        numbers, system = state.atomic_numbers, state.system_idx
+        if batch is None or not (torch.equal(numbers, batch.numbers) and torch.equal(system, batch.system_idx)):
+            layout = lay_out(numbers.cpu().numpy(), system.cpu().numpy(), self._numbers, self._groups, self._device)
+            self._batch = batch = Batch(layout, self.parameters, self._device, numbers, system)
+            self._verlet.forget()
+        return batch
+
+    def _make_whole(self, positions: torch.Tensor, cells: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Positions of whole molecules, batch order."""
+        whole = positions.clone()
+        layout = batch.layout
+        for index, atoms, system in zip(layout.species, layout.atoms, layout.system):
+            shifts = lattice_shifts(positions[atoms], cells[system], self._trees[index])
+            whole[atoms] += shifts @ cells[system]
+        return whole
+
+    def _pairs(
+        self, whole: torch.Tensor, cells: torch.Tensor, batch: Batch, bad: np.ndarray
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Pair loop: energy (S,), forces (n, 3) in batch order, virial (S, 3, 3)."""
+        layout = batch.layout
+        ordered = whole[batch.order]
+        x, h = ordered.cpu().numpy(), cells.cpu().numpy()
+        entries, changed = self._verlet.update(
+            x, h, layout.group_start, layout.group_molecule, layout.system_group, bad
+        )
+        alpha, _ = ewald.splitting(self.cutoff)
+        limits = (self.cutoff, self.cutoff - SWITCH_WIDTH, alpha)
+        if self.backend == "torch":
+            if changed or batch.pairs is None:
+                atom_system = layout.atom_system[layout.order]
+                batch.pairs = pairs_torch.expand(entries, layout.group_start, atom_system, self._device, torch.float64)
+            sqrt_a, half_b, sqrt_c, charge = batch.table.unbind(1)
+            energy, forces, virial = pairs_torch.evaluate(
+                batch.pairs, ordered, cells, sqrt_a, half_b, sqrt_c, charge, *limits, self.pair_dtype
+            )
+        else:
+            energy, forces, virial = (torch.from_numpy(a) for a in compiled_pairs(x, h, batch, entries, limits))
+        return energy, torch.empty_like(forces).index_copy_(0, batch.order, forces), virial
+
+    def _ewald(
+        self,
+        whole: torch.Tensor,
+        cells: torch.Tensor,
+        batch: Batch,
+        energy: torch.Tensor,
+        forces: torch.Tensor,
+        virial: torch.Tensor,
+    ) -> None:
+        """Add the reciprocal sum and take out the molecules' own pairs, in place."""
+        layout = batch.layout
+        if self.backend == "compiled":
+            own = np.zeros(len(cells))
+            arrays = (whole.numpy(), batch.charge.numpy(), cells.numpy())
+            where = (layout.system_atom, layout.molecule_start, layout.system_molecule, *ewald.splitting(self.cutoff))
+            out = (own, forces.numpy(), virial.numpy())
+            share(len(cells), lambda lo, hi: ewald_compiled.ewald_systems(lo, hi, *arrays, *where, *out))
+            energy += torch.from_numpy(own)
+            return
+        k_energy, k_forces, k_virial = ewald.reciprocal_energy(
+            whole, batch.charge, cells, layout.n_per_system, self.cutoff
+        )
+        energy += k_energy
+        forces += k_forces
+        virial += k_virial
+        for atoms, system in zip(layout.atoms, layout.system):
+            x = whole[atoms]
+            molecular, gradient = ewald.intramolecular_correction(x, batch.charge[atoms[0]], self.cutoff)
+            energy.index_add_(0, system, molecular)
+            forces[atoms] -= gradient
+            virial.index_add_(0, system, (x - x[:, :1]).mT @ gradient)
+
+    def _mmff(self, whole: torch.Tensor, batch: Batch, forces: torch.Tensor, virial: torch.Tensor) -> torch.Tensor:
+        """MMFF94 energy of the molecules of each system; forces and virial are added in place."""
+        layout = batch.layout
+        intra = virial.new_zeros(len(virial))
+        for index, atoms, system in zip(layout.species, layout.atoms, layout.system):
+            with torch.enable_grad():
+                x = whole[atoms].requires_grad_(True)
+                terms = mmff_energies(self.parameters[index].mmff, x)
+                per_molecule = torch.stack([t.expand(len(x)) for t in terms.values()]).sum(0)
+                total = per_molecule.sum()
+                gradient = torch.autograd.grad(total, x)[0] if total.requires_grad else torch.zeros_like(x)
+            x = x.detach()
+            intra.index_add_(0, system, per_molecule.detach())
+            forces[atoms] -= gradient
+            virial.index_add_(0, system, (x - x[:, :1]).mT @ gradient)
+        return intra
