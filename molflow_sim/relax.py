@@ -19,9 +19,9 @@ from torch_sim.models.interface import ModelInterface
 from molflow_sim.crystal import MolecularCrystal
 from molflow_sim.errors import CrystalError, InputError, NonFiniteError
 from molflow_sim.forcefield.potential import CrystalPotential
-from molflow_sim.forcefield.threads import one_torch_thread
 from molflow_sim.relax_lbfgs import LBFGS, MAX_BACKTRACKS, MoleculeClass, Point, inverse_hessian
 from molflow_sim.relax_symmetry import SymmetryAverage, atom_permutations
+from molflow_sim.threads import one_torch_thread
 from molflow_sim.units import GPA
 
 _GONE = 2.5  # a cell this many times larger than at the start has come apart

@@ -10,8 +10,8 @@ import torch
 from molflow_sim.forcefield import pairs, pairs_torch
 from molflow_sim.forcefield.neighbours import NeighbourList
 from molflow_sim.forcefield.parameters import MoleculeParameters
-from molflow_sim.forcefield.threads import share
 from molflow_sim.forcefield.topology import BatchLayout
+from molflow_sim.threads import share
 from molflow_sim.units import COULOMB
 
 MIN_VOLUME_PER_ATOM = 1.5

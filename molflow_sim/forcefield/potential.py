@@ -22,8 +22,8 @@ from molflow_sim.forcefield.batch import Batch, compiled_pairs, degenerate
 from molflow_sim.forcefield.mmff_energy import mmff_energies
 from molflow_sim.forcefield.neighbours import VerletList, split_into_groups
 from molflow_sim.forcefield.parameters import MoleculeParameters, parametrize
-from molflow_sim.forcefield.threads import one_torch_thread, share
 from molflow_sim.forcefield.topology import SpanningTree, lattice_shifts, lay_out
+from molflow_sim.threads import one_torch_thread, share
 
 if TYPE_CHECKING:
     from molflow_sim.crystal import MolecularCrystal

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-from molflow_sim.packing.pair_kernel import COMPILED_LOCK
+from molflow_sim.threads import share
 
 
-@nb.njit(cache=True, error_model="numpy")
+@nb.njit(nogil=True, cache=True, error_model="numpy")
 def _scan(
     cell, centroid, group, frac_rot, frac_tran, inverse, n_images, cutoff, count_only, i_out, j_out, g_out, n_out, w_out
 ):  # fmt: skip
@@ -71,31 +71,36 @@ def _scan(
     return count
 
 
-@nb.njit(parallel=True, cache=True, error_model="numpy")
-def _build(cell, centroid, group, frac_rot, frac_tran, inverse, n_images, cutoff):
-    b = len(cell)
-    start = np.zeros(b + 1, np.int64)
+@nb.njit(nogil=True, cache=True, error_model="numpy")
+def _count(first, last, counts, cell, centroid, group, frac_rot, frac_tran, inverse, n_images, cutoff):
     no_int, no_float, no_rows = np.empty(0, np.int64), np.empty(0), np.empty((0, 3))
-    for c in nb.prange(b):
-        start[c + 1] = _scan(
+    for c in range(first, last):
+        counts[c] = _scan(
             cell[c], centroid[c], group[c], frac_rot, frac_tran, inverse, n_images, cutoff, True,
             no_int, no_int, no_int, no_rows, no_float,
         )  # fmt: skip
-    for c in range(b):
-        start[c + 1] += start[c]
-    total = start[b]
-    i, j, g = np.empty(total, np.int64), np.empty(total, np.int64), np.empty(total, np.int64)
-    n, weight = np.empty((total, 3)), np.empty(total)
-    for c in nb.prange(b):
+
+
+@nb.njit(nogil=True, cache=True, error_model="numpy")
+def _fill(
+    first, last, start, i, j, g, n, weight, cell, centroid, group, frac_rot, frac_tran, inverse, n_images, cutoff
+):  # fmt: skip
+    for c in range(first, last):
         s, e = start[c], start[c + 1]
         _scan(
             cell[c], centroid[c], group[c], frac_rot, frac_tran, inverse, n_images, cutoff, False,
             i[s:e], j[s:e], g[s:e], n[s:e], weight[s:e],
         )  # fmt: skip
-    return start, i, j, g, n, weight
 
 
-def build(*arguments):
+def build(cell, *others):
     """Entries (start, i, j, g, n, weight) of a batch; arguments as arrays, see `neighbours.build_neighbours`."""
-    with COMPILED_LOCK:
-        return _build(*arguments)
+    b = len(cell)
+    counts = np.zeros(b, np.int64)
+    share(b, lambda first, last: _count(first, last, counts, cell, *others))
+    start = np.concatenate([[0], np.cumsum(counts)])
+    total = int(start[-1])
+    i, j, g = (np.empty(total, np.int64) for _ in range(3))
+    n, weight = np.empty((total, 3)), np.empty(total)
+    share(b, lambda first, last: _fill(first, last, start, i, j, g, n, weight, cell, *others))
+    return start, i, j, g, n, weight

@@ -8,16 +8,13 @@ torch; a test holds the two together.
 
 from __future__ import annotations
 
-import threading
-
 import numba as nb
 import numpy as np
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-COMPILED_LOCK = threading.Lock()
-"""Held around every parallel kernel: numba's portable threading layer must not be entered from two threads."""
+from molflow_sim.threads import share
 
 
 @intrinsic
@@ -113,15 +110,15 @@ def _overlap_row(ax, ay, az, bx, by, bz, contact, stiffness, n):
     return e, gx, gy, gz
 
 
-@nb.njit(parallel=True, fastmath=True, cache=True, boundscheck=False, error_model="numpy")
+@nb.njit(nogil=True, fastmath=True, cache=True, boundscheck=False, error_model="numpy")
 def _evaluate(
-    soft, conformers, conformer, cell, centroid, rotation, group, frac_rot, frac_tran, cart_rot,
+    first, last, soft, conformers, conformer, cell, centroid, rotation, group, frac_rot, frac_tran, cart_rot,
     entry_start, entry_i, entry_j, entry_g, entry_n, entry_weight, pa, pb, pc, pq, contact, stiffness, guard, r_min,
     energy, grad_cell, grad_centroid, grad_rotation,
 ):  # fmt: skip
-    n_crystals, n_mol = centroid.shape[0], centroid.shape[1]
+    n_mol = centroid.shape[1]
     n, n_atoms = conformers.shape[1], pa.shape[0]  # with and without padding
-    for crystal in nb.prange(n_crystals):
+    for crystal in range(first, last):
         world = np.empty((n_mol, 3, n), np.float32)
         conf = conformers[conformer[crystal]]
         for m in range(n_mol):
@@ -213,13 +210,12 @@ def evaluate(tables, geometry, neighbours, soft):
     energy = np.empty(b)
     grad_cell, grad_centroid, grad_rotation = np.empty((b, 3, 3)), np.empty((b, m, 3)), np.empty((b, m, 3))
     t = tables
-    with COMPILED_LOCK:
-        _evaluate(
-            soft, t.conformers_np, geometry.conformer.numpy(), geometry.cell.numpy(), geometry.centroid.numpy(),
-            geometry.rotation.numpy(), geometry.group.numpy(), t.frac_rot_np, t.frac_tran_np, t.cart_rot_np,
-            neighbours.start_np, neighbours.i_np, neighbours.j_np, neighbours.g_np, neighbours.n_np,
-            neighbours.weight_np, t.pa_np, t.pb_np, t.pc_np, t.pq_np, t.contact_np,
-            np.float32(t.stiffness), np.float32(t.guard), np.float32(t.r_min),
-            energy, grad_cell, grad_centroid, grad_rotation,
-        )  # fmt: skip
+    arguments = (
+        bool(soft), t.conformers_np, geometry.conformer.numpy(), geometry.cell.numpy(), geometry.centroid.numpy(),
+        geometry.rotation.numpy(), geometry.group.numpy(), t.frac_rot_np, t.frac_tran_np, t.cart_rot_np,
+        neighbours.start_np, neighbours.i_np, neighbours.j_np, neighbours.g_np, neighbours.n_np, neighbours.weight_np,
+        t.pa_np, t.pb_np, t.pc_np, t.pq_np, t.contact_np, np.float32(t.stiffness), np.float32(t.guard),
+        np.float32(t.r_min), energy, grad_cell, grad_centroid, grad_rotation,
+    )  # fmt: skip
+    share(b, lambda first, last: _evaluate(first, last, *arguments))
     return energy, grad_cell, grad_centroid, grad_rotation

@@ -8,8 +8,8 @@ the asymmetric unit, as far as the site symmetry allows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from molflow_sim.packing.minimize import Stage, minimise
 from molflow_sim.packing.neighbours import Geometry
 from molflow_sim.packing.packings import STATUS, RigidPackings
 from molflow_sim.packing.tables import PressTables
+from molflow_sim.threads import one_torch_thread
 from molflow_sim.units import AMU_PER_A3, KJ_PER_MOL
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ def press(
     )  # fmt: skip
     energy = LatticeEnergy(tables, backend)
     parts = []
-    with _one_torch_thread(energy.backend == "numba"):
+    with one_torch_thread() if energy.backend == "numba" else nullcontext():
         for first in range(0, len(packings), settings.batch_size):
             part = packings.select(slice(first, first + settings.batch_size))
             parts.append(_press_batch(part, energy, settings))
@@ -123,18 +124,6 @@ def press(
                 progress(len(part))
     pressed = RigidPackings.concatenate(parts)
     return reduce_cells(pressed) if settings.reduce_cells else pressed
-
-
-@contextmanager
-def _one_torch_thread(active: bool) -> Iterator[None]:
-    """Keep torch's threads from spinning between the compiled kernel's: its own operations here are tiny."""
-    threads = torch.get_num_threads()
-    if active:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def stages(settings: PressSettings, tables: PressTables) -> list[Stage]:

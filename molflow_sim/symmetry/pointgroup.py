@@ -54,7 +54,7 @@ def point_group(
     x = positions - np.average(positions, axis=0, weights=masses)
     matcher = _Matcher(rdmol, x, tolerance)
     found: dict[tuple[tuple[int, ...], int], tuple[np.ndarray, float]] = {}
-    for matrix in _candidates(rdmol, x, max_matches):
+    for matrix in _candidates(rdmol, x, max_matches, tolerance):
         permutation = matcher.permutation(matrix)
         if permutation is None:
             continue
@@ -80,10 +80,10 @@ def _kind(matrix: np.ndarray, x: np.ndarray) -> int:
     """What tells two operations with one permutation apart: the determinant; for linear molecules the whole matrix."""
     if _rank(x) > 1:
         return 1 if np.linalg.det(matrix) > 0 else -1
-    return int(hash(tuple(np.rint(matrix.ravel() * 100).astype(int).tolist())))
+    return hash(tuple(np.rint(matrix.ravel() * 100).astype(int).tolist()))
 
 
-def _candidates(rdmol: Chem.Mol, x: np.ndarray, max_matches: int) -> list[np.ndarray]:
+def _candidates(rdmol: Chem.Mol, x: np.ndarray, max_matches: int, tolerance: float) -> list[np.ndarray]:
     if _rank(x) < 2:
         axes = np.linalg.svd(x)[2] if len(x) > 1 else np.eye(3)
         signs = np.array(np.meshgrid([1, -1], [1, -1], [1, -1])).reshape(3, -1).T
@@ -92,12 +92,19 @@ def _candidates(rdmol: Chem.Mol, x: np.ndarray, max_matches: int) -> list[np.nda
     # hydrogens only multiply the permutations, unless they are needed to span space
     use_heavy = len(heavy) > 2 and _rank(x[heavy] - x[heavy].mean(axis=0)) > 1
     subset = heavy if use_heavy else np.arange(len(x))
-    out = [np.eye(3)]
-    for match in automorphisms(rdmol, subset, max_matches):
-        for improper in (False, True):
-            # about the centre of mass of the whole molecule, which every operation leaves in place
-            out.append(kabsch(x[subset], x[subset[match]], improper))
-    return out
+    # about the centre of mass of the whole molecule, which every operation leaves in place
+    source, images = x[subset], x[subset[automorphisms(rdmol, subset, max_matches)]]
+    u, _, vt = np.linalg.svd(np.swapaxes(images, 1, 2) @ source)
+    handedness = np.sign(np.linalg.det(u) * np.linalg.det(vt))
+    out = [np.eye(3)[None]]
+    for wanted in (1.0, -1.0):
+        flipped = u.copy()
+        flipped[:, :, 2] *= (wanted * handedness)[:, None]
+        matrices = flipped @ vt
+        misfit = np.linalg.norm(source @ np.swapaxes(matrices, 1, 2) - images, axis=-1).max(axis=1)
+        # the least-squares fit need not be the best in the largest distance: keep what is near
+        out.append(matrices[misfit < 2.0 * tolerance])
+    return list(np.concatenate(out))
 
 
 class _Matcher:
@@ -127,7 +134,8 @@ class _Matcher:
 def _close(found: dict, by_determinant: bool) -> list:
     """Keys of a closed subset of the operations, the identity first; the worst-fitting ones go until it is closed."""
     n = len(next(iter(found))[0])
-    identity = next(key for key in found if key[0] == tuple(range(n)) and np.allclose(found[key][0], np.eye(3), atol=1e-6))
+    still = tuple(range(n))
+    identity = next(key for key in found if key[0] == still and np.allclose(found[key][0], np.eye(3), atol=1e-6))
     keys = [identity, *sorted((k for k in found if k != identity), key=lambda k: (found[k][1], k))]
     if not by_determinant:
         return keys

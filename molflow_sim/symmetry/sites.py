@@ -35,7 +35,7 @@ def _axis(matrix: np.ndarray) -> np.ndarray | None:
 
 def _kind(matrix: np.ndarray) -> tuple[int, float]:
     """Class of an orthogonal matrix: determinant and trace."""
-    return int(round(np.linalg.det(matrix))), round(float(np.trace(matrix)), 2)
+    return round(float(np.linalg.det(matrix))), round(float(np.trace(matrix)), 2)
 
 
 def site_orientations(site: np.ndarray, molecule: np.ndarray, tolerance: float = 0.05) -> np.ndarray:

@@ -1,0 +1,246 @@
+"""RMSD_n: how far two packings are the same, by superposing a molecule and its nearest neighbours.
+
+The comparison is oxtalign's, an open implementation in the spirit of COMPACK (Chisholm and Motherwell,
+J. Appl. Cryst. 38 (2005) 228-231): n molecules around a central one are matched one to one under a rigid motion, and
+RMSD_n is taken over their non-hydrogen atoms. Mirror images count as the same packing unless told otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import oxtalign
+from oxtalign.model import Molecule as OxMolecule
+from oxtalign.model import Structure, UnitCell
+
+from molflow_sim.errors import CrystalError, InputError, MolflowError, OverlappingAtomsError
+from molflow_sim.evaluate._deadline import TimeLimitError, time_limit
+from molflow_sim.evaluate._linear_molecules import compare_linear, is_linear
+from molflow_sim.packing.fingerprint import cell_arrays, compared_atoms, reduce_lattice
+
+TOLERANCES = (1.0, 2.0)
+"""Å: a molecule counts as matched within this RMSD of its partner. 1 Å is oxtalign's default and misses molecules
+at the rim of a shell whose overall RMSD is well below 1 Å, so what it leaves incomplete is tried again at 2 Å."""
+FOUND_RMSD = 1.0
+"""Å: below this RMSD15 with 15 of 15 molecules an experimental form counts as found, the criterion usual in
+comparisons of predicted with experimental crystals, which differ by thermal expansion and by the potential's error."""
+DUPLICATE_RMSD = 0.3
+"""Å: below this RMSD15 with 15 of 15 molecules two minima of the same potential count as one."""
+
+_CHEMICAL_SYMBOLS: list[str] = []
+
+
+@dataclass(frozen=True)
+class PackingMatch:
+    """Result of a packing comparison.
+
+    Attributes
+    ----------
+    rmsd : float
+        RMSD (Å) over the matched molecules' atoms; NaN where nothing matched.
+    n_matched, n : int
+        Molecules matched, and asked for.
+    inverted : bool
+        Whether the best superposition is a mirror image.
+    tolerance : float
+        The per-molecule tolerance (Å) under which this result was found.
+    message : str
+        Why nothing or less was matched (other molecules, time limit), if known.
+    """
+
+    rmsd: float
+    n_matched: int
+    n: int
+    inverted: bool = False
+    tolerance: float = TOLERANCES[0]
+    message: str = ""
+
+    @property
+    def full(self) -> bool:
+        """Whether all n molecules matched."""
+        return self.n_matched >= self.n
+
+    def same(self, rmsd: float) -> bool:
+        """Whether all n molecules matched with an RMSD below `rmsd` (Å)."""
+        return self.full and self.rmsd < rmsd
+
+
+def packing_similarity(
+    a: Any,
+    b: Any,
+    n: int = 15,
+    *,
+    tolerances: tuple[float, ...] = TOLERANCES,
+    allow_inversion: bool = True,
+    timeout: float = 20.0,
+) -> PackingMatch:
+    """Compare two crystals by the RMSD of n matched molecules.
+
+    Parameters
+    ----------
+    a, b : MolecularCrystal, ase.Atoms, CIF path, or prepared structure
+        The crystals; use `prepare` once for one that is compared often.
+    n : int
+        Number of molecules, the central one included. 15 is the field's usual shell.
+    tolerances : tuple of float
+        Per-molecule tolerances (Å), tried in turn until all n molecules match; the best result is kept.
+    allow_inversion : bool
+        Whether a mirror image counts as the same packing.
+    timeout : float
+        Seconds after which the comparison is given up, with what was found so far and a message.
+
+    Returns
+    -------
+    PackingMatch
+        Symmetric in a and b only to within the search's accuracy: the shell is drawn around a molecule of `a`.
+
+    Raises
+    ------
+    CrystalError
+        If a file or an object cannot be turned into whole molecules.
+    """
+    first, second = prepare(a), prepare(b)
+    best = PackingMatch(float("nan"), 0, n, message="no molecule could be superposed")
+    try:
+        with time_limit(timeout):
+            linear = is_linear(first)
+            for tolerance in tolerances:
+                if linear:
+                    result = compare_linear(first, second, n, tolerance, allow_inversion)
+                else:
+                    result = oxtalign.compare(
+                        first, second, n=n, allow_inversion=allow_inversion, mol_rmsd_tol=tolerance
+                    )
+                match = PackingMatch(
+                    float(result.rmsd_n), int(result.n_matched), n, bool(result.inverted), tolerance, result.message
+                )
+                if match.n_matched > best.n_matched or (
+                    match.n_matched == best.n_matched > 0 and match.rmsd < best.rmsd
+                ):
+                    best = match
+                elif best.n_matched == 0:
+                    best = match
+                if best.full:
+                    break
+    except TimeLimitError:
+        return PackingMatch(best.rmsd, best.n_matched, n, best.inverted, best.tolerance, f"stopped after {timeout:g} s")
+    return best
+
+
+def is_same_packing(a: Any, b: Any, *, rmsd: float = FOUND_RMSD, n: int = 15, **options: Any) -> bool:
+    """Whether all n molecules of two crystals match with RMSD_n below `rmsd` (Å); see `packing_similarity`.
+
+    `FOUND_RMSD` (1 Å) asks whether a predicted crystal is the experimental one, `DUPLICATE_RMSD` (0.3 Å) whether
+    two minima of one potential are the same.
+    """
+    return packing_similarity(a, b, n, **options).same(rmsd)
+
+
+def prepare(crystal: Any) -> Structure:
+    """Whole molecules of a crystal in the form that `packing_similarity` compares.
+
+    Parameters
+    ----------
+    crystal : MolecularCrystal, tuple, ase.Atoms, path of a CIF, or prepared structure
+        A tuple is ``(numbers, cell, positions (n, 3) Å, molecule_index)`` with whole molecules.
+
+    Raises
+    ------
+    CrystalError
+        If a file or an Atoms object cannot be read or assembled into whole molecules.
+    """
+    if isinstance(crystal, Structure):
+        return crystal
+    if isinstance(crystal, tuple) or hasattr(crystal, "unit_cell"):
+        return _from_molecules(*cell_arrays(crystal))
+    try:
+        if isinstance(crystal, (str, PathLike)):
+            return _from_file(Path(crystal))
+        if hasattr(crystal, "get_chemical_symbols"):
+            return _with_small_molecules(lambda h: oxtalign.from_ase(crystal, include_hydrogens=h))
+    except (ValueError, RuntimeError, OSError, KeyError, IndexError) as error:
+        raise CrystalError(f"cannot compare {_label(crystal)}: {error}") from error
+    raise InputError(f"cannot compare an object of type {type(crystal).__name__}; give a crystal, Atoms or a CIF path")
+
+
+def _from_file(path: Path) -> Structure:
+    """Read a CIF strictly; salts, disorder and missing hydrogens, which a comparison can bear, are left to oxtalign."""
+    from molflow_sim.crystal import MolecularCrystal
+
+    try:
+        return prepare(MolecularCrystal.from_cif(path))
+    except OverlappingAtomsError:
+        raise
+    except MolflowError:
+        return _with_small_molecules(lambda h: oxtalign.load(str(path), include_hydrogens=h))
+
+
+def _label(crystal: Any) -> str:
+    return Path(crystal).name if isinstance(crystal, (str, PathLike)) else "this Atoms object"
+
+
+def _with_small_molecules(read: Any) -> Structure:
+    """Read without hydrogens, or with them where a molecule is too small to be oriented without."""
+    try:
+        structure = read(False)
+        if structure.molecules and all(m.n_atoms >= 3 for m in structure.molecules):
+            return structure
+    except ValueError:  # nothing but hydrogen
+        pass
+    structure = read(True)
+    numbers = [np.array([1 if e in ("H", "D") else 6 for e in m.elements]) for m in structure.molecules]
+    for molecule, z in zip(structure.molecules, numbers):
+        _drop_hydrogens(molecule, compared_atoms(z, np.zeros(len(z), int)))
+    return structure
+
+
+def _drop_hydrogens(molecule: OxMolecule, keep: np.ndarray) -> None:
+    if keep.all():
+        return
+    new = np.cumsum(keep) - 1
+    molecule.elements = tuple(e for e, k in zip(molecule.elements, keep) if k)
+    molecule.labels = tuple(e for e, k in zip(molecule.labels, keep) if k)
+    molecule.coords = molecule.coords[keep]
+    molecule.bonds = tuple((int(new[i]), int(new[j])) for i, j in molecule.bonds if keep[i] and keep[j])
+    molecule.species_key = molecule.formula()
+
+
+def _from_molecules(numbers: np.ndarray, cell: np.ndarray, positions: np.ndarray, index: np.ndarray) -> Structure:
+    """An oxtalign Structure from molecules already known whole: no supercell, no bond search across images."""
+    if not (np.all(np.isfinite(cell)) and np.all(np.isfinite(positions))) or abs(np.linalg.det(cell)) < 1e-6:
+        raise CrystalError("cannot compare a crystal with a flat cell or coordinates that are not finite")
+    # A skewed cell would need many images; any basis of the lattice describes the same crystal.
+    lattice = reduce_lattice(cell)
+    inverse = np.linalg.inv(lattice)
+    keep = compared_atoms(numbers, index)
+    molecules = []
+    for m in np.unique(index):
+        atoms = np.flatnonzero((index == m) & keep)
+        x = positions[atoms]
+        x = x - np.floor(x.mean(axis=0) @ inverse + 1e-9) @ lattice
+        symbols = tuple(_symbol(z) for z in numbers[atoms])
+        bonds = tuple((int(i), int(j)) for i, j in oxtalign.connectivity.perceive_bonds(x, list(symbols)))
+        molecule = OxMolecule(symbols, x, tuple(f"{s}{k + 1}" for k, s in enumerate(symbols)), bonds)
+        molecule.species_key = molecule.formula()
+        molecules.append(molecule)
+    lengths = np.linalg.norm(lattice, axis=1)
+    unit_cell = UnitCell(*lengths, *_angles(lattice), ["x,y,z"], lattice.T.copy(), inverse.T.copy())
+    return Structure(molecules, unit_cell, "crystal")
+
+
+def _angles(lattice: np.ndarray) -> tuple[float, float, float]:
+    from molflow_sim.symmetry.spacegroup import cell_parameters
+
+    return tuple(cell_parameters(lattice)[3:].tolist())
+
+
+def _symbol(z: int) -> str:
+    if not _CHEMICAL_SYMBOLS:
+        from ase.data import chemical_symbols
+
+        _CHEMICAL_SYMBOLS.extend(chemical_symbols)
+    return _CHEMICAL_SYMBOLS[int(z)]

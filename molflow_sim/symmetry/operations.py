@@ -1,0 +1,92 @@
+"""Space groups from lists of operations: known settings by name, any other group as given."""
+
+from __future__ import annotations
+
+import gemmi
+import numpy as np
+
+from molflow_sim.errors import SpaceGroupError
+from molflow_sim.symmetry.spacegroup import SpaceGroup, cell_matrix
+
+GIVEN_SETTING = " (given setting)"
+"""Ends the name of a group in a setting that has no symbol of its own."""
+
+
+def space_group_from_operations(operations: list[gemmi.Op], where: str = "") -> SpaceGroup:
+    """The space group made of `operations`.
+
+    A setting that gemmi's tables know comes back under its extended Hermann-Mauguin symbol (``:R`` for rhombohedral
+    axes, which the caller must transform); any other keeps the given operations, and its name is the reference
+    symbol followed by `GIVEN_SETTING`.
+
+    Raises
+    ------
+    SpaceGroupError
+        If the operations are not unimodular, do not form a group, or cannot act on any cell of their crystal system.
+    """
+    where = f"{where}: " if where else ""
+    den = gemmi.Op.DEN
+    unique: dict[tuple, gemmi.Op] = {}
+    for op in operations:
+        op = op.wrap()
+        if any(v % den for row in op.rot for v in row) or abs(op.det_rot()) != den**3:
+            raise SpaceGroupError(f"{where}symmetry operation {op.triplet()!r} is not a crystallographic one")
+        unique.setdefault(_key(op), op)
+    ops = list(unique.values())
+    if len(ops) > 192:
+        raise SpaceGroupError(f"{where}{len(ops)} symmetry operations; a space group has at most 192")
+    if _key(gemmi.Op()) not in unique and _key(gemmi.Op("x,y,z")) not in unique:
+        raise SpaceGroupError(f"{where}the symmetry operations lack the identity x,y,z")
+    for a in ops:
+        for b in ops:
+            if _key((a * b).wrap()) not in unique:
+                raise SpaceGroupError(
+                    f"{where}the symmetry operations form no group: {a.triplet()} times {b.triplet()} is not listed"
+                )
+    found = gemmi.find_spacegroup_by_ops(gemmi.GroupOps(ops))
+    if found is not None and not found.xhm().endswith(":R"):
+        return SpaceGroup.from_name(found.xhm())
+    return _as_given(ops, found, where)
+
+
+def _key(op: gemmi.Op) -> tuple:
+    return (*(v for row in op.rot for v in row), *op.tran)
+
+
+def _as_given(ops: list[gemmi.Op], known: gemmi.SpaceGroup | None, where: str) -> SpaceGroup:
+    import spglib
+
+    ops = sorted(ops, key=lambda op: op.triplet() != "x,y,z")
+    rotations = np.array([op.rot for op in ops]) // gemmi.Op.DEN
+    translations = np.mod(np.array([op.tran for op in ops]) / gemmi.Op.DEN, 1.0)
+    if known is not None:
+        label, reference = known.xhm(), known
+    else:
+        try:
+            kind = spglib.get_spacegroup_type_from_symmetry(rotations, translations, symprec=1e-4)
+        except Exception:  # spglib raises different errors in different versions
+            kind = None
+        if kind is None:
+            raise SpaceGroupError(f"{where}the symmetry operations belong to no known space group")
+        reference = gemmi.find_spacegroup_by_number(kind.number)
+        label = reference.hm + GIVEN_SETTING
+    system = reference.crystal_system_str()
+    axis = _unique_axis(rotations) if system == "monoclinic" else ""
+    group = SpaceGroup(label, reference.number, system, axis, rotations, translations)
+    if known is None:
+        # the Cartesian rotations must not depend on the cell: true only for conventional axes
+        cell = cell_matrix(group.constrain(np.array([5.0, 7.0, 9.0, 81.0, 97.0, 103.0])))
+        metric = cell @ cell.T
+        if np.abs(np.einsum("gji,jk,gkl->gil", rotations, metric, rotations) - metric).max() > 1e-6:
+            raise SpaceGroupError(f"{where}{label} is on unconventional axes; transform the cell to a standard setting")
+    return group
+
+
+def _unique_axis(rotations: np.ndarray) -> str:
+    """The axis that every operation maps on plus or minus itself while some operation turns the other two."""
+    for rotation in rotations:
+        diagonal = np.diag(rotation)
+        if np.abs(rotation - np.diag(diagonal)).max() == 0 and abs(diagonal.sum()) == 1:
+            # twofold axis: the one +1 among -1; mirror: the one -1 among +1
+            return "abc"[int(np.flatnonzero(diagonal == -diagonal.sum())[0])]
+    return "b"
