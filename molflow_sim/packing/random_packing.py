@@ -28,7 +28,7 @@ SPECIAL_SHARE = 0.5
 
 
 def placements_for(
-    molecule: Molecule, space_groups: str | Sequence[str] = "common", z_prime: int = 1, point_groups=None
+    molecule: Molecule, space_groups: str | Sequence[str] = "common", z_prime: int = 1
 ) -> tuple[list[Placement], np.ndarray]:
     """Placements a molecule can take, with their shares of the candidates.
 
@@ -40,8 +40,6 @@ def placements_for(
         Named groups share the candidates equally.
     z_prime : int
         Molecules in the asymmetric unit; special positions are used when it is 1.
-    point_groups : list of ndarray, shape (P, 3, 3), optional
-        Point group of each conformer, if known already.
 
     Raises
     ------
@@ -54,30 +52,32 @@ def placements_for(
         space_groups = [space_groups]
     if space_groups == "common":
         table = COMMON_SPACE_GROUPS
-        if molecule.is_chiral:
+        if molecule.is_enantiopure:
             table = {k: v for k, v in table.items() if SpaceGroup.from_name(k[0]).is_sohncke}
     else:
         table = {(SpaceGroup.from_name(name).name,): 1.0 for name in space_groups}
         for (name,) in table:
-            if molecule.is_chiral and not SpaceGroup.from_name(name).is_sohncke:
+            if molecule.is_enantiopure and not SpaceGroup.from_name(name).is_sohncke:
                 raise SpaceGroupError(
                     f"{name} holds improper operations, but {molecule.smiles} is enantiopure; name a Sohncke group "
                     "(P 1, P 1 21 1, P 21 21 21 ...) or leave the space group open"
                 )
-    if point_groups is None:
-        point_groups = [molecule.point_group_operations(k)[0] for k in range(len(molecule.conformers))]
-    placements, weights = [], []
+    point_groups = [molecule.point_group_operations(k)[0] for k in range(len(molecule.conformers))]
+    population = populations(molecule)
+    placements: list[Placement] = []
+    weights: list[float] = []
     for settings, share in table.items():
         for name in settings:
             part = share / len(settings)
             special = special_placements(SpaceGroup.from_name(name), point_groups) if z_prime == 1 else []
             scarce = name in MIRROR_GROUPS and space_groups == "common"
             general = part * (0.1 if scarce else 1.0)
-            if special:
-                general *= 1.0 - SPECIAL_SHARE
-                for place in special:
-                    placements.append(place)
-                    weights.append(part * SPECIAL_SHARE / len(special))
+            # Sites that only strained conformers can take get fewer candidates.
+            reach = [float(population[fits(place)].sum()) for place in special]
+            general *= 1.0 - SPECIAL_SHARE * max(reach, default=0.0)
+            for place, r in zip(special, reach):
+                placements.append(place)
+                weights.append(part * SPECIAL_SHARE * r / len(special))
             placements.append(general_placement(name))
             weights.append(general)
     w = np.array(weights)
@@ -121,13 +121,11 @@ def random_packings(
     if not 1 <= z_prime <= 4:
         raise InputError(f"z_prime must be 1 to 4, got {z_prime}")
     rng = np.random.default_rng(seed)
-    operations = [molecule.point_group_operations(k)[0] for k in range(len(molecule.conformers))]
-    placements, weights = placements_for(molecule, space_groups, z_prime, operations)
+    placements, weights = placements_for(molecule, space_groups, z_prime)
     conformers = np.stack([molecule.symmetrised(k) for k in range(len(molecule.conformers))])
     placement = rng.choice(len(placements), size=n, p=weights)
-    strain = molecule.energies - molecule.energies.min()
-    population = np.exp(-strain / STRAIN_SCALE)
-    conformer = rng.choice(len(conformers), size=n, p=population / population.sum())
+    population = populations(molecule)
+    conformer = rng.choice(len(conformers), size=n, p=population)
     coefficient = rng.uniform(*PACKING_COEFFICIENT, size=n)
     cell = np.empty((n, 3, 3))
     centroid = rng.random((n, z_prime, 3))
@@ -149,11 +147,25 @@ def random_packings(
         if not place.is_general:
             along = (rng.random((len(rows), 1, 3)) @ cell[rows]) @ place.translation_projector.T
             centroid[rows] = place.site_centroid + along @ np.linalg.inv(cell[rows])
+            allowed = np.where(fits(place), population, 0.0)
+            conformer[rows] = rng.choice(len(conformers), size=len(rows), p=allowed / allowed.sum())
             start = place.orientations[conformer[rows], (pick[rows] * place.orientations.shape[1]).astype(int)]
             rotation[rows, 0] = _turns_of_site(place.rotation_projector, rotation[rows, 0], spin[rows]) @ start
     return RigidPackings.proposed(
         molecule, conformers, placements, placement, conformer, cell, centroid, rotation, first_index + np.arange(n)
     )
+
+
+def populations(molecule: Molecule) -> np.ndarray:
+    """Shares (K,) of the conformers among the candidates; equal where energies are unknown."""
+    strain = np.nan_to_num(molecule.energies - molecule.energies.min())
+    weights = np.exp(-strain / STRAIN_SCALE)
+    return weights / weights.sum()
+
+
+def fits(place: Placement) -> np.ndarray:
+    """Boolean (K,): which conformers have the symmetry of the site."""
+    return np.isfinite(place.orientations[:, 0, 0, 0])
 
 
 def _random_rotations(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:

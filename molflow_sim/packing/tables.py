@@ -51,7 +51,7 @@ class Placement:
         Cartesian projectors on the displacements and rotation vectors that the site symmetry leaves free.
     orientations : ndarray, shape (K, C, 3, 3)
         For each of the molecule's K conformers, the C rotations that put its symmetry on the site's
-        (C = 1, the identity, at the general position).
+        (C = 1, the identity, at the general position); NaN for conformers that lack the symmetry.
     z_prime_per_molecule : float
         1 for the general position, 1/2, 1/4 ... on special ones.
     """

@@ -1,0 +1,303 @@
+"""One search of the recovery benchmark: candidates, press, duplicates, and where the experimental form turns up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from _targets import Target
+from rdkit import Chem
+
+from molflow_sim import MolecularCrystal, Molecule
+from molflow_sim.crystal import RigidMolecule
+from molflow_sim.errors import MolflowError
+from molflow_sim.evaluate import FOUND_RMSD, packing_similarity, prepare
+from molflow_sim.forcefield import MoleculeParameters, parametrize
+from molflow_sim.packing import PressSettings, RigidPackings, press, random_packings
+from molflow_sim.packing.deduplicate import deduplicate_packings
+from molflow_sim.packing.fingerprint import fingerprint, fingerprints
+from molflow_sim.units import KJ_PER_MOL
+
+CENTRES_APART = 1.0
+"""Å: root mean square difference of the sorted distances between molecular centres beyond which a candidate is not
+superposed on the experiment. The 227 hits of ten targets looked at differ by at most 0.65 Å."""
+CONTACTS_APART = 0.5
+"""Å: the same for the shortest distances between atoms of different molecules; those hits differ by at most 0.27 Å."""
+VOLUME_APART = 0.25
+"""Relative difference of the volume per molecule beyond which a candidate is not superposed on the experiment;
+those hits differ by at most 0.17."""
+BATCH = 500
+
+
+@dataclass
+class Minimum:
+    """Where the press goes from the experimental structure."""
+
+    rmsd: float
+    n_matched: int
+    energy: float
+    density: float
+    status: str
+
+    @property
+    def kept(self) -> bool:
+        """Whether the experimental packing is (close to) a minimum of the potential with this conformer."""
+        return self.n_matched == 15 and self.rmsd < FOUND_RMSD
+
+
+@dataclass
+class Search:
+    """Result of one search, as stored in JSON. Energies in kJ/mol per molecule, times in seconds.
+
+    ``first`` is the number (from 1) of the first candidate that is the experimental form, None if there is none;
+    ``rank`` maps each milestone to the form's rank by energy among the different packings found until then.
+    """
+
+    target: str
+    smiles: str
+    source: str
+    generator: str
+    candidates: int
+    conformers: int = 0
+    converged: int = 0
+    unique: int = 0
+    hits: int = 0
+    first: int | None = None
+    rmsd: float | None = None
+    rank: dict[str, int | None] = field(default_factory=dict)
+    rank_full: int | None = None
+    hit_energy: float | None = None
+    lowest_energy: float | None = None
+    minimum: dict[str, Any] | None = None
+    stays_with_experimental_conformer: bool | None = None
+    seconds: dict[str, float] = field(default_factory=dict)
+    error: str = ""
+
+    def found(self, n: int) -> bool:
+        """Whether the form is among the first n candidates."""
+        return self.first is not None and self.first <= n
+
+    @property
+    def fault(self) -> str:
+        """What a miss is due to: "", "potential", "conformer", "search" or "error"."""
+        if self.first is not None:
+            return ""
+        if self.error or not self.minimum:
+            return "error"
+        if Minimum(**self.minimum).kept:
+            return "search"
+        if self.source == "rdkit" and self.stays_with_experimental_conformer:
+            return "conformer"
+        return "potential"
+
+
+def as_racemate(molecule: Molecule) -> Molecule:
+    """The molecule without tetrahedral stereo labels: a racemate may use every space group."""
+    bare = Chem.Mol(molecule.rdmol)
+    for atom in bare.GetAtoms():
+        atom.SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)
+    return Molecule(bare, molecule.conformers, molecule.energies, molecule.name)
+
+
+def molecule_of(target: Target, source: str, seed: int) -> Molecule:
+    """The molecule with RDKit's conformers ("rdkit") or the crystal's ("experimental")."""
+    molecule = target.generated(seed) if source == "rdkit" else target.experimental
+    return as_racemate(molecule) if target.racemic else molecule
+
+
+def minimum_from_experiment(target: Target, molecule: Molecule, parameters: MoleculeParameters) -> Minimum:
+    """Press the experimental packing with each of the molecule's conformers laid over the measured one."""
+    reference = prepare(target.crystal)
+    starts = [_with_conformer(target, molecule, x) for x in molecule.conformers]
+    packings = RigidPackings.from_crystals(starts)
+    pressed = press(packings, parameters, PressSettings(soft_evaluations=0, squeeze_evaluations=0, max_evaluations=300))
+    best: Minimum | None = None
+    for k in range(len(pressed)):
+        match = packing_similarity(reference, pressed.crystal(k))
+        this = Minimum(
+            match.rmsd,
+            match.n_matched,
+            float(pressed.energy[k]) / KJ_PER_MOL,
+            float(pressed.density[k]),
+            pressed.reasons[k],
+        )
+        if best is None or (this.n_matched, -this.rmsd) > (best.n_matched, -best.rmsd):
+            best = this
+    assert best is not None
+    return best
+
+
+def _with_conformer(target: Target, molecule: Molecule, conformer: np.ndarray) -> MolecularCrystal:
+    """The experimental crystal with another conformer in place of the measured one, in the molecule's atom order."""
+    site = target.crystal.asymmetric_unit[0]
+    best: tuple[float, np.ndarray] | None = None
+    measured = np.asarray(site.conformer)
+    masses = molecule.masses / molecule.masses.sum()
+    heavy = molecule.numbers > 1
+    for match in _mappings(molecule.rdmol, target.experimental.rdmol):
+        goal = measured[match]
+        for hand in (1.0, -1.0) if target.racemic or not molecule.is_chiral else (1.0,):
+            shape = conformer * hand
+            weights = np.where(heavy, 1.0, 0.1)
+            rotation = _align(shape, goal - masses @ goal, weights)
+            misfit = float(np.sum(weights * np.sum((shape @ rotation.T - (goal - masses @ goal)) ** 2, axis=1)))
+            if best is None or misfit < best[0] - 1e-9:
+                best = (misfit, shape @ rotation.T)
+    if best is None:
+        raise MolflowError("the two forms of the molecule do not map on each other")
+    unit = RigidMolecule(0, best[1], site.centroid, site.orientation, site.images)
+    return MolecularCrystal((molecule,), (unit,), target.crystal.space_group, target.crystal.cell, {})
+
+
+def _mappings(a: Chem.Mol, b: Chem.Mol) -> list[list[int]]:
+    """Ways to lay a on b: lists m with atom i of a on atom m[i] of b; bond orders and stereo are ignored."""
+    from molflow_sim.bonds import skeleton
+
+    matches = skeleton(b).GetSubstructMatches(skeleton(a), uniquify=False, maxMatches=500)
+    return [list(m) for m in matches]
+
+
+def _align(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    u, _, vt = np.linalg.svd((x * weights[:, None]).T @ y)
+    d = np.diag([1.0, 1.0, np.sign(np.linalg.det(vt.T @ u.T))])
+    return vt.T @ d @ u.T
+
+
+def candidates_of(generator: str, molecule: Molecule, n: int, seed: int, first: int) -> RigidPackings:
+    """Random packings of ours ("random") or PyXtal's ("pyxtal")."""
+    if generator == "random":
+        return random_packings(molecule, n, seed=seed, first_index=first)
+    from _pyxtal import pyxtal_packings
+
+    return pyxtal_packings(molecule, n, seed=seed, first_index=first)
+
+
+def search(
+    target: Target,
+    source: str,
+    generator: str,
+    n: int,
+    milestones: tuple[int, ...],
+    *,
+    seed: int = 0,
+    n_full: int = 100,
+    out_of_time: Callable[[], bool] = lambda: False,
+) -> Search | None:
+    """Run one search; None when the time is over before it ends."""
+    result = Search(target.name, target.smiles, source, generator, n)
+    clock = _Clock(result.seconds)
+    try:
+        with clock("parameters"):
+            molecule = molecule_of(target, source, seed)
+            parameters = parametrize(molecule)
+        result.conformers = len(molecule.conformers)
+        with clock("minimum"):
+            minimum = minimum_from_experiment(target, molecule, parameters)
+            result.minimum = asdict(minimum)
+            if source == "rdkit" and not minimum.kept:
+                own = molecule_of(target, "experimental", seed)
+                result.stays_with_experimental_conformer = minimum_from_experiment(target, own, parametrize(own)).kept
+        parts = []
+        for first in range(0, n, BATCH):
+            size = min(BATCH, n - first)
+            with clock("generate"):
+                loose = candidates_of(generator, molecule, size, seed + 7919 * (first // BATCH), first)
+            with clock("press"):
+                parts.append(press(loose, parameters))
+            if out_of_time():
+                return None
+        packings = RigidPackings.concatenate(parts)
+    except (MolflowError, RuntimeError) as error:
+        result.error = f"{type(error).__name__}: {error}"
+        return result
+    result.converged = int(packings.ok.sum())
+    good = packings.select(packings.ok)
+    if not len(good):
+        return result
+    with clock("duplicates"):
+        group = deduplicate_packings(good, good.energy)
+    unique, first_of = np.unique(group), np.full(len(good), np.iinfo(np.int64).max)
+    np.minimum.at(first_of, group, good.index)
+    result.unique = len(unique)
+    result.lowest_energy = float(good.energy.min()) / KJ_PER_MOL
+    with clock("compare"):
+        matched = matches(target, good, unique)
+    if matched:
+        members = np.isin(group, list(matched))
+        result.hits = int(members.sum())
+        result.first = int(good.index[members].min()) + 1
+        lowest = min(matched, key=lambda k: good.energy[k])
+        result.rmsd = min(matched.values())
+        result.hit_energy = float(good.energy[lowest]) / KJ_PER_MOL
+        for m in milestones:
+            known = [k for k in matched if first_of[k] < m]
+            seen = unique[first_of[unique] < m]
+            result.rank[str(m)] = (
+                1 + int(np.sum(good.energy[seen] < min(good.energy[k] for k in known) - 1e-9)) if known else None
+            )
+        with clock("full potential"):
+            result.rank_full = rank_by_full_potential(molecule, parameters, good, unique, lowest, n_full)
+    return result
+
+
+def matches(target: Target, packings: RigidPackings, rows: np.ndarray, prefilter: bool = True) -> dict[int, float]:
+    """Rows whose packing is the experimental form, with their RMSD15 in Å."""
+    reference = prepare(target.crystal)
+    if prefilter:
+        known, prints = fingerprint(target.crystal), fingerprints(packings.select(rows))
+        apart = np.sqrt(np.mean((prints.centres - known.centres) ** 2, axis=1))
+        contacts = np.sqrt(np.mean((prints.contacts - known.contacts) ** 2, axis=(1, 2)))
+        volume = np.abs(known.density / prints.density - 1.0)
+        rows = rows[(apart < CENTRES_APART) & (contacts < CONTACTS_APART) & (volume < VOLUME_APART)]
+    found = {}
+    for k in rows.tolist():
+        match = packing_similarity(reference, packings.crystal(k))
+        if match.same(FOUND_RMSD):
+            found[k] = match.rmsd
+    return found
+
+
+def rank_by_full_potential(
+    molecule: Molecule,
+    parameters: MoleculeParameters,
+    packings: RigidPackings,
+    unique: np.ndarray,
+    hit: int,
+    n: int,
+) -> int:
+    """Rank of a hit among the n lowest packings when all are evaluated with Ewald summation (single points)."""
+    import torch_sim as ts
+
+    from molflow_sim.forcefield import CrystalPotential
+
+    rows = unique[np.argsort(packings.energy[unique], kind="stable")][:n]
+    rows = np.unique(np.append(rows, hit))
+    potential = CrystalPotential([parameters], compute_stress=False, compute_forces=False)
+    energies = []
+    for start in range(0, len(rows), 25):
+        crystals = [packings.crystal(k) for k in rows[start : start + 25]]
+        state = ts.initialize_state([c.to_ase() for c in crystals], potential.device, potential.dtype)
+        energy = potential(state)["energy"].detach().cpu().numpy()
+        energies += [e / c.z for e, c in zip(energy, crystals)]
+    value = np.array(energies)
+    return 1 + int(np.sum(value < value[rows == hit][0] - 1e-9))
+
+
+class _Clock:
+    """Adds up wall time by name."""
+
+    def __init__(self, store: dict[str, float]) -> None:
+        self.store, self.name, self.start = store, "", 0.0
+
+    def __call__(self, name: str) -> _Clock:
+        self.name = name
+        return self
+
+    def __enter__(self) -> None:
+        self.start = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self.store[self.name] = round(self.store.get(self.name, 0.0) + time.perf_counter() - self.start, 3)

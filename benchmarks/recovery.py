@@ -1,0 +1,217 @@
+"""Is the experimental form among the first 300, 1,000 and 4,000 random candidates after the press?
+
+    python benchmarks/recovery.py -o recovery.json --targets 30 --candidates 4000
+    python benchmarks/recovery.py -o recovery.json --generators random pyxtal --candidates 1000
+
+Every rigid experimental crystal of the data set (see _targets.py; --targets takes that many, evenly spread over the
+sizes) is searched for with RDKit's conformers and with its own, by random packing over the common space groups and
+the press; PyXtal's random molecular crystals go through the same press. "Found" means that 15 of 15 molecules
+superpose with RMSD15 < 1 Å. For a miss, the experimental structure itself is pressed: if it stays, the search is at
+fault, if it leaves, the potential (or, with RDKit's conformers, the conformer).
+
+Each search is written to a file of its own next to the output when it ends; the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _search import Search, matches, molecule_of, search
+from _targets import DATA, Target, read_targets
+
+from molflow_sim import __version__, parametrize
+from molflow_sim.packing import press, random_packings
+
+MILESTONES = (300, 1000, 4000)
+SOURCES = ("rdkit", "experimental")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what is missing, then print the table and the summary."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("-o", "--output", type=Path, default=Path("recovery.json"), help="JSON with all results")
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--targets", type=int, default=30, help="how many, 0 for all")
+    parser.add_argument("--names", nargs="*", default=[], help="COD numbers instead of a selection")
+    parser.add_argument("--candidates", type=int, default=4000)
+    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=list(SOURCES))
+    parser.add_argument("--generators", nargs="+", choices=("random", "pyxtal"), default=["random"])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-minutes", type=float, default=float("inf"))
+    parser.add_argument("--print-only", action="store_true", help="print what is stored and run nothing")
+    parser.add_argument("--check-prefilter", action="store_true", help="count hits that the prefilter would lose")
+    args = parser.parse_args(argv)
+    try:
+        targets = read_targets(args.data)[0]
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if args.names:
+        targets = [t for t in targets if t.name in args.names]
+    elif args.targets:
+        targets = spread(targets, args.targets)
+    if args.check_prefilter:
+        return check_prefilter(targets, args.candidates, args.seed)
+    folder = args.output.with_name(args.output.name + ".parts")
+    folder.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + 60.0 * args.max_minutes
+    results = []
+    for target in targets:
+        for source in args.sources:
+            for generator in args.generators:
+                path = folder / f"{target.name}-{source}-{generator}-{args.candidates}-{args.seed}.json"
+                result = read(path)
+                if result is None and not args.print_only and time.monotonic() < deadline:
+                    result = run(target, source, generator, args, deadline)
+                    if result is not None:
+                        write_json(path, asdict(result))
+                if result is not None:
+                    results.append(result)
+    write_json(args.output, {"version": __version__, "results": [{**asdict(r), "fault": r.fault} for r in results]})
+    write_csv(args.output.with_suffix(".csv"), results)
+    print_table(results)
+    summarise(results, len(targets))
+    return 0
+
+
+def spread(targets: list[Target], n: int) -> list[Target]:
+    """n targets evenly spread over the list, which is sorted by size."""
+    if n >= len(targets):
+        return targets
+    return [targets[k] for k in np.unique(np.linspace(0, len(targets) - 1, n).round().astype(int))]
+
+
+def run(target: Target, source: str, generator: str, args: argparse.Namespace, deadline: float) -> Search | None:
+    """One search with its line of progress on stderr."""
+    start = time.monotonic()
+    result = search(
+        target,
+        source,
+        generator,
+        args.candidates,
+        MILESTONES,
+        seed=args.seed,
+        out_of_time=lambda: time.monotonic() > deadline,
+    )
+    if result is not None:
+        outcome = f"found, candidate {result.first}" if result.first else f"missed ({result.fault}) {result.error}"
+        print(f"{target.name} {source} {generator}: {outcome}, {time.monotonic() - start:.0f} s", file=sys.stderr)
+    return result
+
+
+def read(path: Path) -> Search | None:
+    """A stored result, or None where there is none that can be read."""
+    try:
+        return Search(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write whole or not at all."""
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    part.write_text(json.dumps(content, indent=1))
+    part.replace(path)
+
+
+def write_csv(path: Path, results: list[Search]) -> None:
+    """The same results, one row per search."""
+    rows = []
+    for r in results:
+        row = asdict(r)
+        seconds, minimum, rank = row.pop("seconds"), row.pop("minimum") or {}, row.pop("rank")
+        row |= {f"minimum {k}": v for k, v in minimum.items()} | {f"rank {k}": v for k, v in rank.items()}
+        rows.append({**row, "fault": r.fault, "seconds": round(sum(seconds.values()), 1)})
+    names = list(dict.fromkeys(k for row in rows for k in row))
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with part.open("w", newline="") as stream:
+        table = csv.DictWriter(stream, names)
+        table.writeheader()
+        table.writerows(rows)
+    part.replace(path)
+
+
+def print_table(results: list[Search]) -> None:
+    """One line per search."""
+    print(
+        f"{'COD':>8} {'source':>12} {'generator':>9} {'cands':>6} {'conv %':>6} {'unique':>6} {'hits':>5} {'first':>6} "
+        f"{'RMSD15':>6} {'rank':>5} {'Ewald':>5} {'dE':>6} {'min RMSD':>8} {'sec':>6}  {'fault':<22} SMILES"
+    )
+    for r in results:
+        minimum = r.minimum or {}
+        gap = None if r.hit_energy is None or r.lowest_energy is None else r.hit_energy - r.lowest_energy
+        stay = f"{minimum['rmsd']:.2f}" if minimum.get("n_matched") == 15 else "away"
+        print(
+            f"{r.target:>8} {r.source:>12} {r.generator:>9} {r.candidates:>6} {100 * r.converged / r.candidates:>6.1f} "
+            f"{r.unique:>6} {r.hits:>5} {_or_dash(r.first):>6} {_or_dash(r.rmsd, '.2f'):>6} "
+            f"{_or_dash(r.rank.get(str(MILESTONES[-1]))):>5} {_or_dash(r.rank_full):>5} {_or_dash(gap, '.1f'):>6} "
+            f"{stay if minimum else '-':>8} {sum(r.seconds.values()):>6.0f}  {r.fault:<22} {r.smiles}"
+        )
+    print("rank, Ewald: by the press's energy and by the full potential; dE: kJ/mol over the lowest packing found;")
+    print("min RMSD: RMSD15 between the experimental structure and where the press takes it")
+
+
+def summarise(results: list[Search], n_targets: int) -> None:
+    """Shares found at each number of candidates, ranks, and the causes of misses, for equal targets on both sides."""
+    kinds = sorted({(r.source, r.generator) for r in results})
+    done = {k: {r.target for r in results if (r.source, r.generator) == k} for k in kinds}
+    print(f"\n{n_targets} targets; searches done: {len(results)}")
+    for source in dict.fromkeys(k[0] for k in kinds):
+        sides = [k for k in kinds if k[0] == source]
+        common = set.intersection(*(done[k] for k in sides))
+        for kind in sides:
+            rows = [r for r in results if (r.source, r.generator) == kind and r.target in common]
+            if not rows:
+                continue
+            most = max(r.candidates for r in rows)
+            counts = sorted({*(m for m in MILESTONES if m <= most), most})
+            shares = ", ".join(f"{sum(r.found(m) for r in rows)} at {m}" for m in counts)
+            found = [r for r in rows if r.first]
+            ranks = [r.rank[str(MILESTONES[-1])] or 0 for r in found]
+            full = [r.rank_full for r in found if r.rank_full]
+            misses = Counter(r.fault for r in rows if r.fault)
+            seconds = float(np.sum([s for r in rows for s in r.seconds.values()]))
+            print(f"{kind[0]} conformers, {kind[1]} packings: of {len(rows)} found {shares}")
+            if found:
+                print(
+                    f"   rank 1: {sum(k == 1 for k in ranks)}, within 5: {sum(k <= 5 for k in ranks)}, within 20: "
+                    f"{sum(k <= 20 for k in ranks)} of {len(found)}; with Ewald: {sum(k == 1 for k in full)}, "
+                    f"{sum(k <= 5 for k in full)}, {sum(k <= 20 for k in full)}"
+                )
+            why = ", ".join(f"{name} {count}" for name, count in misses.most_common()) or "none"
+            print(f"   misses: {why}; {seconds / len(rows):.0f} s a target")
+
+
+def check_prefilter(targets: list[Target], n: int, seed: int) -> int:
+    """Compare every converged candidate with the experiment, with and without the prefilter."""
+    lost = total = 0
+    for target in targets:
+        molecule = molecule_of(target, "experimental", seed)
+        packings = press(random_packings(molecule, n, seed=seed), parametrize(molecule))
+        good = packings.select(packings.ok)
+        rows = np.arange(len(good))
+        without = matches(target, good, rows, prefilter=False)
+        missing = sorted(set(without) - set(matches(target, good, rows)))
+        lost, total = lost + len(missing), total + len(without)
+        print(f"{target.name}: {len(without)} hits, {len(missing)} lost by the prefilter", flush=True)
+    print(f"lost {lost} of {total}")
+    return int(lost > 0)
+
+
+def _or_dash(value: float | None, form: str = "") -> str:
+    return "-" if value is None else format(value, form)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
