@@ -33,7 +33,7 @@ def pyxtal_packings(molecule: Molecule, n: int, *, seed: int = 0, first_index: i
 
     rng = np.random.default_rng(seed)
     shares = [(SpaceGroup.from_name(k[0]), share) for k, share in COMMON_SPACE_GROUPS.items()]
-    if molecule.is_chiral:
+    if molecule.is_enantiopure:
         shares = [(group, share) for group, share in shares if group.is_sohncke]
     choices = [group for group, _ in shares]
     weights = np.array([share for _, share in shares])

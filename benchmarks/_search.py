@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -94,18 +94,10 @@ class Search:
         return "potential"
 
 
-def as_racemate(molecule: Molecule) -> Molecule:
-    """The molecule without tetrahedral stereo labels: a racemate may use every space group."""
-    bare = Chem.Mol(molecule.rdmol)
-    for atom in bare.GetAtoms():
-        atom.SetChiralTag(Chem.ChiralType.CHI_UNSPECIFIED)
-    return Molecule(bare, molecule.conformers, molecule.energies, molecule.name)
-
-
 def molecule_of(target: Target, source: str, seed: int) -> Molecule:
     """The molecule with RDKit's conformers ("rdkit") or the crystal's ("experimental")."""
     molecule = target.generated(seed) if source == "rdkit" else target.experimental
-    return as_racemate(molecule) if target.racemic else molecule
+    return replace(molecule, racemic=target.racemic)
 
 
 def minimum_from_experiment(target: Target, molecule: Molecule, parameters: MoleculeParameters) -> Minimum:

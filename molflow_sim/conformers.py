@@ -17,12 +17,17 @@ from rdkit.Chem import rdForceFieldHelpers as mmff
 
 from molflow_sim.bonds import automorphisms
 from molflow_sim.errors import ConformerError
+from molflow_sim.symmetry.pointgroup import point_group
 from molflow_sim.units import KCAL_PER_MOL, KJ_PER_MOL
 
 ENERGY_WINDOW = 25.0
 """kJ/mol above the lowest conformer beyond which one is dropped."""
 DUPLICATE_RMSD = 0.25
 """Å over heavy atoms and polar hydrogens below which two conformers are one."""
+IDEALISE_TOLERANCE = 1.25
+"""Å; how far apart an atom and its image may be for a conformer to bring the more symmetric geometry along."""
+IDEALISE_WINDOW = 15.0
+"""kJ/mol above the lowest conformer up to which such a geometry is kept."""
 MAX_CONFORMERS = 10
 """Conformers kept when the caller names no number."""
 
@@ -123,7 +128,56 @@ def generate(
     positions, energies = positions[finite], energies[finite]
     order = np.argsort(energies, kind="stable")
     kept = prune(rdmol, positions[order], energies[order], mirror=mirror, limit=keep)
-    return positions[order][kept], energies[order][kept]
+    positions, energies = positions[order][kept], energies[order][kept]
+    return _with_idealised(rdmol, positions, energies) if n_conformers is None else (positions, energies)
+
+
+def _with_idealised(rdmol: Chem.Mol, positions: np.ndarray, energies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The conformers and, for those close to a higher symmetry, the symmetric geometry, sorted by energy.
+
+    Amino groups are pyramidal in MMFF94 and flat in many crystals, where the flat molecule can then sit on a mirror
+    plane or a twofold axis (urea).
+    """
+    extra: list[np.ndarray] = []
+    for x in positions:
+        symmetric = _symmetric_minimum(rdmol, x)
+        if symmetric is not None and all(np.abs(symmetric - y).max() > 0.05 for y in extra):
+            extra.append(symmetric)
+    if not extra:
+        return positions, energies
+    found = mmff_energies(rdmol, np.array(extra))
+    near = found - energies[0] < IDEALISE_WINDOW * KJ_PER_MOL
+    positions, energies = np.concatenate([positions, np.array(extra)[near]]), np.concatenate([energies, found[near]])
+    order = np.argsort(energies, kind="stable")
+    return positions[order], energies[order]
+
+
+def _symmetric_minimum(rdmol: Chem.Mol, x: np.ndarray) -> np.ndarray | None:
+    """Lowest geometry (N, 3) of the higher symmetry that conformer x (N, 3) is close to; None where there is none."""
+    order = len(point_group(rdmol, x, 0.1)[0])
+    matrices, _, ideal = point_group(rdmol, x, IDEALISE_TOLERANCE)
+    if len(matrices) <= order:
+        return None
+    mol = _with_positions(rdmol, ideal)
+    # A few steps at a time and back to the symmetry: left alone, rounding errors would roll off the saddle.
+    for _ in range(30):
+        converged = mmff.MMFFOptimizeMolecule(mol, maxIters=5, mmffVariant="MMFF94") == 0
+        kept, _, ideal = point_group(rdmol, mol.GetConformer().GetPositions(), 0.3)
+        if len(kept) < len(matrices):
+            return None
+        mol.GetConformer().SetPositions(np.ascontiguousarray(ideal))
+        if converged:
+            break
+    return ideal
+
+
+def _with_positions(rdmol: Chem.Mol, positions: np.ndarray) -> Chem.Mol:
+    """A copy of the molecule with one conformer (N, 3) in Å."""
+    mol = Chem.Mol(rdmol)
+    mol.RemoveAllConformers()
+    mol.AddConformer(Chem.Conformer(mol.GetNumAtoms()), assignId=True)
+    mol.GetConformer().SetPositions(np.ascontiguousarray(positions, dtype=float))
+    return mol
 
 
 def _minimised(mols: list[Chem.Mol]) -> tuple[np.ndarray, np.ndarray]:
@@ -192,19 +246,11 @@ def mmff_energies(rdmol: Chem.Mol, positions: np.ndarray) -> np.ndarray:
     properties = mmff.MMFFGetMoleculeProperties(rdmol, mmffVariant="MMFF94")
     if properties is None:
         return np.full(len(positions), np.nan)
-    mol = Chem.Mol(rdmol)
-    mol.RemoveAllConformers()
-    mol.AddConformer(Chem.Conformer(mol.GetNumAtoms()), assignId=True)
-    mol.GetConformer().SetPositions(np.ascontiguousarray(positions[0], dtype=float))
+    mol = _with_positions(rdmol, positions[0])
     field = mmff.MMFFGetMoleculeForceField(mol, properties, ignoreInterfragInteractions=False)
     return np.array([field.CalcEnergy(list(map(float, x.ravel()))) for x in positions]) * KCAL_PER_MOL
 
 
 def molecular_volume(rdmol: Chem.Mol, positions: np.ndarray) -> float:
     """Van der Waals volume in Å³ of one conformer (N, 3), on RDKit's grid of 0.2 Å."""
-    mol = Chem.Mol(rdmol)
-    mol.RemoveAllConformers()
-    conformer = Chem.Conformer(mol.GetNumAtoms())
-    conformer.SetPositions(np.ascontiguousarray(positions, dtype=float))
-    mol.AddConformer(conformer, assignId=True)
-    return float(AllChem.ComputeMolVolume(mol, gridSpacing=0.2, boxMargin=2.0))
+    return float(AllChem.ComputeMolVolume(_with_positions(rdmol, positions), gridSpacing=0.2, boxMargin=2.0))

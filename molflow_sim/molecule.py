@@ -42,12 +42,16 @@ class Molecule:
         MMFF94 energies in eV; NaN where MMFF94 has no types (possible for molecules read from files or crystals).
     name : str
         Free text.
+    racemic : bool
+        The sample holds the molecule and its mirror image in equal parts, so that crystals may have improper
+        operations even if the molecule is chiral.
     """
 
     rdmol: Chem.Mol
     conformers: np.ndarray
     energies: np.ndarray
     name: str = ""
+    racemic: bool = False
 
     def __post_init__(self) -> None:
         n = self.rdmol.GetNumAtoms()
@@ -68,7 +72,8 @@ class Molecule:
         Parameters
         ----------
         smiles : str
-            One neutral component. Unspecified stereocentres are set to one isomer, with a warning that names it.
+            One neutral component. Unspecified stereocentres are set to one isomer, with a warning that names it; if
+            none is specified, the molecule counts as racemic.
         n_conformers : int, optional
             Conformers kept at most; by default one for a rigid molecule and up to ten (inside 25 kJ/mol) otherwise.
         seed : int
@@ -91,8 +96,9 @@ class Molecule:
             raise MoleculeError(f"n_conformers must be at least 1, not {n_conformers}")
         parsed = parse_smiles(smiles)
         rdmol = check_molecule(Chem.AddHs(parsed), what=smiles, force_field=True)
+        racemic = _is_flat(rdmol)
         rdmol, positions, energies = _stereoisomer(rdmol, n_conformers, seed)
-        return cls(rdmol, positions, energies, name)
+        return cls(rdmol, positions, energies, name, racemic)
 
     @classmethod
     def from_file(cls, path: str | Path, charge: int = 0) -> Molecule:
@@ -111,8 +117,9 @@ class Molecule:
         check_molecule(rdmol, what=str(path))
         if not rdmol.GetNumConformers():
             check_molecule(rdmol, what=str(path), force_field=True)
+            racemic = _is_flat(rdmol)
             rdmol, positions, energies = _stereoisomer(rdmol, None, 0)
-            return cls(rdmol, positions, energies, name)
+            return cls(rdmol, positions, energies, name, racemic)
         return cls.from_rdkit(rdmol, name=name)
 
     @classmethod
@@ -233,6 +240,11 @@ class Molecule:
         """
         return not same_stereo(self.rdmol, mirror_image(self.rdmol))
 
+    @property
+    def is_enantiopure(self) -> bool:
+        """Whether only one hand of a chiral molecule is there, which leaves its crystals the Sohncke groups."""
+        return self.is_chiral and not self.racemic
+
     def point_group_operations(self, k: int = 0, tolerance: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
         """Rotations and rotoreflections that map conformer k on itself.
 
@@ -270,6 +282,13 @@ def _without_conformers(rdmol: Chem.Mol) -> Chem.Mol:
     out = Chem.Mol(rdmol)
     out.RemoveAllConformers()
     return out
+
+
+def _is_flat(rdmol: Chem.Mol) -> bool:
+    """Whether there are stereocentres and none has its hand written down."""
+    with rdBase.BlockLogs():
+        stereo = [s for s in Chem.FindPotentialStereo(Chem.Mol(rdmol)) if s.type == Chem.StereoType.Atom_Tetrahedral]
+    return bool(stereo) and all(s.specified == Chem.StereoSpecified.Unspecified for s in stereo)
 
 
 def _stereoisomer(rdmol: Chem.Mol, n_conformers: int | None, seed: int) -> tuple[Chem.Mol, np.ndarray, np.ndarray]:

@@ -68,7 +68,7 @@ class PressSettings:
     tolerance: float = 0.1
     accept: float = 2.0
     rebuild_every: int = 20
-    batch_size: int = 250
+    batch_size: int = 500
     density: tuple[float, float] = (0.4, 4.0)
     reduce_cells: bool = True
 

@@ -58,7 +58,7 @@ class ScreenSettings:
     space_groups: str | tuple[str, ...] = "common"
     z_prime: int = 1
     charges: str = "mmff94"
-    batch_size: int = 250
+    batch_size: int = 500
     compare_top: int = 400
     relax_top: int = 100
     relax_batch: int = 16

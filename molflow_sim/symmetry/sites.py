@@ -107,7 +107,7 @@ def _equivalent(a: np.ndarray, b: np.ndarray, molecule: np.ndarray, w: np.ndarra
 
 
 def special_placements(group: SpaceGroup, molecule: list[np.ndarray]) -> list[Placement]:
-    """Special positions of `group` that the molecule can occupy with each of its conformers.
+    """Special positions of `group` that the molecule can occupy with at least one of its conformers.
 
     Parameters
     ----------
@@ -126,10 +126,12 @@ def special_placements(group: SpaceGroup, molecule: list[np.ndarray]) -> list[Pl
     for point, stabiliser in _sites(group):
         site = group.cartesian_rotations[stabiliser]
         orientations = [site_orientations(site, m) for m in molecule]
-        count = min(len(o) for o in orientations)
+        count = max(len(o) for o in orientations)
         if count == 0:
             continue
-        placements.append(_placement(group, point, stabiliser, np.stack([o[:count] for o in orientations])))
+        # Conformers without the symmetry get NaN; the others repeat their choices up to a common number.
+        rows = [np.resize(o, (count, 3, 3)) if len(o) else np.full((count, 3, 3), np.nan) for o in orientations]
+        placements.append(_placement(group, point, stabiliser, np.stack(rows)))
     return placements
 
 
