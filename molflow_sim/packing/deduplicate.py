@@ -65,6 +65,8 @@ class CrystalDuplicates:
         Å; all n molecules must match within this RMSD.
     ltol, stol, angle_tol : float
         pymatgen StructureMatcher's tolerances: relative lengths, sites (in units of (V/N)^(1/3)), degrees.
+    fingerprint : float
+        Å; pairs whose fingerprints differ by more (root mean square) are not superposed at all.
     timeout : float
         Seconds after which a single comparison is given up and counts as different.
     """
@@ -74,6 +76,7 @@ class CrystalDuplicates:
     method: str = "oxtalign"
     n_molecules: int = 15
     rmsd: float = 0.3
+    fingerprint: float = 0.3
     ltol: float = 0.2
     stol: float = 0.3
     angle_tol: float = 5.0
@@ -82,7 +85,7 @@ class CrystalDuplicates:
     @classmethod
     def fastcsp(cls) -> CrystalDuplicates:
         """The thresholds of FastCSP (arXiv 2508.02641): StructureMatcher within 2 kJ/mol and 0.1 g/cm³."""
-        return cls(energy=2.0 * KJ_PER_MOL, density=0.1, method="structure-matcher")
+        return cls(energy=2.0 * KJ_PER_MOL, density=0.1, method="structure-matcher", fingerprint=np.inf)
 
 
 def deduplicate_packings(
@@ -163,6 +166,11 @@ def deduplicate_crystals(
         raise InputError(f"{len(crystals)} crystals but {len(energies)} energies")
     same = _comparison(crystals, s, allow_inversion)
     density = np.array([_density(c) for c in crystals])
+    vectors = fingerprints(crystals).vectors if np.isfinite(s.fingerprint) and len(crystals) else None
+
+    def near(k: int, i: int) -> bool:
+        return vectors is None or float(np.sqrt(np.mean((vectors[k] - vectors[i]) ** 2))) < s.fingerprint
+
     representative = np.arange(len(crystals))
     kept: list[int] = []
     for i in np.lexsort((np.arange(len(energies)), energies)).tolist():
@@ -170,7 +178,7 @@ def deduplicate_crystals(
             window = [
                 k for k in kept if energies[i] - energies[k] < s.energy and abs(density[i] - density[k]) < s.density
             ]
-            match = next((k for k in window if same(k, i)), None)
+            match = next((k for k in window if near(k, i) and same(k, i)), None)
             if match is not None:
                 representative[i] = match
                 continue

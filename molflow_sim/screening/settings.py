@@ -8,7 +8,7 @@ from typing import Any
 
 from molflow_sim.errors import InputError
 
-DEFAULT_CANDIDATES = 2000
+DEFAULT_CANDIDATES = 20_000
 """Random packings searched unless said otherwise: two to three minutes for an aspirin-sized molecule on two cores."""
 
 CHARGE_MODELS = ("mmff94", "hf-esp", "gfn2", "gfn2-esp")
@@ -59,8 +59,8 @@ class ScreenSettings:
     z_prime: int = 1
     charges: str = "mmff94"
     batch_size: int = 500
-    compare_top: int = 400
-    relax_top: int = 100
+    compare_top: int = 1000
+    relax_top: int = 250
     relax_batch: int = 16
     energy: str | None = None
     energy_top: int = 20
