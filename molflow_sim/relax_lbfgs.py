@@ -130,6 +130,7 @@ class LBFGS:
         self._s: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._y: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._rho: list[torch.Tensor] = []
+        self._scale: torch.Tensor
         self.backtracks = torch.zeros(n_systems, dtype=torch.long)
         self._gradient = self._gradients(point)
         self._new_direction(torch.ones(n_systems, dtype=torch.bool))
@@ -215,7 +216,7 @@ class LBFGS:
 
     def _new_direction(self, which: torch.Tensor) -> None:
         """Two-loop recursion for all; structures in `which` take the result and a full (capped) step."""
-        q = tuple(g.clone() for g in self._gradient)
+        q = (self._gradient[0].clone(), self._gradient[1].clone())
         per_atom = lambda v: v[self.system].unsqueeze(-1)  # noqa: E731
         alphas = []
         for s, y, rho in zip(reversed(self._s), reversed(self._y), reversed(self._rho)):

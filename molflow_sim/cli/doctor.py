@@ -31,17 +31,23 @@ PACKAGES = {
     "pymatgen-core": (CORE, "structures"),
     "oxtalign": (CORE, "packing comparison"),
     "torch-sim-atomistic": (CORE, "batched relaxation"),
-    "torch-pme": (CORE, "Ewald sums"),
     "vesin": (CORE, "neighbour lists"),
     "openmm": (CORE, "molflow simulate"),
-    "mdtraj": (CORE, "trajectories"),
     "tblite": (OPTIONAL, "GFN2-xTB energies and charges"),
     "pyscf": (OPTIONAL, "HF-ESP charges"),
+    "torch-pme": (OPTIONAL, "reference of the Ewald sums in the tests"),
     "openmmtorch": (OPTIONAL, "TorchForce"),
     "dask": (OPTIONAL, "--scheduler"),
     "distributed": (OPTIONAL, "--scheduler"),
 }
-EXTRAS = {"tblite": "xtb", "pyscf": "esp", "openmmtorch": "openmm-torch", "dask": "dask", "distributed": "dask"}
+EXTRAS = {
+    "torch-pme": "test",
+    "tblite": "xtb",
+    "pyscf": "esp",
+    "openmmtorch": "openmm-torch",
+    "dask": "dask",
+    "distributed": "dask",
+}
 
 
 @dataclass(frozen=True)

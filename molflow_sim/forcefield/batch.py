@@ -87,7 +87,7 @@ def compiled_pairs(
     system_atom = layout.system_atom
 
     def work(first: int, last: int) -> None:
-        pairs.pair_chunks(
+        pairs.pair_chunks(  # type: ignore[call-arg]  # numba's stub knows no star arguments
             first, last, batch.chunk_system, batch.chunk_group, batch.chunk_row, system_atom, positions, cells,
             *batch.columns, layout.group_start, entries.start, entries.count, entries.atom, entries.shift, *limits,
             energy, forces, virial,

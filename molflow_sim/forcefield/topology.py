@@ -85,7 +85,8 @@ class SpanningTree:
             near[i].append(j)
             near[j].append(i)
         path = np.zeros((n_atoms, max(n_atoms - 1, 0)))
-        seen, queue, edges = {0}, [0], []
+        seen, queue = {0}, [0]
+        edges: list[tuple[int, int]] = []
         for i in queue:
             for j in sorted(near[i]):
                 if j not in seen:

@@ -25,10 +25,10 @@ def reduce_cells(packings: RigidPackings) -> RigidPackings:
     cell, centroid, rotation = packings.cell.copy(), packings.centroid.copy(), packings.rotation.copy()
     for i in range(len(packings)):
         place = placements[placement[i]]
-        change, target = _best_setting(place, cell[i])
-        if target is None:
+        found = _best_setting(place, cell[i])
+        if found is None:
             continue
-        name, images = target
+        change, (name, images) = found
         new = general_placement(name) if place.is_general else _moved(place, name, images, change)
         key = _key(new)
         if key not in known:
@@ -68,16 +68,16 @@ _SWAP = np.array([[0, 0, 1], [0, -1, 0], [1, 0, 0]])
 _USUAL = frozenset(name for settings in COMMON_SPACE_GROUPS for name in settings)
 
 
-def _best_setting(place: Placement, cell: np.ndarray) -> tuple[np.ndarray | None, tuple | None]:
-    """Reduced basis and its (setting, images), the usual settings first; (None, None) to leave the cell alone."""
+def _best_setting(place: Placement, cell: np.ndarray) -> tuple[np.ndarray, tuple] | None:
+    """Reduced basis and its (setting, images), the usual settings first; None to leave the cell alone."""
     change = _change_of_basis(place, cell)
     if change is None:
-        return None, None
+        return None
     options = [change] if place.crystal_system == "triclinic" else [change, _SWAP @ change]
     found = [(c, t) for c in options if (t := _transformed(place.space_group, place.images, tuple(map(tuple, c))))]
     found.sort(key=lambda option: option[1][0] not in _USUAL)  # stable: otherwise the unswapped one
     if not found or np.array_equal(found[0][0], np.eye(3)):
-        return None, None
+        return None
     return found[0]
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -122,7 +122,8 @@ class RigidPackings:
     def select(self, rows: np.ndarray | Sequence[int] | slice) -> RigidPackings:
         """The packings at `rows` (indices, mask or slice)."""
         rows = rows if isinstance(rows, slice) else np.asarray(rows)
-        return replace(self, **{name: getattr(self, name)[rows] for name in self._ROWS})
+        arrays: dict[str, Any] = {name: getattr(self, name)[rows] for name in self._ROWS}
+        return replace(self, **arrays)
 
     @staticmethod
     def concatenate(parts: Iterable[RigidPackings]) -> RigidPackings:
@@ -150,7 +151,7 @@ class RigidPackings:
                     placements.append(q)
                 rows.append(where[key])
             remapped.append(np.array(rows)[p.placement])
-        arrays = {name: np.concatenate([getattr(p, name) for p in parts]) for name in first._ROWS}
+        arrays: dict[str, Any] = {name: np.concatenate([getattr(p, name) for p in parts]) for name in first._ROWS}
         arrays["placement"] = np.concatenate(remapped)
         return replace(first, placements=tuple(placements), **arrays)
 
@@ -186,7 +187,9 @@ class RigidPackings:
         """
         from molflow_sim.symmetry.sites import placement_of
 
-        placements, rows, where = [], [], {}
+        placements: list[Placement] = []
+        where: dict[tuple, int] = {}
+        rows: list[int] = []
         sizes = {len(c.asymmetric_unit) for c in crystals}
         if len(sizes) != 1:
             raise CrystalError("crystals with differently sized asymmetric units cannot share one batch")

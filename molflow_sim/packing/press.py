@@ -168,10 +168,10 @@ def _press_batch(part: RigidPackings, energy: LatticeEnergy, settings: PressSett
         rotation=geometry.rotation.cpu().numpy(),
         energy=value,
     )
-    return replace(pressed, **_judge(pressed, gradient, settings))
+    return _judge(pressed, gradient, settings)
 
 
-def _judge(pressed: RigidPackings, gradient: np.ndarray, settings: PressSettings) -> dict[str, np.ndarray]:
+def _judge(pressed: RigidPackings, gradient: np.ndarray, settings: PressSettings) -> RigidPackings:
     status = np.zeros(len(pressed), np.int8)
     with np.errstate(all="ignore"):
         mass = pressed.z * float(pressed.molecule.molar_mass)
@@ -185,4 +185,4 @@ def _judge(pressed: RigidPackings, gradient: np.ndarray, settings: PressSettings
         & np.isfinite(pressed.rotation).all((1, 2, 3))
     )
     status[~finite] = STATUS.index("not finite")
-    return {"status": status, "energy": np.where(finite, pressed.energy, np.nan)}
+    return replace(pressed, status=status, energy=np.where(finite, pressed.energy, np.nan))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from molflow_sim.molecule import Molecule
 
 _LIBRARIES = (
-    "numpy", "torch", "numba", "rdkit", "torch-sim-atomistic", "torch-pme", "ase", "pymatgen-core", "oxtalign",
+    "numpy", "torch", "numba", "rdkit", "torch-sim-atomistic", "ase", "pymatgen-core", "oxtalign",
 )  # fmt: skip
 _STAGES = {
     "charges.json": "charges",

@@ -77,14 +77,12 @@ def site_orientations(site: np.ndarray, molecule: np.ndarray, tolerance: float =
                 yield -axis
 
     for u1 in choices(w1):
-        partners = [None] if second is None else list(choices(second[0]))
-        for u2 in partners:
-            if u2 is None:
-                helper_u, helper_a = np.eye(3)[np.argmin(np.abs(u1))], np.eye(3)[np.argmin(np.abs(a1))]
-            else:
-                helper_u, helper_a = u2, second[1]
-                if abs(u1 @ u2 - a1 @ second[1]) > 0.02:
-                    continue
+        # Without a second axis any direction across the first completes the frame.
+        helper_a = np.eye(3)[np.argmin(np.abs(a1))] if second is None else second[1]
+        helpers = [np.eye(3)[np.argmin(np.abs(u1))]] if second is None else list(choices(second[0]))
+        for helper_u in helpers:
+            if second is not None and abs(u1 @ helper_u - a1 @ helper_a) > 0.02:
+                continue
             rotation = _frame(a1, helper_a) @ _frame(u1, helper_u).T
             if accepted(rotation) and not any(_equivalent(rotation, r, molecule, w1, second is None) for r in found):
                 found.append(rotation)
