@@ -14,7 +14,7 @@ from molflow_sim.packing import pair_torch
 from molflow_sim.packing.lattice_energy import LatticeEnergy, choose_backend
 from molflow_sim.packing.neighbours import Geometry
 from molflow_sim.packing.placements import general_placement
-from molflow_sim.packing.tables import PressTables, contact_distances
+from molflow_sim.packing.tables import GUARD, PressTables, contact_distances
 from molflow_sim.symmetry import SpaceGroup, cell_matrix
 
 GROUPS = ["P 1", "P -1", "P 1 21/c 1", "C 1 2/c 1", "P n a 21", "P 41 21 2", "R -3:H"]
@@ -145,6 +145,12 @@ def test_overlapping_atoms_have_finite_energy_and_force(tables):
         energy = LatticeEnergy(tables, backend)
         for x in energy(squashed, energy.neighbours(geo, 11.0)):
             assert bool(torch.isfinite(x).all())
+
+
+def test_the_press_and_the_potential_have_one_guard():
+    from molflow_sim.forcefield.exp6 import GUARD_RADIUS
+
+    assert GUARD == GUARD_RADIUS**6
 
 
 def test_polar_hydrogens_may_touch_acceptors():
