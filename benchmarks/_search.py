@@ -29,6 +29,8 @@ CONTACTS_APART = 0.5
 VOLUME_APART = 0.25
 """Relative difference of the volume per molecule beyond which a candidate is not superposed on the experiment;
 those hits differ by at most 0.17."""
+NEAR_RMSD = 1.5
+"""Å: pressed packings this close to the experiment are relaxed, since flexible molecules may bring them home."""
 BATCH = 500
 
 
@@ -53,7 +55,9 @@ class Search:
     """Result of one search, as stored in JSON. Energies in kJ/mol per molecule, times in seconds.
 
     ``first`` is the number (from 1) of the first candidate that is the experimental form, None if there is none;
-    ``rank`` maps each milestone to the form's rank by energy among the different packings found until then.
+    ``rank`` maps each milestone to the form's rank by energy among the different packings found until then. Names with
+    ``relaxed`` are the same after relaxation with flexible molecules: of the packings near the experiment, and of the
+    lowest others, which the rank counts.
     """
 
     target: str
@@ -68,7 +72,9 @@ class Search:
     first: int | None = None
     rmsd: float | None = None
     rank: dict[str, int | None] = field(default_factory=dict)
-    rank_full: int | None = None
+    relaxed_first: int | None = None
+    relaxed_rmsd: float | None = None
+    relaxed_rank: int | None = None
     hit_energy: float | None = None
     lowest_energy: float | None = None
     minimum: dict[str, Any] | None = None
@@ -80,10 +86,14 @@ class Search:
         """Whether the form is among the first n candidates."""
         return self.first is not None and self.first <= n
 
+    def found_relaxed(self, n: int) -> bool:
+        """Whether the form is among the first n candidates once they are relaxed."""
+        return self.relaxed_first is not None and self.relaxed_first <= n
+
     @property
     def fault(self) -> str:
         """What a miss is due to: "", "potential", "conformer", "search" or "error"."""
-        if self.first is not None:
+        if self.relaxed_first is not None:
             return ""
         if self.error or not self.minimum:
             return "error"
@@ -175,7 +185,7 @@ def search(
     milestones: tuple[int, ...],
     *,
     seed: int = 0,
-    n_full: int = 100,
+    n_relaxed: int = 60,
     out_of_time: Callable[[], bool] = lambda: False,
 ) -> Search | None:
     """Run one search; None when the time is over before it ends."""
@@ -216,7 +226,8 @@ def search(
     result.unique = len(unique)
     result.lowest_energy = float(good.energy.min()) / KJ_PER_MOL
     with clock("compare"):
-        matched = matches(target, good, unique)
+        near = matches(target, good, unique, limit=NEAR_RMSD)
+    matched = {k: rmsd for k, rmsd in near.items() if rmsd < FOUND_RMSD}
     if matched:
         members = np.isin(group, list(matched))
         result.hits = int(members.sum())
@@ -230,13 +241,19 @@ def search(
             result.rank[str(m)] = (
                 1 + int(np.sum(good.energy[seen] < min(good.energy[k] for k in known) - 1e-9)) if known else None
             )
-        with clock("full potential"):
-            result.rank_full = rank_by_full_potential(molecule, parameters, good, unique, lowest, n_full)
+    with clock("relax"):
+        relaxed = relaxed_matches(target, parameters, good, unique, sorted(near, key=lambda k: near[k])[:12], n_relaxed)
+    if relaxed:
+        result.relaxed_first = int(good.index[np.isin(group, list(relaxed))].min()) + 1
+        result.relaxed_rmsd = min(rmsd for rmsd, _ in relaxed.values())
+        result.relaxed_rank = min(rank for _, rank in relaxed.values())
     return result
 
 
-def matches(target: Target, packings: RigidPackings, rows: np.ndarray, prefilter: bool = True) -> dict[int, float]:
-    """Rows whose packing is the experimental form, with their RMSD15 in Å."""
+def matches(
+    target: Target, packings: RigidPackings, rows: np.ndarray, prefilter: bool = True, limit: float = FOUND_RMSD
+) -> dict[int, float]:
+    """Rows whose packing is the experimental form (all 15 molecules within `limit`), with their RMSD15 in Å."""
     reference = prepare(target.crystal)
     if prefilter:
         known, prints = fingerprint(target.crystal), fingerprints(packings.select(rows))
@@ -247,35 +264,31 @@ def matches(target: Target, packings: RigidPackings, rows: np.ndarray, prefilter
     found = {}
     for k in rows.tolist():
         match = packing_similarity(reference, packings.crystal(k))
-        if match.same(FOUND_RMSD):
+        if match.same(limit):
             found[k] = match.rmsd
     return found
 
 
-def rank_by_full_potential(
-    molecule: Molecule,
-    parameters: MoleculeParameters,
-    packings: RigidPackings,
-    unique: np.ndarray,
-    hit: int,
-    n: int,
-) -> int:
-    """Rank of a hit among the n lowest packings when all are evaluated with Ewald summation (single points)."""
-    import torch_sim as ts
-
+def relaxed_matches(
+    target: Target, parameters: MoleculeParameters, packings: RigidPackings, unique: np.ndarray, near: list[int], n: int
+) -> dict[int, tuple[float, int]]:
+    """Relax the packings `near` the experiment and the n lowest others: hits -> (RMSD15 in Å, rank by energy)."""
     from molflow_sim.forcefield import CrystalPotential
+    from molflow_sim.relax import relax_flexible
 
-    rows = unique[np.argsort(packings.energy[unique], kind="stable")][:n]
-    rows = np.unique(np.append(rows, hit))
-    potential = CrystalPotential([parameters], compute_stress=False, compute_forces=False)
-    energies = []
-    for start in range(0, len(rows), 25):
-        crystals = [packings.crystal(k) for k in rows[start : start + 25]]
-        state = ts.initialize_state([c.to_ase() for c in crystals], potential.device, potential.dtype)
-        energy = potential(state)["energy"].detach().cpu().numpy()
-        energies += [e / c.z for e, c in zip(energy, crystals)]
-    value = np.array(energies)
-    return 1 + int(np.sum(value < value[rows == hit][0] - 1e-9))
+    lowest = unique[np.argsort(packings.energy[unique], kind="stable")][:n].tolist()
+    rows = list(dict.fromkeys([*near, *lowest]))
+    results = relax_flexible([packings.crystal(k) for k in rows], CrystalPotential([parameters]))
+    energies = np.array([r.energy if np.isfinite(r.energy) else np.inf for r in results])
+    reference = prepare(target.crystal)
+    found = {}
+    for row, result in zip(rows, results):
+        if row in near and np.isfinite(result.energy):
+            match = packing_similarity(reference, result.crystal)
+            if match.same(FOUND_RMSD):
+                # Duplicates of the hit itself do not push it down.
+                found[row] = (match.rmsd, 1 + int(np.sum(energies < result.energy - 0.05 * KJ_PER_MOL)))
+    return found
 
 
 class _Clock:
