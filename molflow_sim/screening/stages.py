@@ -67,7 +67,9 @@ def deduplicate_crystals(crystals: Sequence[MolecularCrystal], energies: np.ndar
     """For each crystal the index of the one that stands for it."""
     from molflow_sim.packing.deduplicate import deduplicate_crystals as implementation
 
-    return np.asarray(implementation(crystals, energies))
+    # The mirror image of an enantiopure crystal is another substance.
+    mirror = not any(m.is_enantiopure for c in crystals[:1] for m in c.molecules)
+    return np.asarray(implementation(crystals, energies, allow_inversion=mirror))
 
 
 def evaluate(crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters) -> np.ndarray:
