@@ -201,7 +201,7 @@ def _comparison(crystals: Sequence[Any], s: CrystalDuplicates, allow_inversion: 
 
         return same
     if s.method == "structure-matcher":
-        from pymatgen.analysis.structure_matcher import StructureMatcher
+        from pymatgen.core.structure_matcher import StructureMatcher
 
         matcher = StructureMatcher(ltol=s.ltol, stol=s.stol, angle_tol=s.angle_tol)
         structure = lru_cache(maxsize=None)(lambda i: _pymatgen(crystals[i]))

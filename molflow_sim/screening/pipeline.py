@@ -19,7 +19,7 @@ from molflow_sim.screening.progress import Progress
 from molflow_sim.screening.ranking import RelaxedRow, build_landscape, distinct, rerank
 from molflow_sim.screening.scheduler import Executor, executor_for
 from molflow_sim.screening.serialise import crystal_to_json, from_bytes, to_bytes
-from molflow_sim.screening.settings import ScreenSettings
+from molflow_sim.screening.settings import ENERGY_DIGITS, ScreenSettings
 from molflow_sim.screening.stages import Shared, Stages
 from molflow_sim.screening.store import Store, pack_arrays, unpack_arrays
 
@@ -230,7 +230,8 @@ class _Run:
         parts = [from_bytes(d) for d in self._batches("Comparing (Ewald energies)", steps.evaluate_batch, tasks)]
         energies = np.array([np.nan if e is None else e for part in parts for e in part])
         tally["compare"]["failed"] = int(np.sum(np.isnan(energies)))
-        order = np.argsort(energies, kind="stable")[: np.sum(np.isfinite(energies))][: s.relax_top]
+        n_usable = min(int(np.sum(np.isfinite(energies))), s.relax_top)
+        order = np.argsort(np.round(energies, ENERGY_DIGITS), kind="stable")[:n_usable]
         if len(order) == 0:
             raise NoCandidatesError(f"the potential gave no finite energy for any of {len(rows)} packings")
         tally["compare"]["chosen to relax"] = len(order)
@@ -246,7 +247,7 @@ class _Run:
             representative = self.stages.deduplicate_packings(p.select(usable), p.energy[usable])
             kept, copies = np.unique(representative, return_counts=True)
         index = usable[kept]
-        order = np.argsort(p.energy[index], kind="stable")[: s.compare_top]
+        order = np.argsort(np.round(p.energy[index], ENERGY_DIGITS), kind="stable")[: s.compare_top]
         return pack_arrays(
             {
                 "index": index[order],

@@ -21,6 +21,7 @@ from molflow_sim.screening.landscape import (
     short_symbol,
 )
 from molflow_sim.screening.serialise import crystal_from_json, to_bytes
+from molflow_sim.screening.settings import ENERGY_DIGITS
 
 if TYPE_CHECKING:
     from molflow_sim.screening.stages import Shared
@@ -89,7 +90,7 @@ def distinct(
         if i != k:
             dropped.append(_dropped(row, "compare", f"same structure as {valid[k].id}"))
     tally["rank"] = {"distinct": len(kept), "duplicates merged": len(valid) - len(kept)}
-    return sorted(kept, key=lambda row: (row.energy, row.id)), dropped
+    return sorted(kept, key=lambda row: (round(row.energy, ENERGY_DIGITS), row.id)), dropped
 
 
 def energy_batch(shared: Shared, item: tuple[str, dict[str, Any]]) -> bytes:
@@ -115,7 +116,8 @@ def rerank(rows: Sequence[RelaxedRow], second: Sequence[dict[str, Any]]) -> list
         energy = float("nan") if result["energy"] is None else float(result["energy"])
         note = "; ".join(x for x in (row.note, result["reason"]) if x)
         best.append(replace(row, second_energy=energy, second_model=result["model"], note=note))
-    done = sorted((r for r in best if np.isfinite(r.second_energy)), key=lambda r: (r.second_energy, r.id))
+    done = [r for r in best if np.isfinite(r.second_energy)]
+    done.sort(key=lambda r: (round(r.second_energy, ENERGY_DIGITS), r.id))
     failed = [r for r in best if not np.isfinite(r.second_energy)]
     return [*done, *failed, *rows[len(best) :]]
 

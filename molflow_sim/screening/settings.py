@@ -11,6 +11,9 @@ from molflow_sim.errors import InputError
 DEFAULT_CANDIDATES = 20_000
 """Random packings searched unless said otherwise: two to three minutes for an aspirin-sized molecule on two cores."""
 
+ENERGY_DIGITS = 7
+"""Decimals of an energy in eV that decide an order; the rest is rounding, which may differ from run to run."""
+
 CHARGE_MODELS = ("mmff94", "hf-esp", "gfn2", "gfn2-esp")
 
 # What a folder's batches depend on. The others only say how far to go: they may grow in a later call.
