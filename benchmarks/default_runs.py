@@ -51,12 +51,12 @@ def row(name: str, folder: Path, wall: float) -> dict[str, object]:
     out["in all, s"] = round(wall)
     out["structures"] = len(ranking)
     out["within 5 kJ/mol"] = int((ranking["relative_energy_kj_per_mol"] < 5).sum())
-    hits = ranking[ranking["reference_rmsd15"] < 1.0] if "reference_rmsd15" in ranking else ranking[:0]
+    hits = ranking[ranking["reference_rmsd15_angstrom"] < 1.0]
     if len(hits):
         best = hits.iloc[0]
         out["experiment"] = (
             f"rank {best['rank']}, {best['relative_energy_kj_per_mol']:.1f} kJ/mol, "
-            f"RMSD15 {best['reference_rmsd15']:.2f} Å"
+            f"RMSD15 {best['reference_rmsd15_angstrom']:.2f} Å"
         )
     else:
         out["experiment"] = "not found" if record.get("reference") else "no reference"

@@ -17,6 +17,7 @@ from molflow_sim.cif_parse import Sites, parse_cif
 from molflow_sim.crystal import MolecularCrystal, RigidMolecule, rigid_from_cartesian
 from molflow_sim.errors import (
     CrystalError,
+    InputError,
     MoleculeError,
     MoleculeTooLargeError,
     OverlappingAtomsError,
@@ -45,7 +46,12 @@ def read_cif(
 ) -> MolecularCrystal:
     """See `MolecularCrystal.from_cif`."""
     sites = parse_cif(source)
-    return assemble(sites, normalise_hydrogens=normalise_hydrogens, molecules=molecules)
+    try:
+        return assemble(sites, normalise_hydrogens=normalise_hydrogens, molecules=molecules)
+    except InputError as error:
+        if not isinstance(source, Path) or source.name in str(error):
+            raise
+        raise type(error)(f"{source}, block {error}") from error  # the message starts with the block's name
 
 
 def from_sites(

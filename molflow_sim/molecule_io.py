@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,11 @@ def read_file(path: Path, charge: int = 0) -> tuple[Chem.Mol, str]:
         raise MoleculeError(f"cannot read {path}: {error}") from error
     if suffix == ".xyz":
         return read_xyz(text, charge, str(path))
-    return read_mol_block(text.split("\n$$$$")[0], str(path))
+    first, *others = text.split("\n$$$$")
+    count = 1 + sum("M  END" in other for other in others)
+    if count > 1:
+        warnings.warn(f"{path} holds {count} molecules; the first is taken", stacklevel=2)
+    return read_mol_block(first, str(path))
 
 
 def read_mol_block(text: str, what: str) -> tuple[Chem.Mol, str]:

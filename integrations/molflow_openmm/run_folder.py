@@ -57,7 +57,10 @@ def open_run(folder: Path, identity: Mapping[str, Any], *, resume: bool, overwri
         raise StoreError(f"{folder} is a file; give a folder for the results")
     if not overwrite:
         _check(folder, identity, resume)
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"cannot write to {folder}: {error.strerror}") from error
     try:
         lock = _acquire(folder / "lock")
     except StoreError as error:

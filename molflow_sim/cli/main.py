@@ -15,6 +15,7 @@ from typing import Annotated, TextIO
 
 import typer
 
+from molflow_sim.cli.dataset import app as dataset
 from molflow_sim.cli.doctor import doctor
 from molflow_sim.cli.screen import EPILOG as SCREEN_EPILOG
 from molflow_sim.cli.screen import screen
@@ -36,6 +37,7 @@ app = typer.Typer(
 )
 app.command(epilog=SCREEN_EPILOG)(screen)
 app.command(epilog=SIMULATE_EPILOG)(simulate)
+app.add_typer(dataset, name="dataset")
 app.command()(doctor)
 
 
@@ -85,8 +87,10 @@ def run(arguments: list[str] | None = None) -> int:
         return 1
     except Exception as error:
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's own: a wrong option or value
-            hint = " (see --help)"
-            return _fail(str(error.format_message()).strip() + hint, int(error.exit_code))
+            message = str(error.format_message()).strip()
+            if not message:  # no command at all: the help has just been shown
+                return int(error.exit_code)
+            return _fail(f"{message} (see --help)", int(error.exit_code))
         return _fail(_defect(error), INTERNAL_ERROR)
     if code == INTERRUPTED:  # typer turns Ctrl-C into this code
         return _fail("interrupted; run the same command again to carry on", INTERRUPTED)

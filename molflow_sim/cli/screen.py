@@ -117,6 +117,8 @@ def read_molecule(text: str, *, charge: int = 0, name: str = "") -> Molecule:
             raise MoleculeError(f"there is no file {text}")
         molecule = Molecule.from_file(path, charge=charge)
         return replace(molecule, name=name or molecule.name or path.stem)
+    if text and path.exists():
+        raise MoleculeError(f"{text} is no molecule file; molecules are read from {', '.join(FILE_SUFFIXES)} files")
     return Molecule.from_smiles(text, name=name)
 
 
@@ -148,5 +150,7 @@ def _summary(landscape: Landscape, output: Path) -> None:
             if match.rank and match.rmsd15 is not None
             else "not found"
         )
-        console.print(f"reference {match.name}: {place} {match.note}".rstrip(), markup=False, highlight=False)
+        own = match.relaxed_relative_energy
+        told = (place, "" if own is None else f"relaxed by itself {own:+.2f} kJ/mol against rank 1", match.note)
+        console.print(f"reference {match.name}: {'; '.join(x for x in told if x)}", markup=False, highlight=False)
     console.print(f"results in {output}{'' if str(output).endswith('/') else '/'} (open report.html)", markup=False)

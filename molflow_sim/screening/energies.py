@@ -17,12 +17,14 @@ import importlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from molflow_sim.errors import InputError, MissingDependencyError, MolflowError, NonFiniteError
+from molflow_sim.screening.ids import sha256
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -117,6 +119,23 @@ def check_energy_spec(spec: str | None) -> None:
         energy_model(spec)
 
 
+def energy_identity(spec: str) -> str:
+    """What a stored energy of this model depends on besides its spec: the model's file, module or library version.
+
+    Returns
+    -------
+    str
+        SHA-256 of the model's file or of the factory's module, or the version of tblite; empty where there is none.
+    """
+    kind, _, rest = spec.partition(":")
+    if kind == "mace":
+        return sha256(Path(rest).read_bytes())
+    if kind in ("ase", "torchsim"):
+        source = getattr(sys.modules.get(rest.partition(":")[0]), "__file__", None)
+        return sha256(Path(source).read_bytes()) if source else ""
+    return version("tblite")
+
+
 def _tblite(spec: str) -> EnergyModel:
     try:
         from tblite.ase import TBLite
@@ -190,8 +209,9 @@ def _load_factory(path: str) -> Callable[[], Any]:
         sys.path.insert(0, here)  # a user's own module beside the data, as `python -m` would find it
     try:
         module = importlib.import_module(module_name)
-    except ImportError as error:
-        raise InputError(f"module {module_name!r} of the energy model cannot be imported: {error}") from error
+    except (Exception, SystemExit) as error:  # a user's module may fail in any way, a script may even exit
+        what = str(error) if isinstance(error, ImportError) else f"{type(error).__name__}: {error}"
+        raise InputError(f"module {module_name!r} of the energy model cannot be imported: {what}") from error
     finally:
         if added:
             sys.path.remove(here)

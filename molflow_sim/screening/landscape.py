@@ -148,14 +148,14 @@ class LandscapeEntry:
             "max_force_ev_per_angstrom": self.max_force,
             "residual_stress_gpa": self.residual_stress_gpa,
             "relaxation_steps": self.n_steps,
-            "a": a,
-            "b": b,
-            "c": c,
-            "alpha": alpha,
-            "beta": beta,
-            "gamma": gamma,
-            "volume_per_molecule": float(self.crystal.volume) / self.z,
-            "reference_rmsd15": self.reference_rmsd,
+            "a_angstrom": a,
+            "b_angstrom": b,
+            "c_angstrom": c,
+            "alpha_degree": alpha,
+            "beta_degree": beta,
+            "gamma_degree": gamma,
+            "volume_angstrom3_per_molecule": float(self.crystal.volume) / self.z,
+            "reference_rmsd15_angstrom": self.reference_rmsd,
             "note": self.note,
         }
 
@@ -268,7 +268,8 @@ class Landscape:
         """One row per relaxed structure that is not in the ranking, with the reason."""
         import pandas as pd
 
-        return pd.DataFrame([asdict(row) for row in self.dropped], columns=list(Dropped.__dataclass_fields__))
+        frame = pd.DataFrame([asdict(row) for row in self.dropped], columns=list(Dropped.__dataclass_fields__))
+        return frame.rename(columns={"energy": "potential_ev_per_molecule", "density": "density_g_per_cm3"})
 
     def report(self, path: str | Path) -> Path:
         """Write the self-contained HTML report and return its path."""

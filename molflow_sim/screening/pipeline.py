@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 
 from molflow_sim.errors import InputError, NoCandidatesError
 from molflow_sim.screening import stages as steps
-from molflow_sim.screening.energies import check_energy_spec
+from molflow_sim.screening.energies import check_energy_spec, energy_identity
 from molflow_sim.screening.ids import candidate_id, code_version, digest, molecule_identity
 from molflow_sim.screening.landscape import Landscape
 from molflow_sim.screening.progress import Progress
@@ -314,17 +315,34 @@ class _Run:
         best = rows[: self.settings.energy_top]
         tasks = []
         for row in best:
-            key = digest(self.key, "energy", spec, row.id, row.energy)
+            key = digest(self.key, "energy", spec, energy_identity(spec), row.id, row.energy)
             tasks.append((f"energy/{key}.json", key, (spec, crystal_to_json(row.crystal)), 1))
-        return [from_bytes(d) for d in self._batches(f"Energies with {spec}", energy_batch, tasks)]
+        # A failure is no result: what failed for want of memory or a library is tried again by the next call.
+        data = self._batches(
+            f"Energies with {spec}", energy_batch, tasks, lambda d: from_bytes(d)["energy"] is not None
+        )
+        results = [from_bytes(d) for d in data]
+        failed = [result["reason"] for result in results if result["energy"] is None]
+        if failed:
+            warnings.warn(
+                f"{spec} gave no energy for {len(failed)} of {len(results)} structures, which keep the potential's "
+                f"order after the others; the first because: {failed[0]}",
+                stacklevel=2,
+            )
+        return results
 
     # -- batches ------------------------------------------------------------------------------------------------
 
     def _batches(
-        self, title: str, function: Callable[..., bytes], tasks: Sequence[tuple[str, str, Any, int]]
+        self,
+        title: str,
+        function: Callable[..., bytes],
+        tasks: Sequence[tuple[str, str, Any, int]],
+        usable: Callable[[bytes], bool] = bool,
     ) -> list[bytes]:
         """Results of all batches in order: what the store has, and what is computed now and stored as it comes."""
         data = [self.store.read(key, id) for key, id, _, _ in tasks]
+        data = [d if d is not None and usable(d) else None for d in data]
         todo = [k for k, d in enumerate(data) if d is None]
         total = sum(task[3] for task in tasks)
         done = total - sum(tasks[k][3] for k in todo)

@@ -20,6 +20,7 @@ def molecule_to_json(molecule: Any) -> dict[str, Any]:
         "conformers": np.asarray(molecule.conformers, dtype=float).tolist(),
         "energies": np.asarray(molecule.energies, dtype=float).tolist(),
         "name": molecule.name,
+        "racemic": bool(molecule.racemic),
     }
 
 
@@ -31,11 +32,13 @@ def molecule_from_json(data: dict[str, Any]) -> Any:
 
     try:
         (rdmol,) = Chem.JSONToMols(data["rdkit"])
+        Chem.SanitizeMol(rdmol)  # the JSON of a molecule without rings leaves them "not looked for", which MMFF needs
         return Molecule(
             rdmol=rdmol,
             conformers=np.array(data["conformers"], dtype=float),
             energies=np.array(data["energies"], dtype=float),
             name=data["name"],
+            racemic=bool(data.get("racemic", False)),
         )
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise StoreError(f"a stored molecule cannot be read: {error}") from error

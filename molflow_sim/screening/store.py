@@ -242,13 +242,21 @@ class Store:
         if found == self.identity:
             return
         if found is not None:
-            if not overwrite:
+            if not overwrite and self._holds_results():
                 raise StoreError(
                     f"{self.folder} belongs to another run ({_differences(found, self.identity)}); "
                     "give another folder, the same settings to carry on, or --overwrite to replace it"
                 )
             self._clear()
         self.write_run(status="running")
+
+    def _holds_results(self) -> bool:
+        """Whether there is anything to lose: a run refused in its first step leaves only its description."""
+        if self._manifest.exists() and self._manifest.stat().st_size:
+            return True
+        if any((self.folder / name).exists() for name in OUTPUTS if name not in ("run.json", "store")):
+            return True
+        return any(child.name != "lock" for child in (self.folder / "store").iterdir())
 
     def _sweep(self) -> None:
         """Remove temporary files that a killed process left; nobody else writes here while the lock is held."""

@@ -90,6 +90,17 @@ def test_an_option_that_means_nothing_is_refused_in_one_line(capsys, tmp_path, o
     assert not (tmp_path / "run").exists()
 
 
+def test_without_a_command_the_help_is_shown_and_nothing_else(capsys):
+    code, out, err = outcome(capsys)
+    assert code == 2 and "Usage" in out + err and "(see --help)" not in err
+
+
+def test_a_path_that_is_no_molecule_file_is_not_taken_for_a_smiles(capsys, tmp_path):
+    (tmp_path / "urea.pdb").write_text("ATOM\n")
+    code, _, err = outcome(capsys, "screen", str(tmp_path / "urea.pdb"), "-o", str(tmp_path / "run"))
+    assert code == 2 and ".sdf" in err and "SMILES" not in err
+
+
 def test_a_missing_output_is_named(capsys):
     code, _, err = outcome(capsys, "screen", "NC=O")
     assert code == 2 and "--output" in err and err.count("\n") == 1

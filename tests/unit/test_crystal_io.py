@@ -308,6 +308,13 @@ def test_a_salt_is_refused_as_such():
         MolecularCrystal.from_cif(text)
 
 
+def test_what_is_wrong_with_a_crystal_comes_with_its_file(tmp_path):
+    path = tmp_path / "urea.cif"
+    path.write_text(re.sub(r"\nH\d.*", "", MolecularCrystal.from_cif(UREA).to_cif()))
+    with pytest.raises(InputError, match=r"urea\.cif, block \w+: .*hydrogen"):
+        MolecularCrystal.from_cif(path)
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(CrystalError, match="cannot read"):
         MolecularCrystal.from_cif(tmp_path / "nowhere.cif")

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from screening_examples import crystal, formamide
 
 from molflow_sim.errors import InputError, MissingDependencyError, MolflowError, NonFiniteError
-from molflow_sim.screening.energies import MINIMUM_AXIS, EnergyModel, check_energy_spec, energy_model, repeats_for_axis
+from molflow_sim.screening.energies import (
+    MINIMUM_AXIS,
+    EnergyModel,
+    check_energy_spec,
+    energy_identity,
+    energy_model,
+    repeats_for_axis,
+)
 from molflow_sim.symmetry import cell_matrix
 
 
@@ -100,6 +107,25 @@ def test_a_torch_sim_model_is_named_by_its_factory(tmp_path, monkeypatch):
 def test_a_model_that_cannot_be_had_is_refused_with_the_reason(spec, words):
     with pytest.raises(InputError, match=words):
         check_energy_spec(spec)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("def (", "SyntaxError"), ("1 / 0", "ZeroDivisionError"), ("raise SystemExit(3)", "SystemExit")]
+)
+def test_a_users_module_that_does_not_load_is_refused_with_the_reason(tmp_path, monkeypatch, text, words):
+    (tmp_path / "my_broken_model.py").write_text(text)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=f"my_broken_model.*cannot be imported: {words}"):
+        check_energy_spec("ase:my_broken_model:make")
+
+
+def test_a_changed_model_file_is_another_model(tmp_path):
+    file = tmp_path / "x.model"
+    file.write_bytes(b"weights")
+    first = energy_identity(f"mace:{file}")
+    file.write_bytes(b"other weights")
+    assert first != energy_identity(f"mace:{file}")
+    assert energy_identity(f"ase:{__name__}:PerAtom") and energy_identity("gfn2-xtb")
 
 
 def test_a_failing_calculator_is_a_reason_not_a_crash():

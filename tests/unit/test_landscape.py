@@ -11,7 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from screening_examples import crystal, formamide, landscape
 
+from molflow_sim import Molecule
 from molflow_sim.errors import InputError, StoreError
+from molflow_sim.forcefield import parametrize
 from molflow_sim.screening import Landscape, ScreenSettings
 from molflow_sim.screening.landscape import relative_energies
 from molflow_sim.screening.ranking import RelaxedRow, build_landscape, distinct, rerank
@@ -77,6 +79,25 @@ def test_a_second_model_orders_the_best_and_failures_follow_with_their_reason(tm
     assert made[2].note == "SCF did not converge"
     assert [e.energy_model for e in made] == ["GFN2-xTB"] * 2 + ["potential"] * 3
     assert made[0].potential_relative == pytest.approx(0.02 / KJ_PER_MOL)
+
+
+@pytest.mark.filterwarnings("ignore:.*stereochemistry")  # the racemic one is meant
+@pytest.mark.parametrize("smiles", ["NC=O", "c1ccccc1", "CC(O)C#N"])
+def test_a_loaded_molecule_can_be_parametrised_and_keeps_its_hand(smiles):
+    molecule = Molecule.from_smiles(smiles)
+    again = molecule_from_json(from_bytes(to_bytes(molecule_to_json(molecule))))
+    assert np.array_equal(parametrize(again).charges, parametrize(molecule).charges)
+    assert again.racemic == molecule.racemic and again.is_chiral == molecule.is_chiral
+
+
+def test_every_column_of_the_tables_that_has_a_unit_says_it():
+    bare = {"rank", "id", "space_group", "z", "z_prime", "converged", "copies", "energy_model", "relaxation_steps",
+            "note", "stage", "reason"}  # fmt: skip
+    units = ("kj_per_mol", "ev_per_molecule", "g_per_cm3", "ev_per_angstrom", "gpa", "angstrom", "degree",
+             "angstrom3_per_molecule")  # fmt: skip
+    made = landscape(2)
+    for name in [*made.to_dataframe().columns, *made.dropped_dataframe().columns]:
+        assert name in bare or name.endswith(units), name
 
 
 def test_molecules_and_crystals_survive_the_store_to_the_last_bit():

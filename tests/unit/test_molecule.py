@@ -162,6 +162,14 @@ def test_mol_and_sdf_files_keep_their_coordinates(aspirin, tmp_path):
         np.testing.assert_allclose(back.conformers[0], aspirin.conformers[1], atol=2e-4)
 
 
+def test_an_sdf_file_of_several_molecules_says_that_the_first_is_taken(aspirin, tmp_path):
+    urea = Molecule.from_smiles("NC(N)=O").rdmol
+    text = "".join(Chem.MolToMolBlock(m) + "$$$$\n" for m in (urea, aspirin.rdmol))
+    (tmp_path / "two.sdf").write_text(text)
+    with pytest.warns(UserWarning, match="two.sdf holds 2 molecules; the first is taken"):
+        assert Molecule.from_file(tmp_path / "two.sdf").formula == "CH4N2O"
+
+
 def test_a_flat_mol_file_is_embedded(tmp_path):
     from rdkit.Chem import AllChem
 

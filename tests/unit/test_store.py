@@ -78,11 +78,25 @@ def test_once_computes_only_what_is_missing(tmp_path):
 
 
 def test_a_folder_of_another_run_is_refused_and_named(tmp_path):
-    Store(tmp_path, RUN).close()
+    with Store(tmp_path, RUN) as store:
+        store.write("press/0.npz", "abc", b"numbers")
     before = (tmp_path / "run.json").read_bytes()
     with pytest.raises(StoreError, match=r"another run \(seed: there 0, here 1\).*--overwrite"):
         Store(tmp_path, {**RUN, "seed": 1})
     assert (tmp_path / "run.json").read_bytes() == before
+
+
+def test_a_run_refused_before_its_first_batch_does_not_occupy_the_folder(tmp_path):
+    Store(tmp_path, RUN).close()
+    Store(tmp_path, {**RUN, "seed": 1}).close()
+    assert json.loads((tmp_path / "run.json").read_text())["identity"]["seed"] == 1
+
+
+def test_results_without_their_store_are_not_replaced_by_another_run(tmp_path):
+    Store(tmp_path, RUN).close()
+    (tmp_path / "ranking.csv").write_text("rank\n1\n")
+    with pytest.raises(StoreError, match="another run"):
+        Store(tmp_path, {**RUN, "seed": 1})
 
 
 def test_a_folder_with_a_users_files_is_refused(tmp_path):

@@ -250,12 +250,16 @@ class SaysNoToTheDensest(Calculator):
 def test_a_second_model_reranks_the_best_and_failures_stay_with_their_reason(urea, finished, tmp_path, monkeypatch):
     atoms = finished[0].to_ase()
     monkeypatch.setattr(SaysNoToTheDensest, "limit", len(atoms) / atoms.get_volume() * (1 - 1e-9))
-    result = run(urea, tmp_path / "run", energy=f"ase:{__name__}:SaysNoToTheDensest", energy_top=4)
+    with pytest.warns(UserWarning, match="gave no energy for 1 of 4 structures.*no convergence"):
+        result = run(urea, tmp_path / "run", energy=f"ase:{__name__}:SaysNoToTheDensest", energy_top=4)
     before = [e.id for e in finished]
     assert [e.id for e in result] == [before[3], before[2], before[1], before[0], *before[4:]]
     assert "no convergence" in result[3].note and result[3].energy_model == "potential"
     assert [e.energy_model for e in result.entries[:3]] == ["SaysNoToTheDensest"] * 3
     assert (tmp_path / "run" / "report.html").exists()
+    monkeypatch.setattr(SaysNoToTheDensest, "limit", np.inf)
+    repaired = run(urea, tmp_path / "run", energy=f"ase:{__name__}:SaysNoToTheDensest", energy_top=4)
+    assert [e.id for e in repaired.entries[:4]] == before[3::-1], "what failed is tried again"
 
 
 def test_the_command_line_runs_the_real_thing(tmp_path, capsys):

@@ -167,6 +167,12 @@ def test_a_folder_of_something_else_is_refused(molflow_simulate, cif, tmp_path):
     assert code == 2 and "holds no simulation" in err
 
 
+def test_a_folder_that_cannot_be_made_is_named(molflow_simulate, cif, tmp_path):
+    (tmp_path / "file").write_text("")
+    code, _, err = molflow_simulate(cif, *QUICK, "-o", tmp_path / "file" / "run")
+    assert code == 2 and "cannot write to" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,0 +1,94 @@
+"""`molflow dataset`: data sets to train on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Make data sets to train on.")
+
+EPILOG = """
+[bold]Examples[/bold]
+
+Low-energy packings of every molecule of a list, those of another list kept out:
+
+    molflow dataset crystals molecules.smi -o packings/ --exclude holdout.smi
+
+Experimental crystals as well:
+
+    molflow dataset crystals molecules.smi -o packings/ --cifs cifs/
+
+Carry on after an interruption: give the same command again.
+"""
+
+
+@app.callback()
+def _dataset() -> None:
+    """Make data sets to train on."""
+
+
+@app.command(epilog=EPILOG)
+def crystals(
+    molecules: Annotated[
+        Path | None, typer.Argument(help="File with one molecule a line: SMILES [name].", show_default=False)
+    ] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the data set.")] = Path("dataset"),
+    candidates: Annotated[int, typer.Option(help="Random packings pressed for each molecule.")] = 400,
+    window: Annotated[float, typer.Option(help="kJ/mol above the molecule's lowest packing that are kept.")] = 15.0,
+    keep: Annotated[int, typer.Option(help="Packings kept at most for each molecule.")] = 60,
+    max_atoms: Annotated[int, typer.Option(help="Larger molecules are dropped.")] = 40,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    space_groups: Annotated[
+        str, typer.Option("--space-groups", "-g", help="'common', or symbols separated by commas (P21/c,P-1).")
+    ] = "common",
+    charges: Annotated[str, typer.Option(help="Charge model: mmff94, hf-esp, gfn2, gfn2-esp.")] = "mmff94",
+    processes: Annotated[int, typer.Option(help="Processes of one thread each.")] = 2,
+    exclude: Annotated[
+        Path | None,
+        typer.Option(help="File of molecules to keep out, in any tautomer or stereoisomer.", show_default=False),
+    ] = None,
+    cifs: Annotated[
+        Path | None, typer.Option(help="Folder of experimental crystals (CIF) to add.", show_default=False)
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume/--overwrite", help="Carry on with the data set found in the folder, or replace it."),
+    ] = True,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Search the low-energy packings of many molecules and keep them with their energies.
+
+    Writes store/molecules and store/crystals (one shard for each molecule and CIF), store/manifest.jsonl,
+    dropped.csv (what was left out and why) and run.json.
+    """
+    from molflow_sim.dataset import DatasetSettings, build_crystal_dataset
+
+    settings = DatasetSettings(
+        candidates=candidates,
+        window=window,
+        keep=keep,
+        max_atoms=max_atoms,
+        seed=seed,
+        space_groups=space_groups,
+        charges=charges,
+    )
+    summary = build_crystal_dataset(
+        molecules,
+        output,
+        cifs=cifs,
+        exclude=exclude,
+        settings=settings,
+        processes=processes,
+        overwrite=not resume,
+        progress=not quiet,
+    )
+    Console().print(
+        f"{summary.packings} packings of {summary.molecules} molecules and {summary.experimental} experimental "
+        f"crystals in {escape(str(summary.folder))}; {summary.dropped} left out (dropped.csv)",
+        highlight=False,
+        soft_wrap=True,
+    )

@@ -1,0 +1,68 @@
+"""Settings of a data set, checked once, at the door."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from molflow_sim.errors import InputError
+from molflow_sim.screening.settings import ScreenSettings
+
+
+@dataclass(frozen=True)
+class DatasetSettings:
+    """How the packings of each molecule are searched and which are kept.
+
+    Attributes
+    ----------
+    candidates : int
+        Random packings pressed for each molecule.
+    window : float
+        kJ/mol per molecule; packings higher than this above the molecule's lowest are left out.
+    keep : int
+        Packings kept at most for each molecule, the lowest.
+    max_atoms : int
+        Larger molecules of the list are dropped with a reason (experimental crystals are not).
+    seed : int
+        Seed of the whole set; every molecule draws from (seed, its SMILES), so order and company do not matter.
+    space_groups : str or tuple of str
+        ``"common"`` (frequency-weighted) or the symbols to use.
+    z_prime : int
+        Molecules in the asymmetric unit.
+    charges : str
+        Charge model of the potential, see `molflow_sim.parametrize`.
+    """
+
+    candidates: int = 400
+    window: float = 15.0
+    keep: int = 60
+    max_atoms: int = 40
+    seed: int = 0
+    space_groups: str | tuple[str, ...] = "common"
+    z_prime: int = 1
+    charges: str = "mmff94"
+
+    def __post_init__(self) -> None:
+        # The settings that a screening has too are checked as it checks them.
+        search = ScreenSettings(
+            candidates=self.candidates,
+            seed=self.seed,
+            space_groups=self.space_groups,
+            z_prime=self.z_prime,
+            charges=self.charges,
+        )
+        object.__setattr__(self, "space_groups", search.space_groups)
+        for name in ("keep", "max_atoms"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise InputError(f"{name} must be a whole number of at least 1, not {value!r}")
+        if isinstance(self.window, bool) or not isinstance(self.window, (int, float)) or not 0 < self.window < 1e4:
+            raise InputError(f"window must be a positive energy in kJ/mol, not {self.window!r}")
+        object.__setattr__(self, "window", float(self.window))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON-like values."""
+        values = asdict(self)
+        if not isinstance(self.space_groups, str):
+            values["space_groups"] = list(self.space_groups)
+        return values

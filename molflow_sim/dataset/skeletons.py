@@ -1,0 +1,73 @@
+"""Which molecules are the same but for stereochemistry and tautomerism, and on which side of the split they fall."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import lru_cache
+
+from rdkit import Chem, rdBase
+from rdkit.Chem.MolStandardize import rdMolStandardize
+
+TEST_SHARE = 5
+"""One skeleton in this many is never trained on (80:20)."""
+MAX_TAUTOMERS = 200
+"""Tautomers enumerated at most for a molecule; RDKit's 1000 can take minutes."""
+
+
+def skeletons(rdmol: Chem.Mol) -> tuple[str, ...]:
+    """First blocks of the InChIKeys of a molecule and of its canonical tautomer, the latter first.
+
+    The first block does not depend on stereochemistry, and standard InChI merges tautomers that differ by a mobile
+    hydrogen between heteroatoms; RDKit's canonical tautomer adds the others (keto and enol among them).
+
+    Parameters
+    ----------
+    rdmol : rdkit.Chem.Mol
+        Hydrogens may be explicit.
+
+    Returns
+    -------
+    tuple of str
+        One or two; a digest of the SMILES where InChI has no key.
+    """
+    with rdBase.BlockLogs():
+        bare = Chem.RemoveHs(rdmol)
+        own = _first_block(bare)
+        try:
+            canonical = _first_block(_enumerator().Canonicalize(bare))
+        except (RuntimeError, ValueError):  # some molecules cannot be kekulised after a hydrogen shift
+            canonical = own
+    return (canonical,) if canonical == own else (canonical, own)
+
+
+def skeletons_of_smiles(smiles: Iterable[str]) -> dict[str, str]:
+    """Skeleton -> SMILES of all molecules that RDKit can read; the rest is ignored, as it equals nothing."""
+    found: dict[str, str] = {}
+    for text in smiles:
+        with rdBase.BlockLogs():
+            rdmol = Chem.MolFromSmiles(text)
+        if rdmol is not None:
+            for block in skeletons(rdmol):
+                found.setdefault(block, text)
+    return found
+
+
+def split_of(skeleton: str) -> str:
+    """``"train"`` or ``"test"``, decided by a hash of the skeleton: the same in every data set and session."""
+    digest = hashlib.sha256(f"split:{skeleton}".encode()).digest()
+    return "test" if int.from_bytes(digest[:8], "big") % TEST_SHARE == 0 else "train"
+
+
+def _first_block(rdmol: Chem.Mol) -> str:
+    key = Chem.MolToInchiKey(rdmol).split("-")[0]
+    if key:
+        return str(key)
+    return hashlib.sha256(Chem.MolToSmiles(rdmol, isomericSmiles=False).encode()).hexdigest()[:14].upper()
+
+
+@lru_cache(maxsize=1)
+def _enumerator() -> rdMolStandardize.TautomerEnumerator:
+    enumerator = rdMolStandardize.TautomerEnumerator()
+    enumerator.SetMaxTautomers(MAX_TAUTOMERS)
+    return enumerator
