@@ -55,6 +55,7 @@ H3 H -0.1371 -0.1631 0.2312
 
 
 def main() -> None:
+    """Relax, and print what changed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("cif", nargs="?", help="crystal to relax (default: benzene)")
     parser.add_argument("-o", "--output", help="write the relaxed crystal here")

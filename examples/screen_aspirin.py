@@ -13,6 +13,7 @@ from molflow_sim import Molecule, screen
 
 
 def main(candidates: int | None, output: Path) -> None:
+    """Search, relax, rank, and print the ten best."""
     aspirin = Molecule.from_smiles("CC(=O)Oc1ccccc1C(=O)O", name="aspirin")
     landscape = screen(aspirin, candidates=candidates, seed=0, output=output)
 

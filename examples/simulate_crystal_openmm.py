@@ -50,6 +50,7 @@ H2 H 0.1441 0.6441 -0.0380
 
 
 def main() -> None:
+    """Run a little NPT dynamics and print the log."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--ps", type=float, default=1.0, help="length of the run")
     parser.add_argument("--dcd", help="also write a trajectory here")
