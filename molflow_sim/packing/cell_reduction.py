@@ -12,7 +12,7 @@ from functools import cache, lru_cache
 import numpy as np
 
 from molflow_sim.packing.packings import RigidPackings
-from molflow_sim.packing.placements import COMMON_SPACE_GROUPS, general_placement
+from molflow_sim.packing.placements import COMMON_SPACE_GROUPS, general_placement, images_of
 from molflow_sim.packing.tables import Placement
 from molflow_sim.symmetry.spacegroup import SpaceGroup, cell_matrix, cell_parameters
 
@@ -154,17 +154,9 @@ def _settings(number: int, unique_axis: str) -> tuple[SpaceGroup, ...]:
 
 
 def _moved(place: Placement, name: str, images: tuple[int, ...], change: np.ndarray) -> Placement:
-    """A special position in the new basis. The frame turns about the unique axis only, which spares its projectors."""
-    group = SpaceGroup.from_name(name)
-    index = np.array(images)
-    free = place.crystal_system == "triclinic"
-    return replace(
-        place,
-        space_group=group.name,
-        frac_rot=group.rotations[index].astype(float),
-        frac_tran=group.translations[index],
-        cart_rot=group.cartesian_rotations[index],
-        images=images,
-        site_centroid=np.mod(np.round(place.site_centroid @ np.linalg.inv(change), 9), 1.0),
-        translation_projector=place.translation_projector if not free else np.round(place.translation_projector),
-    )
+    """A special position in the new basis.
+
+    Its projectors stay: the unique axis keeps its direction up to the sign, and inversion centres have no direction.
+    """
+    centroid = np.mod(np.round(place.site_centroid @ np.linalg.inv(change), 9), 1.0)
+    return replace(place, **images_of(SpaceGroup.from_name(name), images), site_centroid=centroid)

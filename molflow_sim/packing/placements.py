@@ -7,7 +7,11 @@ settings with differently shaped cells, both are used in equal parts.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cache
+from typing import Any
+
+import numpy as np
 
 from molflow_sim.packing.tables import Placement
 from molflow_sim.symmetry import SpaceGroup
@@ -58,13 +62,20 @@ def general_placement(name: str) -> Placement:
 
 def placement_from_group(group: SpaceGroup) -> Placement:
     """The general position of a space group."""
-    return Placement(
-        space_group=group.name,
-        crystal_system=group.crystal_system,
-        unique_axis=group.unique_axis,
-        frac_rot=group.rotations.astype(float),
-        frac_tran=group.translations,
-        cart_rot=group.cartesian_rotations,
-        images=tuple(range(group.order)),
-        inverse=group.inverses,
-    )
+    return Placement(**images_of(group, range(group.order)) | {"inverse": group.inverses})
+
+
+def images_of(group: SpaceGroup, images: Iterable[int]) -> dict[str, Any]:
+    """The fields of a `Placement` that follow from the group and the operations that make the distinct copies."""
+    index = np.array(list(images))
+    return {
+        "space_group": group.name,
+        "crystal_system": group.crystal_system,
+        "unique_axis": group.unique_axis,
+        "frac_rot": group.rotations[index].astype(float),
+        "frac_tran": group.translations[index],
+        "cart_rot": group.cartesian_rotations[index],
+        "images": tuple(int(i) for i in index),
+        "inverse": np.full(len(index), -1),
+        "z_prime_per_molecule": len(index) / group.order,
+    }

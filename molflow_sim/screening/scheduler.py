@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from molflow_sim.errors import InputError, MissingDependencyError
 
-# A batch uses all cores of its process, and numba's simplest threading layer must not be entered by two threads.
+# A batch uses all cores of its process; two at once would only get in each other's way.
 _ONE_AT_A_TIME = Lock()
 
 BatchFunction = Callable[..., bytes]

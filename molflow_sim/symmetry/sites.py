@@ -7,12 +7,13 @@ the directions that S leaves alone, and turn about the axis that S leaves alone,
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
+from collections.abc import Iterable
 from functools import cache
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from molflow_sim.packing.placements import images_of, placement_from_group
 from molflow_sim.packing.tables import Placement
 from molflow_sim.symmetry.spacegroup import SpaceGroup
 
@@ -129,29 +130,22 @@ def special_placements(group: SpaceGroup, molecule: list[np.ndarray]) -> list[Pl
             continue
         # Conformers without the symmetry get NaN; the others repeat their choices up to a common number.
         rows = [np.resize(o, (count, 3, 3)) if len(o) else np.full((count, 3, 3), np.nan) for o in orientations]
-        placements.append(_placement(group, point, stabiliser, np.stack(rows)))
+        images = _distinct_images(group, _generic_point(group, point, stabiliser))
+        placements.append(_placement(group, point, stabiliser, np.stack(rows), images))
     return placements
 
 
-def _placement(group: SpaceGroup, point: np.ndarray, stabiliser: np.ndarray, orientations: np.ndarray) -> Placement:
+def _placement(
+    group: SpaceGroup, point: np.ndarray, stabiliser: np.ndarray, orientations: np.ndarray, images: Iterable[int]
+) -> Placement:
     site = group.cartesian_rotations[stabiliser]
-    moving = _generic_point(group, point, stabiliser)
-    images = _distinct_images(group, moving)
     det = np.linalg.det(site)[:, None, None]
     return Placement(
-        space_group=group.name,
-        crystal_system=group.crystal_system,
-        unique_axis=group.unique_axis,
-        frac_rot=group.rotations[images].astype(float),
-        frac_tran=group.translations[images],
-        cart_rot=group.cartesian_rotations[images],
-        images=tuple(int(i) for i in images),
-        inverse=np.full(len(images), -1),
+        **images_of(group, images),
         site_centroid=point,
         translation_projector=site.mean(0),
         rotation_projector=(det * site).mean(0),
         orientations=orientations,
-        z_prime_per_molecule=len(images) / group.order,
     )
 
 
@@ -235,22 +229,10 @@ def placement_of(crystal: MolecularCrystal) -> Placement:
     """Placement of the (first) molecule of an existing crystal, on a general or special position."""
     group, unit = crystal.space_group, crystal.asymmetric_unit[0]
     if len(unit.images) == group.order:
-        from molflow_sim.packing.placements import placement_from_group
-
         return placement_from_group(group)
     point = np.asarray(unit.centroid, float)
     stabiliser = _near_stabiliser(group, point, crystal.cell)
-    place = _placement(group, point, stabiliser, np.asarray(unit.orientation)[None, None])
-    images = np.array(unit.images)
-    return replace(
-        place,
-        frac_rot=group.rotations[images].astype(float),
-        frac_tran=group.translations[images],
-        cart_rot=group.cartesian_rotations[images],
-        images=tuple(int(i) for i in images),
-        inverse=np.full(len(images), -1),
-        z_prime_per_molecule=len(images) / group.order,
-    )
+    return _placement(group, point, stabiliser, np.asarray(unit.orientation)[None, None], unit.images)
 
 
 def _near_stabiliser(group: SpaceGroup, point: np.ndarray, cell: np.ndarray, tolerance: float = 0.2) -> np.ndarray:
