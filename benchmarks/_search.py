@@ -186,9 +186,14 @@ def search(
     *,
     seed: int = 0,
     n_relaxed: int = 60,
+    stop_when_found: bool = False,
     out_of_time: Callable[[], bool] = lambda: False,
 ) -> Search | None:
-    """Run one search; None when the time is over before it ends."""
+    """Run one search; None when the time is over before it ends.
+
+    With `stop_when_found` the search looks after the first batch and at each milestone, and ends once the form is
+    there after relaxation: what it says of the milestones is the same, the rest of the candidates are saved.
+    """
     result = Search(target.name, target.smiles, source, generator, n)
     clock = _Clock(result.seconds)
     try:
@@ -211,14 +216,32 @@ def search(
                 parts.append(press(loose, parameters))
             if out_of_time():
                 return None
-        packings = RigidPackings.concatenate(parts)
+            pressed = first + size
+            last = pressed == n
+            if last or (stop_when_found and (len(parts) == 1 or pressed in milestones)):
+                result.candidates = pressed
+                assess(result, clock, target, parameters, RigidPackings.concatenate(parts), milestones, n_relaxed)
+                if stop_when_found and result.relaxed_first is not None:
+                    break
     except (MolflowError, RuntimeError) as error:
         result.error = f"{type(error).__name__}: {error}"
-        return result
+    return result
+
+
+def assess(
+    result: Search,
+    clock: _Clock,
+    target: Target,
+    parameters: MoleculeParameters,
+    packings: RigidPackings,
+    milestones: tuple[int, ...],
+    n_relaxed: int,
+) -> None:
+    """Look for the experimental form among pressed packings and write what is found into `result`."""
     result.converged = int(packings.ok.sum())
     good = packings.select(packings.ok)
     if not len(good):
-        return result
+        return
     with clock("duplicates"):
         group = deduplicate_packings(good, good.energy)
     unique, first_of = np.unique(group), np.full(len(good), np.iinfo(np.int64).max)
@@ -247,7 +270,6 @@ def search(
         result.relaxed_first = int(good.index[np.isin(group, list(relaxed))].min()) + 1
         result.relaxed_rmsd = min(rmsd for rmsd, _ in relaxed.values())
         result.relaxed_rank = min(rank for _, rank in relaxed.values())
-    return result
 
 
 def matches(

@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=list(SOURCES))
     parser.add_argument("--generators", nargs="+", choices=("random", "pyxtal"), default=["random"])
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--stop-when-found", action="store_true", help="no more candidates once the form is found")
     parser.add_argument("--max-minutes", type=float, default=float("inf"))
     parser.add_argument("--print-only", action="store_true", help="print what is stored and run nothing")
     parser.add_argument("--check-prefilter", action="store_true", help="count hits that the prefilter would lose")
@@ -66,11 +67,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     folder = args.output.with_name(args.output.name + ".parts")
     folder.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + 60.0 * args.max_minutes
+    short = "-short" if args.stop_when_found else ""
     results = []
     for target in targets:
         for source in args.sources:
             for generator in args.generators:
-                path = folder / f"{target.name}-{source}-{generator}-{args.candidates}-{args.seed}.json"
+                path = folder / f"{target.name}-{source}-{generator}-{args.candidates}{short}-{args.seed}.json"
                 result = read(path)
                 if result is None and not args.print_only and time.monotonic() < deadline:
                     result = run(target, source, generator, args, deadline)
@@ -102,6 +104,7 @@ def run(target: Target, source: str, generator: str, args: argparse.Namespace, d
         args.candidates,
         MILESTONES,
         seed=args.seed,
+        stop_when_found=args.stop_when_found,
         out_of_time=lambda: time.monotonic() > deadline,
     )
     if result is not None:
@@ -181,7 +184,7 @@ def summarise(results: list[Search], n_targets: int) -> None:
             rows = [r for r in results if (r.source, r.generator) == kind and r.target in common]
             if not rows:
                 continue
-            most = max(r.candidates for r in rows)
+            most = max(r.candidates for r in results)
             counts = sorted({*(m for m in MILESTONES if m <= most), most})
             pressed = ", ".join(f"{sum(r.found(m) for r in rows)} at {m}" for m in counts)
             shares = ", ".join(f"{sum(r.found_relaxed(m) for r in rows)} at {m}" for m in counts)

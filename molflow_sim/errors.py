@@ -83,3 +83,19 @@ class MissingDependencyError(MolflowError):
 
     def __init__(self, what: str, extra: str) -> None:
         super().__init__(f"{what} is not installed; install it with: pip install 'molflow-sim[{extra}]'")
+
+
+class WeightsError(MolflowError):
+    """Weights or a model directory that are damaged, changed, or of another kind than asked for."""
+
+
+class TrainingError(MolflowError):
+    """A training that cannot start or go on: too little data, a loss that is not finite, a folder of another run."""
+
+
+class TrajectoryError(InputError):
+    """A trajectory that cannot be used: it does not fit its topology, holds NaN, broken molecules or too few frames."""
+
+
+class MappingError(InputError):
+    """A coarse-grained mapping that selects nothing, bonds nothing or does not fit the topology."""

@@ -34,7 +34,7 @@ from molflow_openmm.settings import SimulationSettings, choose_box, find_platfor
 from molflow_openmm.system import CrystalBox, as_crystal, crystal_box, crystalSystem
 from molflow_sim.errors import MolflowError, NonFiniteError
 from molflow_sim.evaluate.packing_similarity import FOUND_RMSD
-from molflow_sim.screening.store import write_bytes_atomically
+from molflow_sim.files import write_bytes_atomically
 from molflow_sim.symmetry.spacegroup import cell_parameters
 
 if TYPE_CHECKING:

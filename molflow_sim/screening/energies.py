@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from molflow_sim.errors import InputError, MissingDependencyError, MolflowError, NonFiniteError
-from molflow_sim.screening.ids import sha256
+from molflow_sim.files import sha256
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -35,11 +35,6 @@ def digest(*parts: Any, length: int = 12) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
-def sha256(data: bytes) -> str:
-    """Full SHA-256 of bytes, hexadecimal."""
-    return hashlib.sha256(data).hexdigest()
-
-
 def molecule_identity(molecule: Any) -> str:
     """Hash of a molecule's chemistry, atom order and conformers (to 0.001 Å)."""
     conformers = np.round(np.asarray(molecule.conformers, dtype=float), 3) + 0.0  # + 0.0 turns -0.0 into 0.0

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from molflow_sim.errors import StoreError
+from molflow_sim.files import write_bytes_atomically
 from molflow_sim.screening.serialise import (
     crystal_from_json,
     crystal_to_json,
@@ -18,7 +19,7 @@ from molflow_sim.screening.serialise import (
     molecule_to_json,
     to_bytes,
 )
-from molflow_sim.screening.store import read_run, write_bytes_atomically
+from molflow_sim.screening.store import read_run
 from molflow_sim.units import KJ_PER_MOL
 
 if TYPE_CHECKING:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from molflow_sim.screening.store import write_bytes_atomically
+from molflow_sim.files import write_bytes_atomically
 
 if TYPE_CHECKING:
     from molflow_sim.screening.landscape import Landscape

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from molflow_sim.errors import CrystalError, InputError, MolflowError
-from molflow_sim.screening.ids import sha256
+from molflow_sim.files import sha256
 from molflow_sim.screening.landscape import short_symbol
 from molflow_sim.screening.progress import Progress
 from molflow_sim.screening.ranking import RelaxedRow

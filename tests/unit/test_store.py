@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from molflow_sim.errors import StoreError
+from molflow_sim.files import atomic_path, write_bytes_atomically
 from molflow_sim.screening.ids import candidate_id, digest
-from molflow_sim.screening.store import Store, atomic_path, pack_arrays, unpack_arrays, write_bytes_atomically
+from molflow_sim.screening.store import Store, pack_arrays, unpack_arrays
 
 RUN = {"molecule": "CCO", "seed": 0}
 
