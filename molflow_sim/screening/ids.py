@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 import molflow_sim
+from molflow_sim.files import sha256
 
 # What decides the numbers of a search; reports and command line may change without touching stored results.
 _NUMERICAL = ("symmetry", "molecule*.py", "conformers*.py", "crystal*.py", "forcefield", "packing", "relax*.py")
