@@ -1,0 +1,1 @@
+"""What flows share: manifolds, smooth transforms, couplings. Nothing here knows of files or of chemistry."""

@@ -1,0 +1,60 @@
+"""Batches that depend on the seed and the step alone, so that a resumed run sees what an undisturbed one would."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from molflow_sim.errors import TrainingError
+
+
+class Batches(Protocol):
+    """A source of batches."""
+
+    def batch(self, step: int) -> Any:
+        """The batch of an optimiser step: tensors, or nested tuples, lists and dicts of them."""
+        ...
+
+
+class TensorBatches:
+    """Shuffled epochs over tensors of equal length.
+
+    Parameters
+    ----------
+    tensors : sequence of Tensor, shape (n, ...)
+    batch_size : int
+        Larger than n means n.
+    seed : int
+
+    Raises
+    ------
+    TrainingError
+        If there is nothing, or the lengths differ.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], batch_size: int, seed: int = 0) -> None:
+        self.tensors = tuple(tensors)
+        lengths = {len(x) for x in self.tensors}
+        if len(lengths) != 1 or lengths == {0}:
+            raise TrainingError(f"batches need tensors of one length above zero, got {sorted(lengths)}")
+        self.n = lengths.pop()
+        self.size = min(batch_size, self.n)
+        self.seed = seed
+        self._order: tuple[int, Tensor] | None = None
+
+    @property
+    def per_epoch(self) -> int:
+        """Batches in an epoch; the incomplete last one is left out."""
+        return self.n // self.size
+
+    def batch(self, step: int) -> tuple[Tensor, ...]:
+        """Rows of every tensor."""
+        epoch, place = divmod(step, self.per_epoch)
+        if self._order is None or self._order[0] != epoch:
+            generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+            self._order = (epoch, torch.randperm(self.n, generator=generator))
+        rows = self._order[1][place * self.size : (place + 1) * self.size]
+        return tuple(x[rows] for x in self.tensors)

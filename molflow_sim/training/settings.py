@@ -1,0 +1,132 @@
+"""How a network is trained, as a dataclass with a YAML form."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Self, get_type_hints
+
+from molflow_sim.errors import InputError
+from molflow_sim.files import write_bytes_atomically
+
+
+class YamlSettings:
+    """Reading and writing of a frozen dataclass as a flat YAML mapping."""
+
+    def to_yaml(self, path: str | Path) -> None:
+        """Write every setting as ``name: value``."""
+        import yaml
+
+        text = yaml.safe_dump(asdict(self), sort_keys=False)  # type: ignore[call-overload]
+        write_bytes_atomically(Path(path), text.encode())
+
+    @classmethod
+    def from_yaml(cls, path: str | Path) -> Self:
+        """Read settings; what the file does not name keeps its default.
+
+        Raises
+        ------
+        InputError
+            If the file cannot be read, names an unknown setting, or a value has the wrong type.
+        """
+        import yaml
+
+        try:
+            data = yaml.safe_load(Path(path).read_text())
+        except OSError as error:
+            raise InputError(f"settings {path} cannot be read: {error.strerror}") from None
+        except yaml.YAMLError as error:
+            raise InputError(f"settings {path} are not YAML: {error}") from None
+        return cls.from_dict({} if data is None else data, str(path))
+
+    @classmethod
+    def from_dict(cls, data: Any, where: str = "settings") -> Self:
+        """Build from a mapping, checked against the dataclass.
+
+        Raises
+        ------
+        InputError
+            As `from_yaml`.
+        """
+        if not isinstance(data, dict):
+            raise InputError(f"{where}: expected a mapping of names to values")
+        known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+        if unknown := sorted(set(map(str, data)) - known):
+            raise InputError(f"{where}: unknown {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        hints = get_type_hints(cls)
+        values = {}
+        for name, value in data.items():
+            kind = hints[name]
+            if kind is float and isinstance(value, int) and not isinstance(value, bool):
+                value = float(value)
+            if isinstance(value, list):
+                value = tuple(value)
+            if isinstance(kind, type) and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
+                raise InputError(f"{where}: {name} must be {kind.__name__}, got {value!r}")
+            values[name] = value
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class TrainSettings(YamlSettings):
+    """How long and how a network is trained.
+
+    Attributes
+    ----------
+    max_steps : int
+        Optimiser steps in all.
+    batch_size : int
+        Read by whoever makes the batches.
+    learning_rate, weight_decay : float
+        Of AdamW; the rate rises linearly over `warmup_steps` and falls to zero along a cosine.
+    gradient_clip : float
+        Largest norm of the gradient, 0 for no limit.
+    ema_decay : float
+        Decay of the exponential moving average of the weights, 0 for none.
+    precision : str
+        "32", "64" or "bf16-mixed".
+    device : str
+        "auto" (an accelerator where there is one), "cpu" or "cuda".
+    checkpoint_minutes : float
+        Time between checkpoints: what a killed run loses at most.
+    log_every, validate_every : int
+        Steps between lines of the metrics, and between looks at the validation set.
+    seed : int
+    """
+
+    max_steps: int = 10_000
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.0
+    warmup_steps: int = 200
+    gradient_clip: float = 1.0
+    ema_decay: float = 0.0
+    precision: str = "32"
+    device: str = "auto"
+    checkpoint_minutes: float = 5.0
+    log_every: int = 50
+    validate_every: int = 500
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        for name in ("max_steps", "batch_size", "log_every", "validate_every"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "weight_decay", "gradient_clip", "warmup_steps", "checkpoint_minutes"):
+            if not math.isfinite(getattr(self, name)) or getattr(self, name) < 0:
+                raise InputError(f"{name} must not be negative, got {getattr(self, name)}")
+        if not 0.0 <= self.ema_decay < 1.0:
+            raise InputError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
+        if self.precision not in ("32", "64", "bf16-mixed"):
+            raise InputError(f"precision must be 32, 64 or bf16-mixed, got {self.precision!r}")
+        if self.device not in ("auto", "cpu", "cuda"):
+            raise InputError(f"device must be auto, cpu or cuda, got {self.device!r}")
+
+    def rate(self, step: int) -> float:
+        """Factor on the learning rate at a step: linear rise, then half a cosine down to zero."""
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        rest = max(1, self.max_steps - self.warmup_steps)
+        return 0.5 * (1.0 + math.cos(math.pi * min(1.0, (step - self.warmup_steps) / rest)))

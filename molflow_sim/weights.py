@@ -1,0 +1,105 @@
+"""Trained weights on disk: safetensors for the numbers, JSON for what they are; never a pickle.
+
+``NAME.safetensors`` holds the tensors, ``NAME.json`` the card: what was trained, on what, with which seed and version,
+and the SHA-256 of the tensors' file. Both are written whole or not at all, the card last.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from molflow_sim import __version__
+from molflow_sim.errors import WeightsError
+from molflow_sim.files import sha256, write_bytes_atomically
+
+FORMAT = "molflow-sim weights 1"
+
+
+def save_weights(folder: str | Path, name: str, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
+    """Write tensors and their card into a folder (created if absent).
+
+    Parameters
+    ----------
+    folder : path
+    name : str
+        File stem of both files.
+    tensors : mapping of str to Tensor
+        Any device; they are stored as they are (dtype and shape), from the CPU.
+    card : mapping
+        Anything JSON can hold.
+
+    Raises
+    ------
+    WeightsError
+        If a tensor is not finite.
+    """
+    folder = Path(folder)
+    plain = {key: value.detach().to("cpu").contiguous().clone() for key, value in tensors.items()}
+    for key, value in plain.items():
+        if value.is_floating_point() and not bool(torch.isfinite(value).all()):
+            raise WeightsError(f"tensor {key!r} of {name} holds values that are not finite; nothing was written")
+    data = save(plain)
+    head = {"format": FORMAT, "version": __version__, "sha256": sha256(data)}
+    write_bytes_atomically(folder / f"{name}.safetensors", data)
+    text = json.dumps({**card, **head}, indent=1, ensure_ascii=False, allow_nan=False)
+    write_bytes_atomically(folder / f"{name}.json", text.encode() + b"\n")
+
+
+def load_weights(folder: str | Path | Traversable, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read back what `save_weights` wrote: tensors on the CPU, and the card.
+
+    Parameters
+    ----------
+    folder : path or Traversable
+        A folder, or packaged data (``importlib.resources.files``).
+    name : str
+
+    Raises
+    ------
+    WeightsError
+        If a file is missing, truncated, of another kind, or not the one its card was written for.
+    """
+    root = Path(folder) if isinstance(folder, str) else folder
+    card = read_card(root, name)
+    try:
+        data = (root / f"{name}.safetensors").read_bytes()
+    except OSError as error:
+        raise WeightsError(f"no weights {name}.safetensors in {root}: {error.strerror}") from None
+    if sha256(data) != card["sha256"]:
+        raise WeightsError(
+            f"{root / name}.safetensors is not the file its card describes (SHA-256 differs): "
+            "it was changed or cut off; copy or train it again"
+        )
+    try:
+        return load(data), card
+    except SafetensorError as error:
+        raise WeightsError(f"{root / name}.safetensors cannot be read: {error}") from None
+
+
+def read_card(folder: str | Path | Traversable, name: str) -> dict[str, Any]:
+    """The card of some weights, without reading the weights.
+
+    Raises
+    ------
+    WeightsError
+        If it is missing, or not such a card.
+    """
+    root = Path(folder) if isinstance(folder, str) else folder
+    try:
+        card = json.loads((root / f"{name}.json").read_bytes())
+    except OSError as error:
+        raise WeightsError(f"no weights here: {root / name}.json cannot be read ({error.strerror})") from None
+    except ValueError as error:
+        raise WeightsError(f"{root / name}.json is not a weights card: {error}") from None
+    if not isinstance(card, dict) or card.get("format") != FORMAT or not isinstance(card.get("sha256"), str):
+        raise WeightsError(f"{root / name}.json is not a card of the kind {FORMAT!r}")
+    return card
