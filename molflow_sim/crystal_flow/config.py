@@ -1,0 +1,60 @@
+"""Everything that decides a crystal flow's weights besides the data, as one YAML file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+from molflow_sim.crystal_flow.network import ContactSettings
+from molflow_sim.errors import InputError
+from molflow_sim.training.settings import TrainSettings, YamlSettings
+
+
+@dataclass(frozen=True)
+class CrystalFlowConfig(YamlSettings):
+    """How a `CrystalFlow` is made.
+
+    Attributes
+    ----------
+    network : ContactSettings
+    training : TrainSettings
+    starts : int
+        Random starts made for each crystal.
+    energy_scale : float
+        kJ/mol per molecule: crystals are drawn with weights exp(-ΔE/energy_scale).
+    experimental_share : float
+        Share of the batches' crystals that come from experiment, where the data has any.
+    seed : int
+        Of the pairs; `training.seed` is that of weights and batches.
+    """
+
+    network: ContactSettings = field(default_factory=ContactSettings)
+    training: TrainSettings = field(
+        default_factory=lambda: TrainSettings(
+            max_steps=12_000, batch_size=64, learning_rate=1e-3, weight_decay=1e-3, warmup_steps=200, ema_decay=0.999
+        )
+    )
+    starts: int = 4
+    energy_scale: float = 8.0
+    experimental_share: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        if self.starts < 1 or self.energy_scale <= 0.0 or not 0.0 <= self.experimental_share < 1.0:
+            raise InputError("starts must be at least 1, energy_scale positive and experimental_share in [0, 1)")
+
+    @classmethod
+    def from_dict(cls, data: Any, where: str = "settings") -> Self:
+        """As `YamlSettings.from_dict`, with mappings for `network` and `training`; what they leave out is kept."""
+        if not isinstance(data, dict):
+            raise InputError(f"{where}: expected a mapping of names to values")
+        plain = {name: value for name, value in data.items() if name not in ("network", "training")}
+        made = super().from_dict(plain, where)
+        for name in ("network", "training"):
+            if name in data:
+                default = getattr(made, name)
+                given = type(default).from_dict(data[name], f"{where}: {name}")
+                chosen = {key: getattr(given, key) for key in data[name]}
+                made = replace(made, **{name: replace(default, **chosen)})
+        return made

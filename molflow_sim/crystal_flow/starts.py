@@ -1,0 +1,76 @@
+"""Where paths begin: random packings as the screening proposes them, and the published prior."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from scipy.spatial.transform import Rotation
+
+from molflow_sim.packing.random_packing import LENGTH_SPREAD, PACKING_COEFFICIENT
+from molflow_sim.packing.tables import VAN_DER_WAALS_RADIUS
+
+if TYPE_CHECKING:
+    from molflow_sim.dataset import CrystalRecord
+
+
+def random_starts(
+    records: Sequence[CrystalRecord], free_translation: np.ndarray, free_rotation: np.ndarray, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Random packings with the molecule, group and site of each record, drawn as `random_packings` draws them.
+
+    Parameters
+    ----------
+    records : sequence of n CrystalRecord
+        All of one molecule, conformer, group and site.
+    free_translation, free_rotation : ndarray, shape (3, 3)
+        Projectors of the site, from `stabiliser`.
+    rng : numpy Generator
+
+    Returns
+    -------
+    cell : (n, 3, 3) in Å, centroid : (n, 3) fractional, rotation : (n, 3, 3)
+    """
+    from molflow_sim.packing.random_packing import _random_angles
+    from molflow_sim.symmetry.spacegroup import SpaceGroup, cell_matrix
+
+    n, first = len(records), records[0]
+    group = SpaceGroup.from_name(first.space_group)
+    parameters = np.concatenate([np.exp(LENGTH_SPREAD * rng.normal(size=(n, 3))), _random_angles(rng, n)], 1)
+    if group.crystal_system == "monoclinic":
+        parameters[:, 3:] = 90.0 + np.abs(parameters[:, 3:] - 90.0)
+    shape = cell_matrix(group.constrain(parameters))
+    filled = van_der_waals_volume(first.numbers, first.conformers[0]) * len(first.images[0])
+    volume = filled / rng.uniform(*PACKING_COEFFICIENT, size=n)
+    cell = shape * np.cbrt(volume / np.linalg.det(shape))[:, None, None]
+    along = (rng.random((n, 3))[:, None] @ cell)[:, 0] @ free_translation.T
+    # From the record's own point of the site; at a general position that is no information.
+    at = np.stack([r.centroid[0] for r in records])
+    home = (at[:, None] @ cell)[:, 0] @ (np.eye(3) - free_translation).T
+    centroid = np.linalg.solve(np.swapaxes(cell, 1, 2), (along + home)[:, :, None])[:, :, 0]
+    rotation = _turns(free_rotation, n, rng) @ np.stack([r.orientation[0] for r in records])
+    return cell, np.mod(centroid, 1.0), rotation
+
+
+def van_der_waals_volume(numbers: np.ndarray, positions: np.ndarray, spacing: float = 0.25) -> float:
+    """Volume in Å³ of the union of the atoms' van der Waals spheres, on a grid."""
+    radius = np.array([VAN_DER_WAALS_RADIUS[int(z)] for z in numbers])
+    low, high = (positions - radius[:, None]).min(0), (positions + radius[:, None]).max(0)
+    axes = [np.arange(a, b + spacing, spacing) for a, b in zip(low, high)]
+    grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
+    inside = np.zeros(len(grid), bool)
+    for x, r in zip(positions, radius):
+        inside |= ((grid - x) ** 2).sum(1) < r * r
+    return float(inside.sum() * spacing**3)
+
+
+def _turns(projector: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Rotations (n, 3, 3): any, about the one free axis, or none."""
+    dimension = round(float(np.trace(projector)))
+    if dimension == 3:
+        return Rotation.random(n, random_state=rng).as_matrix()
+    if dimension == 0:
+        return np.broadcast_to(np.eye(3), (n, 3, 3))
+    axis = np.linalg.svd(projector)[0][:, 0]
+    return Rotation.from_rotvec(rng.uniform(-np.pi, np.pi, n)[:, None] * axis).as_matrix()

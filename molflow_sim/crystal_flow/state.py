@@ -1,0 +1,119 @@
+"""Batches of symmetric crystals as tensors: what the crystal flow moves, and the symmetry it moves them in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class CrystalBatch:
+    """B crystals of rigid molecules, padded to N atoms and I operations; M molecules in the asymmetric unit.
+
+    Attributes
+    ----------
+    numbers : Tensor of int, shape (B, N)
+        Atomic numbers, 0 where padded.
+    conformer : Tensor, shape (B, N, 3)
+        Å, body frame, centred on the centre of mass; zero where padded.
+    cell : Tensor, shape (B, 3, 3)
+        Rows a, b, c in Å; a along x, b in the xy plane.
+    centroid : Tensor, shape (B, M, 3)
+        Fractional centres of mass.
+    rotation : Tensor, shape (B, M, 3, 3)
+        Orientations; atoms are at rotation @ conformer.
+    frac_rot : Tensor, shape (B, I, 3, 3); frac_tran : Tensor, shape (B, I, 3); cart_rot : Tensor, shape (B, I, 3, 3)
+        Operations that make the distinct copies of a molecule, the identity first.
+    n_images : Tensor of int, shape (B,)
+        How many of the I are meant.
+    site_translation, site_rotation : Tensor, shape (B, 3, 3)
+        Cartesian projectors on the displacements and turns that the site leaves free (the identity at the general
+        position), and on displacements that move the crystal against its symmetry elements.
+    """
+
+    numbers: Tensor
+    conformer: Tensor
+    cell: Tensor
+    centroid: Tensor
+    rotation: Tensor
+    frac_rot: Tensor
+    frac_tran: Tensor
+    cart_rot: Tensor
+    n_images: Tensor
+    site_translation: Tensor
+    site_rotation: Tensor
+
+    def __len__(self) -> int:
+        return len(self.cell)
+
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> CrystalBatch:
+        """On another device, or with other floating-point numbers."""
+
+        def moved(x: Tensor) -> Tensor:
+            return x.to(device=device, dtype=dtype if x.is_floating_point() else None)
+
+        return replace(self, **{f.name: moved(getattr(self, f.name)) for f in fields(self)})
+
+    def select(self, rows: Tensor | slice) -> CrystalBatch:
+        """The crystals at `rows`."""
+        return replace(self, **{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+
+    def moved(self, cell: Tensor, centroid: Tensor, rotation: Tensor) -> CrystalBatch:
+        """The same molecules and symmetry with another geometry."""
+        return replace(self, cell=cell, centroid=centroid, rotation=rotation)
+
+    @property
+    def atom_mask(self) -> Tensor:
+        """Boolean (B, N): real atoms."""
+        return self.numbers > 0
+
+    @property
+    def n_atoms(self) -> Tensor:
+        """Atoms of a molecule, (B,)."""
+        return self.atom_mask.sum(1)
+
+    @property
+    def volume_per_molecule(self) -> Tensor:
+        """Å³, (B,)."""
+        return torch.linalg.det(self.cell).abs() / (self.n_images * self.centroid.shape[1])
+
+    def positions(self) -> Tensor:
+        """Cartesian positions (B, M, N, 3) in Å of the asymmetric unit."""
+        centre = self.centroid @ self.cell
+        return centre[:, :, None] + torch.einsum("bmxy,bny->bmnx", self.rotation, self.conformer)
+
+
+def collate(parts: Sequence[CrystalBatch]) -> CrystalBatch:
+    """One batch of several with the same M; atoms and operations are padded to the largest."""
+    atoms = max(p.numbers.shape[1] for p in parts)
+    images = max(p.frac_tran.shape[1] for p in parts)
+    joined = {}
+    for f in fields(CrystalBatch):
+        size = atoms if f.name in ("numbers", "conformer") else images
+        padded = f.name in ("numbers", "conformer", "frac_rot", "frac_tran", "cart_rot")
+        joined[f.name] = torch.cat([_pad(getattr(p, f.name), size) if padded else getattr(p, f.name) for p in parts])
+    return CrystalBatch(**joined)
+
+
+def symmetry_tensors(
+    frac_rot: np.ndarray, frac_tran: np.ndarray, cart_rot: np.ndarray, translation: np.ndarray, rotation: np.ndarray
+) -> dict[str, Tensor]:
+    """The symmetry fields of one crystal, with a batch axis of one, in float32."""
+    one = {
+        "frac_rot": frac_rot,
+        "frac_tran": frac_tran,
+        "cart_rot": cart_rot,
+        "site_translation": translation,
+        "site_rotation": rotation,
+    }
+    tensors = {k: torch.as_tensor(np.asarray(v, dtype=np.float32))[None] for k, v in one.items()}
+    return tensors | {"n_images": torch.tensor([len(frac_tran)])}
+
+
+def _pad(x: Tensor, size: int) -> Tensor:
+    missing = size - x.shape[1]
+    return x if missing == 0 else torch.cat([x, x.new_zeros(len(x), missing, *x.shape[2:])], 1)

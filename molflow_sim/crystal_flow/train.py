@@ -1,0 +1,155 @@
+"""Training of the crystal flow: flow matching on pairs of random and low-energy packings."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from molflow_sim.crystal_flow.config import CrystalFlowConfig
+from molflow_sim.crystal_flow.model import CrystalFlow
+from molflow_sim.crystal_flow.network import ContactNetwork
+from molflow_sim.crystal_flow.pairs import PairBatches, PairSet, make_pairs
+from molflow_sim.crystal_flow.path import distance, interpolate
+from molflow_sim.errors import TrainingError
+from molflow_sim.files import sha256
+
+if TYPE_CHECKING:
+    from molflow_sim.dataset import CrystalDataset
+
+PAIRS = "pairs.npz"
+
+
+def flow_matching_loss(network: nn.Module, batch: tuple[Any, ...]) -> dict[str, Tensor]:
+    """Mean squared error of the velocity in Å² per unit time (see `path.distance`), bounded for wild pairs.
+
+    Lipman et al. (2023), eq. 14, on the product of lattice, torus and SO(3).
+    """
+    start, end, quality, time = batch
+    between, target = interpolate(start, end, time)
+    error = distance(between, network(between, time, quality), target)
+    size = distance(between, target)
+    # Square roots beyond the usual size: a few long detours must not set the pace.
+    scale = 30.0
+    loss = torch.where(error < scale, error, 2.0 * torch.sqrt(scale * error.clamp_min(1e-6)) - scale)
+    return {"loss": loss.mean(), "explained": 1.0 - error.sum() / size.sum()}
+
+
+def train_on_pairs(
+    pairs: PairSet,
+    config: CrystalFlowConfig,
+    folder: str | Path,
+    *,
+    initial: CrystalFlow | None = None,
+    validation: PairSet | None = None,
+    card: dict[str, Any] | None = None,
+    progress: bool = True,
+) -> CrystalFlow:
+    """Train on pairs alone: needs torch, Lightning, roma, NumPy, SciPy and safetensors, no chemistry library.
+
+    Parameters
+    ----------
+    pairs : PairSet
+    config : CrystalFlowConfig
+    folder : path
+        Gets weights, card, metrics and the checkpoint; a training found here goes on.
+    initial : CrystalFlow, optional
+        Start from these weights (fine-tuning); their network's size is taken.
+    validation : PairSet, optional
+        Looked at now and then.
+    card : dict, optional
+        What to say of the data in the model card.
+
+    Raises
+    ------
+    TrainingError
+        If the folder holds another training, or the loss is not finite.
+    """
+    from molflow_sim.training import train
+
+    torch.manual_seed(config.training.seed)
+    network = ContactNetwork(config.network if initial is None else initial.network.settings)
+    if initial is not None:
+        network.load_state_dict(initial.network.state_dict())
+    size = config.training.batch_size
+    result = train(
+        network,
+        flow_matching_loss,
+        PairBatches(pairs, size, config.training.seed),
+        config.training,
+        folder,
+        validation=None if validation is None else PairBatches(validation, size, config.training.seed + 1),
+        progress=progress,
+    )
+    flow = CrystalFlow(network)
+    metrics = {name: result.last(name) for name in ("loss", "explained", "val_loss", "val_explained")}
+    flow.save(
+        folder,
+        {
+            "config": asdict(config),
+            "data": {"pairs": len(pairs), "crystals": len(pairs.weight), "atoms": _range(pairs), **(card or {})},
+            "fine-tuned from": None if initial is None else initial.card.get("sha256"),
+            "steps": result.steps,
+            "metrics": {k: v for k, v in metrics.items() if np.isfinite(v)},
+        },
+    )
+    return flow
+
+
+def train_crystal_flow(
+    data: CrystalDataset,
+    config: CrystalFlowConfig | None = None,
+    folder: str | Path = "crystal_flow",
+    *,
+    initial: CrystalFlow | None = None,
+    progress: bool = True,
+) -> CrystalFlow:
+    """Make pairs of a data set and train on them; both are kept in `folder`, and a killed run goes on.
+
+    Parameters
+    ----------
+    data : CrystalDataset
+        Choose its split="train" to leave the test side out.
+    config, folder, initial
+        As in `train_on_pairs`.
+
+    Raises
+    ------
+    TrainingError
+        As `train_on_pairs`, or if the data holds no usable crystal, or has changed since the folder was begun.
+    """
+    config = config or CrystalFlowConfig()
+    path = Path(folder) / PAIRS
+    names = [f"{key}:{energy:.6f}" for key, energy in zip(np.array(data.keys)[data.molecule], data.energy)]
+    identity = sha256(
+        repr((names, config.starts, config.seed, config.energy_scale, config.experimental_share)).encode()
+    )
+    if path.exists():
+        pairs, known = PairSet.load(path), PairSet.card(path)
+        if known.get("identity") != identity:
+            raise TrainingError(f"{folder} holds a training on other data or settings; choose another folder")
+    else:
+        pairs = pairs_of(data, config)
+        pairs.save(path, {"identity": identity})
+    card = {"molecules": len(data.keys), "identity": identity}
+    return train_on_pairs(pairs, config, folder, initial=initial, card=card, progress=progress)
+
+
+def pairs_of(data: CrystalDataset, config: CrystalFlowConfig) -> PairSet:
+    """Pairs of a data set, experimental crystals getting their share of the weight."""
+    experimental = np.array([data[i].experimental for i in range(len(data))])
+    parts, shares = [], []
+    for rows, share in ((~experimental, 1.0 - config.experimental_share), (experimental, config.experimental_share)):
+        if rows.any() and share > 0.0:
+            parts.append(make_pairs(data, config.starts, seed=config.seed, scale=config.energy_scale, rows=rows))
+            shares.append(share)
+    return PairSet.join(parts, shares) if len(parts) > 1 else parts[0]
+
+
+def _range(pairs: PairSet) -> list[int]:
+    sizes = (pairs.numbers > 0).sum(1)
+    return [int(sizes.min()), int(sizes.max())]
