@@ -54,8 +54,8 @@ def random_starts(
 
 
 def van_der_waals_volume(numbers: np.ndarray, positions: np.ndarray, spacing: float = 0.25) -> float:
-    """Volume in Å³ of the union of the atoms' van der Waals spheres, on a grid."""
-    radius = np.array([VAN_DER_WAALS_RADIUS[int(z)] for z in numbers])
+    """Volume in Å³ of the union of the van der Waals spheres, on a grid; hydrogens as large as RDKit has them."""
+    radius = np.array([1.2 if z == 1 else VAN_DER_WAALS_RADIUS[int(z)] for z in numbers])
     low, high = (positions - radius[:, None]).min(0), (positions + radius[:, None]).max(0)
     axes = [np.arange(a, b + spacing, spacing) for a, b in zip(low, high)]
     grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)

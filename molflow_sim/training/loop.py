@@ -116,9 +116,9 @@ def train(
             default_root_dir=None if path is None else str(path),
         )  # fmt: skip
         trainer.fit(shell, torch.utils.data.DataLoader(_Endless()), ckpt_path=resume, weights_only=False)
-    if path is not None:
-        trainer.save_checkpoint(path / NAME)
-        write_metrics(path, shell.metrics)
+        if path is not None:
+            trainer.save_checkpoint(path / NAME, weights_only=False)
+            write_metrics(path, shell.metrics)
     shell.use_average()
     module.to("cpu").eval()
     return TrainResult(trainer.global_step, time.perf_counter() - start, shell.metrics)
@@ -254,7 +254,7 @@ class _Keeper(Callback):
             self.first = step - 1
         shell.after_step(step)
         if self.folder is not None and now - self.saved > 60.0 * self.settings.checkpoint_minutes:
-            trainer.save_checkpoint(self.folder / NAME)
+            trainer.save_checkpoint(self.folder / NAME, weights_only=False)
             write_metrics(self.folder, shell.metrics)
             self.saved = time.perf_counter()
         if self.progress and now - self.told > 15.0:
@@ -268,13 +268,15 @@ class _Keeper(Callback):
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Lightning tells of devices and products; whoever trains here asked for neither."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "lightning")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels):
+            logger.setLevel(level)
 
 
 def write_metrics(folder: Path, metrics: list[tuple[int, str, float]]) -> None:

@@ -1,0 +1,179 @@
+"""Trajectories read by MDTraj, checked, made whole and mapped to beads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from molflow_sim.cg.mapping import BeadMapping, parse_beads
+from molflow_sim.cg.whole import LONGEST_ATOM_BOND, bond_lengths, check_bonds, make_whole
+from molflow_sim.errors import MappingError, TrajectoryError
+
+if TYPE_CHECKING:
+    import mdtraj
+
+_ATOMS_AT_ONCE = 5_000_000
+
+
+def mapped_trajectory(
+    paths: list[Path], topology: str | Path | mdtraj.Topology | None, beads: str | BeadMapping, stride: int = 1
+) -> tuple[list[np.ndarray], BeadMapping]:
+    """Bead positions of each trajectory; see `frames.read_frames` for the arguments and errors.
+
+    Returns
+    -------
+    positions : list of ndarray, shape (F, B, 3)
+        Å, float32, one array per trajectory.
+    mapping : BeadMapping
+        The map that was used.
+    """
+    if stride < 1:
+        raise TrajectoryError(f"a stride of {stride}: it must be 1 or more")
+    if not paths:
+        raise TrajectoryError("no trajectory is given")
+    for path in paths:
+        if not path.is_file():
+            raise TrajectoryError(f"{path}: no such file")
+    atoms = load_topology(paths[0] if topology is None else topology)
+    mapping = beads if isinstance(beads, BeadMapping) else parse_beads(atoms, beads)
+    if mapping.n_atoms != atoms.n_atoms:
+        raise MappingError(f"a map of {mapping.n_atoms} atoms for a topology of {atoms.n_atoms}")
+    members, bonds, real = _molecule(atoms, mapping)
+    narrow = BeadMapping(mapping.topology, mapping.weights[:, members])
+    positions = []
+    for path in paths:
+        parts = [
+            _mapped(path, first, stride, xyz, cell, bonds, real, narrow)
+            for first, xyz, cell in _chunks(path, atoms, members, stride)
+        ]
+        if not parts:
+            raise TrajectoryError(f"{path}: no frames")
+        beads_of_path = np.concatenate(parts)
+        try:
+            check_bonds(beads_of_path, mapping.topology)
+        except TrajectoryError as error:
+            raise TrajectoryError(f"{path} (every {stride}. frame): {error}") from None
+        positions.append(beads_of_path)
+    return positions, mapping
+
+
+def load_topology(source: str | Path | mdtraj.Topology) -> mdtraj.Topology:
+    """Read the atoms and bonds of a file that MDTraj knows; standard bonds are added where it holds none.
+
+    Raises
+    ------
+    TrajectoryError
+        No such file, or one that holds no topology.
+    """
+    import mdtraj
+
+    if isinstance(source, mdtraj.Topology):
+        topology = source
+    else:
+        path = Path(source)
+        if not path.is_file():
+            raise TrajectoryError(f"{path}: no such file")
+        try:
+            topology = mdtraj.load_topology(str(path))
+        except Exception as error:  # each format raises its own kinds
+            raise TrajectoryError(
+                f"{path}: no topology can be read from it ({_one_line(error)}); give a file with the atoms (PDB)"
+            ) from error
+    if topology.n_bonds == 0:
+        topology = topology.copy()
+        topology.create_standard_bonds()
+    return topology
+
+
+def _molecule(topology: Any, mapping: BeadMapping) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Atoms of the molecule that the beads belong to, bonds that hold it together, and whether these are real ones."""
+    around: dict[int, list[int]] = {}
+    pairs = [(a.index, b.index) for a, b in topology.bonds]
+    for i, j in pairs:
+        around.setdefault(i, []).append(j)
+        around.setdefault(j, []).append(i)
+    first = int(mapping.atoms[0])
+    found, stack = {first}, [first]
+    while stack:
+        for j in around.get(stack.pop(), ()):
+            if j not in found:
+                found.add(j)
+                stack.append(j)
+    if found >= set(mapping.atoms.tolist()):
+        members = np.array(sorted(found))
+        bonds = np.array([p for p in pairs if p[0] in found], dtype=np.int64).reshape(-1, 2)
+        return members, np.searchsorted(members, bonds), True
+    # The topology does not bond these atoms: hold each bead together, and the beads by their own bonds.
+    members = mapping.atoms
+    groups = [np.flatnonzero(row) for row in mapping.weights[:, members]]
+    held = [(g[0], i) for g in groups for i in g[1:]]
+    held += [(groups[a][0], groups[b][0]) for a, b in mapping.topology.bonds]
+    return members, np.array(held, dtype=np.int64).reshape(-1, 2), False
+
+
+def _chunks(
+    path: Path, topology: Any, members: np.ndarray, stride: int
+) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
+    """First frame (counted after striding), positions (F, n, 3) and box (F, 3, 3) or None in Å, a part at a time."""
+    import mdtraj
+
+    # A multiple of the stride: MDTraj starts each chunk of an HDF5 file anew.
+    chunk = max(_ATOMS_AT_ONCE // max(topology.n_atoms, 1) // stride, 1) * stride
+    first = 0
+    try:
+        for part in mdtraj.iterload(str(path), top=topology, chunk=chunk, stride=stride):
+            if part.n_atoms != topology.n_atoms:
+                raise ValueError(f"{part.n_atoms} atoms")
+            if not part.n_frames:
+                continue
+            cell = part.unitcell_vectors
+            if cell is not None:
+                cell = 10.0 * cell.astype(np.float64)
+                if not (np.isfinite(cell).all() and (np.abs(np.linalg.det(cell)) > 1e-3).all()):
+                    cell = None
+            yield first, 10.0 * part.xyz[:, members].astype(np.float64), cell
+            first += part.n_frames
+    except TrajectoryError:
+        raise
+    except Exception as error:  # each format raises its own kinds
+        raise TrajectoryError(
+            f"{path}: cannot be read with this topology of {topology.n_atoms} atoms: {_one_line(error)}"
+        ) from error
+
+
+def _mapped(
+    path: Path,
+    first: int,
+    stride: int,
+    xyz: np.ndarray,
+    cell: np.ndarray | None,
+    bonds: np.ndarray,
+    real: bool,
+    mapping: BeadMapping,
+) -> np.ndarray:
+    def number(frame: int) -> int:
+        return (first + frame) * stride
+
+    bad = ~np.isfinite(xyz).all(axis=(1, 2))
+    if bad.any():
+        raise TrajectoryError(f"{path}: frame {number(int(np.argmax(bad)))} holds positions that are not finite")
+    if cell is not None:
+        xyz = make_whole(xyz, cell, bonds)
+    if real and len(bonds):
+        longest = bond_lengths(xyz, bonds).max(axis=1)
+        if (longest > LONGEST_ATOM_BOND).any():
+            frame = int(np.argmax(longest > LONGEST_ATOM_BOND))
+            boxed = "even when made whole through its bonds" if cell is not None else "and the file has no box"
+            raise TrajectoryError(
+                f"{path}: frame {number(frame)}: a bond of the molecule is {longest[frame]:.1f} Å long, {boxed}: "
+                "either the molecule is broken across a periodic box (make it whole with the program that wrote it) "
+                "or the topology lists the atoms in another order than the trajectory"
+            )
+    return mapping.apply(xyz).astype(np.float32)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

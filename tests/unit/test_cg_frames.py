@@ -1,0 +1,277 @@
+"""Frames read from trajectories: any format, whole molecules, and an error that names the frame."""
+
+from __future__ import annotations
+
+import mdtraj
+import numpy as np
+import pytest
+from bead_examples import fake_frames, peptide, peptide_trajectory, tree, wrapped
+from hypothesis import given
+from hypothesis import strategies as st
+
+from molflow_sim.cg import reading
+from molflow_sim.cg.frames import BeadFrames, read_frames
+from molflow_sim.cg.mapping import BeadMapping
+from molflow_sim.cg.topology import backbone_topology
+from molflow_sim.cg.whole import make_whole
+from molflow_sim.errors import MappingError, TrajectoryError
+from molflow_sim.units import KCAL_PER_MOL
+
+FORMATS = ["xtc", "trr", "dcd", "h5", "nc", "pdb", "gro"]
+
+
+@pytest.fixture
+def files(tmp_path):
+    """A capped alanine as a topology file, and a function that writes trajectories."""
+    topology = peptide()
+    whole = peptide_trajectory(topology, box=30.0)
+    whole[0].save(tmp_path / "top.pdb")
+
+    def write(trajectory, name="md.xtc"):
+        trajectory.save(str(tmp_path / name))
+        return tmp_path / name
+
+    return whole, tmp_path / "top.pdb", write
+
+
+def expected_beads(trajectory):
+    return 10.0 * BeadMapping.backbone(trajectory.topology).apply(trajectory.xyz)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_every_format_gives_the_same_frames(files, kind):
+    whole, top, write = files
+    frames = read_frames(write(whole, f"md.{kind}"), top, "backbone", 300.0)
+    assert frames.topology == backbone_topology()
+    assert np.allclose(frames.positions, expected_beads(whole), atol=0.011)  # Å: xtc, gro and pdb round
+    assert frames.temperature == 300.0 and frames.positions.dtype == np.float32 and frames.lengths == (12,)
+
+
+@pytest.mark.parametrize("kind", ["pdb", "h5"])
+def test_a_trajectory_that_holds_its_topology_needs_no_other(files, kind):
+    whole, _, write = files
+    frames = read_frames(write(whole, f"md.{kind}"), None, "backbone", 300.0)
+    assert np.allclose(frames.positions, expected_beads(whole), atol=0.011)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+@pytest.mark.parametrize("atoms_at_once, stride", [(30, 5), (70, 3), (50, 2), (10_000, 5)])
+def test_stride_counts_through_all_chunks(files, kind, atoms_at_once, stride, monkeypatch):
+    monkeypatch.setattr(reading, "_ATOMS_AT_ONCE", atoms_at_once)
+    whole, top, write = files
+    frames = read_frames(write(whole, f"md.{kind}"), top, "backbone", 300.0, stride=stride)
+    assert np.allclose(frames.positions, expected_beads(whole)[::stride], atol=0.011)
+
+
+def test_several_trajectories_are_joined_and_their_lengths_kept(files):
+    whole, top, write = files
+    paths = [write(whole[:5], "a.xtc"), write(whole[5:], "b.dcd")]
+    frames = read_frames(paths, top, "backbone", 300.0)
+    assert frames.lengths == (5, 7) and frames.source == "a.xtc, b.dcd"
+    assert np.allclose(frames.positions, expected_beads(whole), atol=0.011)
+
+
+@pytest.mark.parametrize("angles", [(90, 90, 90), (75, 80, 65)])
+@pytest.mark.parametrize("shift", [0.0, 0.7, 1.45])
+def test_molecules_broken_across_the_box_are_made_whole(files, angles, shift):
+    whole, top, write = files
+    whole.unitcell_angles = np.tile(np.array(angles, dtype=float), (len(whole), 1))
+    frames = read_frames(write(wrapped(whole, shift), "md.dcd"), top, "backbone", 300.0)
+    moved = frames.positions - expected_beads(whole)
+    assert np.abs(moved - moved[:, :1]).max() < 1e-3  # whole: all beads of a frame moved alike
+
+
+def test_centres_of_mass_are_taken_after_the_molecule_is_whole(files):
+    whole, top, write = files
+    groups = "0,1,2; 3,4,5; 6,7,8,9"
+    straight = read_frames(write(whole, "a.dcd"), top, groups, 300.0).positions
+    broken = read_frames(write(wrapped(whole, 1.45), "b.dcd"), top, groups, 300.0).positions
+    moved = broken - straight
+    assert np.abs(moved - moved[:, :1]).max() < 1e-3
+
+
+def test_beads_of_a_topology_without_bonds_are_made_whole_by_their_own(tmp_path):
+    bare = mdtraj.Topology()
+    chain = bare.add_chain()
+    for _ in range(3):
+        residue = bare.add_residue("XYZ", chain)
+        for name in ("N", "CA", "C"):
+            bare.add_atom(name, mdtraj.element.get_by_symbol(name[0]), residue)
+    xyz = np.cumsum(np.full((2, 9, 3), 0.08), axis=1) + np.random.default_rng(0).normal(scale=0.003, size=(2, 9, 3))
+    whole = mdtraj.Trajectory(xyz, bare, unitcell_lengths=np.full((2, 3), 2.0), unitcell_angles=np.full((2, 3), 90.0))
+    path = tmp_path / "md.dcd"
+    wrapped(whole, 1.6).save(str(path))
+    moved = read_frames(path, bare, "calpha", 300.0).positions - 10.0 * whole.xyz[:, 1::3]
+    assert np.abs(moved - moved[:, :1]).max() < 1e-3
+
+
+@given(st.integers(0, 2**32 - 1))
+def test_whole_molecules_come_back_to_the_last_bit(seed):
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(4, 6, 3))
+    cell = np.tile(np.eye(3) * 20.0, (4, 1, 1))
+    assert np.array_equal(make_whole(x, cell, tree([0, 1, 1, 2, 0]).bonds), x)
+
+
+def test_a_broken_molecule_without_a_box_is_an_error_that_names_the_frame(files):
+    whole, top, write = files
+    broken = mdtraj.Trajectory(whole.xyz.copy(), whole.topology)
+    broken.xyz[7, 6:] += 3.0
+    with pytest.raises(TrajectoryError, match=r"frame 7: .*the file has no box.*broken across a periodic box"):
+        read_frames(write(broken), top, "backbone", 300.0)
+
+
+def test_nan_in_a_trajectory_is_an_error_that_names_the_frame(files):
+    whole, top, write = files
+    whole.xyz[4, 2, 1] = np.nan
+    with pytest.raises(TrajectoryError, match="frame 4 holds positions that are not finite"):
+        read_frames(write(whole, "md.dcd"), top, "backbone", 300.0, stride=2)
+
+
+@pytest.mark.parametrize("kind", FORMATS)
+def test_a_trajectory_of_another_molecule_is_an_error(files, kind):
+    _, top, write = files
+    other = peptide_trajectory(peptide(2), box=30.0)
+    with pytest.raises(TrajectoryError, match=r"md.* cannot be read with this topology of 10 atoms"):
+        read_frames(write(other, f"md.{kind}"), top, "backbone", 300.0)
+
+
+def test_the_same_atoms_in_another_order_are_noticed(files):
+    whole, top, write = files
+    shuffled = mdtraj.Trajectory(whole.xyz[:, [0, 9, 1, 8, 2, 7, 3, 6, 4, 5]], None)
+    shuffled.topology = whole.topology
+    with pytest.raises(TrajectoryError, match="another order"):
+        read_frames(write(shuffled, "md.dcd"), top, "backbone", 300.0)
+
+
+@pytest.mark.parametrize("temperature, message", [(None, "missing"), (0.0, "above zero"), (float("nan"), "above zero")])
+def test_a_missing_temperature_is_asked_for_before_any_file_is_opened(temperature, message):
+    with pytest.raises(TrajectoryError, match=message):
+        read_frames("nowhere.xtc", "nowhere.pdb", "backbone", temperature)
+
+
+def test_missing_damaged_and_empty_files_are_named(files, tmp_path):
+    whole, top, write = files
+    with pytest.raises(TrajectoryError, match=r"no\.xtc: no such file"):
+        read_frames(tmp_path / "no.xtc", top, "backbone", 300.0)
+    with pytest.raises(TrajectoryError, match=r"no\.pdb: no such file"):
+        read_frames(write(whole), tmp_path / "no.pdb", "backbone", 300.0)
+    with pytest.raises(TrajectoryError, match=r"md\.xtc: no topology"):
+        read_frames(write(whole), None, "backbone", 300.0)
+    with pytest.raises(TrajectoryError, match="no trajectory"):
+        read_frames([], top, "backbone", 300.0)
+    (tmp_path / "bad.xtc").write_bytes(b"not a trajectory at all, only text")
+    with pytest.raises(TrajectoryError, match=r"bad\.xtc"):
+        read_frames(tmp_path / "bad.xtc", top, "backbone", 300.0)
+    (tmp_path / "odd.zzz").write_bytes(b"")
+    with pytest.raises(TrajectoryError, match=r"odd\.zzz"):
+        read_frames(tmp_path / "odd.zzz", top, "backbone", 300.0)
+    with pytest.raises(TrajectoryError, match="stride"):
+        read_frames(write(whole), top, "backbone", 300.0, stride=0)
+
+
+def test_a_mapping_of_another_topology_is_refused(files):
+    whole, top, write = files
+    with pytest.raises(MappingError, match="map of 15 atoms for a topology of 10"):
+        read_frames(write(whole), top, BeadMapping.backbone(peptide(2)), 300.0)
+
+
+def test_frames_are_saved_and_loaded_exactly(tmp_path):
+    frames = fake_frames(20)
+    forces = np.random.default_rng(1).normal(size=frames.positions.shape)
+    full = BeadFrames(frames.positions, frames.topology, 310.0, forces, "here", (12, 8))
+    back = BeadFrames.load(full.save(tmp_path / "frames.npz"))
+    assert np.array_equal(back.positions, full.positions) and back.positions.dtype == np.float32
+    assert np.array_equal(back.forces, forces)
+    assert (back.topology, back.temperature, back.source, back.lengths) == (full.topology, 310.0, "here", (12, 8))
+    assert BeadFrames.load(frames.save(tmp_path / "plain.npz")).forces is None
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-200], lambda b: b"", lambda b: b[:300] + b"xxxx" + b[304:]])
+def test_a_damaged_file_of_frames_is_refused(tmp_path, damage):
+    path = fake_frames(50).save(tmp_path / "frames.npz")
+    path.write_bytes(damage(path.read_bytes()))
+    with pytest.raises(TrajectoryError, match=r"frames\.npz"):
+        BeadFrames.load(path)
+
+
+def test_files_of_another_kind_and_pickles_are_refused(tmp_path):
+    np.savez(tmp_path / "other.npz", positions=np.zeros((1, 5, 3)))
+    np.savez(tmp_path / "pickle.npz", kind=np.array({"a": 1}, dtype=object))
+    for name in ("other.npz", "pickle.npz", "missing.npz"):
+        with pytest.raises(TrajectoryError, match=name):
+            BeadFrames.load(tmp_path / name)
+
+
+def test_forces_come_in_the_units_that_the_field_uses():
+    frames = fake_frames(3)
+    forces = np.ones(frames.positions.shape)
+    made = BeadFrames.from_arrays(frames.positions, frames.topology, 300.0, forces, "kcal/mol/A")
+    assert made.forces == pytest.approx(KCAL_PER_MOL)
+    same = BeadFrames.from_arrays(frames.positions, frames.topology, 300.0, 41.84 * forces, "kJ/mol/nm")
+    assert same.forces == pytest.approx(KCAL_PER_MOL)
+    with pytest.raises(TrajectoryError, match="unknown unit"):
+        BeadFrames.from_arrays(frames.positions, frames.topology, 300.0, forces, "kT/nm")
+
+
+def test_a_split_is_disjoint_complete_and_repeatable():
+    frames = fake_frames(100)
+    a, b = frames.split(0.8, seed=3)
+    joined = np.concatenate([a.positions, b.positions])
+    assert (len(a), len(b)) == (80, 20)
+    assert {x.tobytes() for x in joined} == {x.tobytes() for x in frames.positions}
+    assert np.array_equal(frames.split(0.8, seed=3)[0].positions, a.positions)
+    assert not np.array_equal(frames.split(0.8, seed=4)[0].positions, a.positions)
+    assert len(fake_frames(3).split(0.999)[1]) == 1
+    with pytest.raises(TrajectoryError, match="split"):
+        frames.split(1.0)
+
+
+def test_taking_frames_spreads_them_over_the_whole_trajectory():
+    frames = fake_frames(100)
+    assert np.array_equal(frames.take(4).positions, frames.positions[[0, 25, 50, 75]])
+    assert frames.take(100) is frames
+    with pytest.raises(TrajectoryError, match="take 101 of 100"):
+        frames.take(101)
+
+
+def spoiled(change):
+    frames = fake_frames(150)
+    x = frames.positions.copy()
+    change(x)
+    return lambda: BeadFrames.from_arrays(x, frames.topology, 300.0).validate()
+
+
+def _set(index, value):
+    def change(x):
+        x[index] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (_set((3, 2, 0), np.nan), "frame 3: positions are not finite"),
+        (_set((8, 4, 0), 40.0), "frame 8: the bonded beads ALA2-C and NME3-N .* far apart"),
+        (_set(9, 1.0), "frame 9: the bonded beads .* at one point"),
+        (_set(slice(None), fake_frames(1).positions[0]), "single structure"),
+    ],
+)
+def test_frames_that_cannot_be_fitted_to_are_refused(change, message):
+    with pytest.raises(TrajectoryError, match=message):
+        spoiled(change)()
+
+
+def test_too_few_frames_and_wrong_shapes_are_refused():
+    with pytest.raises(TrajectoryError, match=r"50 frames are too few.*at least 100"):
+        fake_frames(50).validate()
+    assert fake_frames(50).validate(min_frames=10).n_frames == 50
+    with pytest.raises(TrajectoryError, match=r"expected \(frames, 5, 3\)"):
+        BeadFrames.from_arrays(np.zeros((4, 6, 3)), backbone_topology(), 300.0)
+    with pytest.raises(TrajectoryError, match="no frames"):
+        BeadFrames.from_arrays(np.zeros((0, 5, 3)), backbone_topology(), 300.0)
+    with pytest.raises(TrajectoryError, match="temperature is missing"):
+        BeadFrames.from_arrays(np.zeros((1, 5, 3)), backbone_topology(), None)
+    with pytest.raises(TrajectoryError, match="3 frames of positions but 2 of forces"):
+        BeadFrames.from_arrays(np.zeros((3, 5, 3)), backbone_topology(), 300.0, np.zeros((2, 5, 3)))
