@@ -15,10 +15,18 @@ from molflow_sim.packing.placements import COMMON_SPACE_GROUPS, general_placemen
 from molflow_sim.symmetry.spacegroup import cell_matrix
 
 MAX_ATTEMPTS = 20
+VDW_FACTOR = 0.8
+"""Share of the sum of van der Waals radii that the stricter tolerance keeps atoms apart by: above the 0.7 of hydrogen
+bonds, for the press closes gaps sooner than it parts molecules, and enough for no two heavy atoms to clash."""
 
 
-def pyxtal_packings(molecule: Molecule, n: int, *, seed: int = 0, first_index: int = 0) -> RigidPackings:
-    """Random crystals of PyXtal with its default tolerances, one molecule in a general position.
+def pyxtal_packings(
+    molecule: Molecule, n: int, *, seed: int = 0, first_index: int = 0, vdw: bool = False
+) -> RigidPackings:
+    """Random crystals of PyXtal, one molecule in a general position.
+
+    Its default tolerance keeps atoms apart by 1.2 times the sum of covalent radii; with `vdw` by `VDW_FACTOR` times
+    that of the van der Waals radii.
 
     The space groups are drawn with the frequencies that `random_packings` uses, in PyXtal's standard settings;
     conformers are drawn in turn.
@@ -30,7 +38,9 @@ def pyxtal_packings(molecule: Molecule, n: int, *, seed: int = 0, first_index: i
     """
     from pymatgen.core import Molecule as PymatgenMolecule
     from pyxtal.molecule import pyxtal_molecule
+    from pyxtal.tolerance import Tol_matrix
 
+    tolerance = Tol_matrix(prototype="vdW", factor=VDW_FACTOR) if vdw else Tol_matrix(prototype="molecular")
     rng = np.random.default_rng(seed)
     shares = [(SpaceGroup.from_name(k[0]), share) for k, share in COMMON_SPACE_GROUPS.items()]
     if molecule.is_enantiopure:
@@ -40,12 +50,16 @@ def pyxtal_packings(molecule: Molecule, n: int, *, seed: int = 0, first_index: i
     weights = weights / weights.sum()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        shapes = [pyxtal_molecule(PymatgenMolecule(list(molecule.symbols), x), fix=True) for x in molecule.conformers]
+        # The molecule's own tolerance is the one that counts between its copies.
+        shapes = [
+            pyxtal_molecule(PymatgenMolecule(list(molecule.symbols), x), fix=True, tm=tolerance)
+            for x in molecule.conformers
+        ]
         rows = []
         while len(rows) < n:
             conformer = len(rows) % len(shapes)
             for _ in range(MAX_ATTEMPTS):
-                made = _one(shapes[conformer], choices[rng.choice(len(choices), p=weights)], rng)
+                made = _one(shapes[conformer], choices[rng.choice(len(choices), p=weights)], rng, tolerance)
                 if made is not None:
                     break
             else:
@@ -67,12 +81,19 @@ def pyxtal_packings(molecule: Molecule, n: int, *, seed: int = 0, first_index: i
     )
 
 
-def _one(shape: Any, group: SpaceGroup, rng: np.random.Generator) -> tuple[str, np.ndarray, np.ndarray] | None:
+def _one(
+    shape: Any, group: SpaceGroup, rng: np.random.Generator, tolerance: Any
+) -> tuple[str, np.ndarray, np.ndarray] | None:
     """(setting, cell, positions of the first molecule in Å) of one crystal, or None where PyXtal gives up."""
     from pyxtal import pyxtal
 
     crystal = pyxtal(molecular=True)
-    crystal.from_random(3, group.number, [shape], [group.order], random_state=int(rng.integers(2**31)))
+    try:
+        crystal.from_random(
+            3, group.number, [shape], [group.order], random_state=int(rng.integers(2**31)), tm=tolerance
+        )
+    except RuntimeError:  # it has tried often enough
+        return None
     if not crystal.valid:
         return None
     if len(crystal.mol_sites) != 1:  # several special positions instead of the general one

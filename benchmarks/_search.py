@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from molflow_sim.crystal import RigidMolecule
 from molflow_sim.errors import MolflowError
 from molflow_sim.evaluate import FOUND_RMSD, packing_similarity, prepare
 from molflow_sim.forcefield import MoleculeParameters, parametrize
-from molflow_sim.packing import PressSettings, RigidPackings, press, random_packings
+from molflow_sim.packing import PressSettings, RigidPackings, make_generator, press
 from molflow_sim.packing.deduplicate import deduplicate_packings
 from molflow_sim.packing.fingerprint import fingerprint, fingerprints
 from molflow_sim.units import KJ_PER_MOL
@@ -57,7 +58,7 @@ class Search:
     ``first`` is the number (from 1) of the first candidate that is the experimental form, None if there is none;
     ``rank`` maps each milestone to the form's rank by energy among the different packings found until then. Names with
     ``relaxed`` are the same after relaxation with flexible molecules: of the packings near the experiment, and of the
-    lowest others, which the rank counts.
+    lowest others, which the rank counts; ``relaxed_gap`` is the form's energy above the lowest of them.
     """
 
     target: str
@@ -75,6 +76,7 @@ class Search:
     relaxed_first: int | None = None
     relaxed_rmsd: float | None = None
     relaxed_rank: int | None = None
+    relaxed_gap: float | None = None
     hit_energy: float | None = None
     lowest_energy: float | None = None
     minimum: dict[str, Any] | None = None
@@ -168,13 +170,15 @@ def _align(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return vt.T @ d @ u.T
 
 
-def candidates_of(generator: str, molecule: Molecule, n: int, seed: int, first: int) -> RigidPackings:
-    """Random packings of ours ("random") or PyXtal's ("pyxtal")."""
-    if generator == "random":
-        return random_packings(molecule, n, seed=seed, first_index=first)
-    from _pyxtal import pyxtal_packings
+def candidates_of(
+    generator: str, molecule: Molecule, n: int, seed: int, first: int, weights: str | None = None
+) -> RigidPackings:
+    """Packings of ours ("random", "flow", "mixed") or PyXtal's ("pyxtal", "pyxtal-vdw")."""
+    if generator.startswith("pyxtal"):
+        from _pyxtal import pyxtal_packings
 
-    return pyxtal_packings(molecule, n, seed=seed, first_index=first)
+        return pyxtal_packings(molecule, n, seed=seed, first_index=first, vdw=generator == "pyxtal-vdw")
+    return make_generator(generator, weights=weights).propose(molecule, n, seed=seed, first_index=first)
 
 
 def search(
@@ -188,14 +192,20 @@ def search(
     n_relaxed: int = 60,
     stop_when_found: bool = False,
     out_of_time: Callable[[], bool] = lambda: False,
+    propose: Callable[[Molecule, int, int, int], RigidPackings] | None = None,
+    judge: Callable[[RigidPackings], None] | None = None,
 ) -> Search | None:
     """Run one search; None when the time is over before it ends.
 
     With `stop_when_found` the search looks after the first batch and at each milestone, and ends once the form is
     there after relaxation: what it says of the milestones is the same, the rest of the candidates are saved.
+
+    `propose(molecule, n, seed, first_index)` makes the candidates instead of `generator`, which is then a name only;
+    `judge` sees each batch as it is generated.
     """
     result = Search(target.name, target.smiles, source, generator, n)
     clock = _Clock(result.seconds)
+    make = propose or partial(candidates_of, generator)
     try:
         with clock("parameters"):
             molecule = molecule_of(target, source, seed)
@@ -211,7 +221,10 @@ def search(
         for first in range(0, n, BATCH):
             size = min(BATCH, n - first)
             with clock("generate"):
-                loose = candidates_of(generator, molecule, size, seed + 7919 * (first // BATCH), first)
+                loose = make(molecule, size, seed + 7919 * (first // BATCH), first)
+            if judge is not None:
+                with clock("judge"):
+                    judge(loose)
             with clock("press"):
                 parts.append(press(loose, parameters))
             if out_of_time():
@@ -268,8 +281,9 @@ def assess(
         relaxed = relaxed_matches(target, parameters, good, unique, sorted(near, key=lambda k: near[k])[:12], n_relaxed)
     if relaxed:
         result.relaxed_first = int(good.index[np.isin(group, list(relaxed))].min()) + 1
-        result.relaxed_rmsd = min(rmsd for rmsd, _ in relaxed.values())
-        result.relaxed_rank = min(rank for _, rank in relaxed.values())
+        result.relaxed_rmsd = min(rmsd for rmsd, _, _ in relaxed.values())
+        result.relaxed_rank = min(rank for _, rank, _ in relaxed.values())
+        result.relaxed_gap = min(gap for _, _, gap in relaxed.values())
 
 
 def matches(
@@ -293,8 +307,11 @@ def matches(
 
 def relaxed_matches(
     target: Target, parameters: MoleculeParameters, packings: RigidPackings, unique: np.ndarray, near: list[int], n: int
-) -> dict[int, tuple[float, int]]:
-    """Relax the packings `near` the experiment and the n lowest others: hits -> (RMSD15 in Å, rank by energy)."""
+) -> dict[int, tuple[float, int, float]]:
+    """Relax the packings `near` the experiment and the n lowest others.
+
+    Returns hits -> (RMSD15 in Å, rank by energy, kJ/mol above the lowest).
+    """
     from molflow_sim.forcefield import CrystalPotential
     from molflow_sim.relax import relax_flexible
 
@@ -309,7 +326,8 @@ def relaxed_matches(
             match = packing_similarity(reference, result.crystal)
             if match.same(FOUND_RMSD):
                 # Duplicates of the hit itself do not push it down.
-                found[row] = (match.rmsd, 1 + int(np.sum(energies < result.energy - 0.05 * KJ_PER_MOL)))
+                rank = 1 + int(np.sum(energies < result.energy - 0.05 * KJ_PER_MOL))
+                found[row] = (match.rmsd, rank, float(result.energy - energies.min()) / KJ_PER_MOL)
     return found
 
 

@@ -13,6 +13,7 @@ import argparse
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,8 +90,13 @@ def flexible_rings(mol: Chem.Mol) -> int:
     return count
 
 
-def reason_left_out(crystal: MolecularCrystal) -> str | None:
-    """Which rule a crystal breaks, or None for a target."""
+def reason_left_out(
+    crystal: MolecularCrystal, max_atoms: int = MAX_ATOMS, max_rotatable: int | None = MAX_ROTATABLE
+) -> str | None:
+    """Which rule a crystal breaks, or None for a target.
+
+    Without `max_rotatable` flexible molecules are targets too, those with flexible rings among them.
+    """
     if len(crystal.molecules) != 1:
         return "more than one species"
     if len(crystal.asymmetric_unit) > 1 or crystal.z_prime > 1:
@@ -98,19 +104,28 @@ def reason_left_out(crystal: MolecularCrystal) -> str | None:
     molecule = crystal.molecules[0]
     if not set(np.unique(molecule.numbers).tolist()) <= ELEMENTS:
         return "other elements"
-    if molecule.n_atoms > MAX_ATOMS:
-        return f"more than {MAX_ATOMS} atoms"
-    if molecule.n_rotatable > MAX_ROTATABLE:
-        return f"more than {MAX_ROTATABLE} rotatable bond"
-    if flexible_rings(molecule.rdmol):
+    if molecule.n_atoms > max_atoms:
+        return f"more than {max_atoms} atoms"
+    if max_rotatable is not None and molecule.n_rotatable > max_rotatable:
+        return f"more than {max_rotatable} rotatable bond"
+    if max_rotatable is not None and flexible_rings(molecule.rdmol):
         return "a flexible ring"
     if not 0.5 <= crystal.density <= 3.0:
         return f"an impossible density of {crystal.density:.2f} g/cm³ in the file"
     return None
 
 
-def read_targets(folder: Path = DATA) -> tuple[list[Target], dict[str, str]]:
+def read_targets(
+    folder: Path = DATA, left_out_because: Callable[[MolecularCrystal], str | None] = reason_left_out
+) -> tuple[list[Target], dict[str, str]]:
     """All targets in the folder, smallest molecule first, and the reason each other file is left out.
+
+    Parameters
+    ----------
+    folder : Path
+        Holds cif/.
+    left_out_because : callable
+        The rule: a reason, or None for a target.
 
     Raises
     ------
@@ -124,7 +139,7 @@ def read_targets(folder: Path = DATA) -> tuple[list[Target], dict[str, str]]:
     for path in files:
         try:
             crystal = MolecularCrystal.from_cif(path, normalise_hydrogens=True)
-            reason = reason_left_out(crystal)
+            reason = left_out_because(crystal)
         except MolflowError as error:
             reason = f"not read: {type(error).__name__}"
         if reason is not None:

@@ -1,5 +1,6 @@
-"""ASE front end: the crystal potential of `molflow_sim` as an ASE calculator."""
+"""ASE front end: the crystal potential and the coarse-grained models of `molflow_sim` as ASE calculators."""
 
 from molflow_ase.calculator import CrystalCalculator
+from molflow_ase.cg import CGCalculator, FlowCalculator, bead_atoms
 
-__all__ = ["CrystalCalculator"]
+__all__ = ["CGCalculator", "CrystalCalculator", "FlowCalculator", "bead_atoms"]

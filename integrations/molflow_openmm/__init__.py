@@ -1,6 +1,62 @@
-"""OpenMM front end: the crystal potential of `molflow_sim` as an ordinary OpenMM System, and NPT runs with it."""
+"""OpenMM front end: crystals and coarse-grained molecules of `molflow_sim` as ordinary Systems, and runs of them."""
 
-from molflow_openmm.simulate import SimulationSettings, simulate
-from molflow_openmm.system import crystalSystem
+from __future__ import annotations
 
-__all__ = ["SimulationSettings", "crystalSystem", "simulate"]
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from molflow_openmm.cg_forcefield import CGForceField
+    from molflow_openmm.cg_samples import CGSimulation
+    from molflow_openmm.cg_simulate import simulate_cg
+    from molflow_openmm.cg_topology import bead_topology
+    from molflow_openmm.cg_torch import export_torchscript
+    from molflow_openmm.settings import SimulationSettings
+    from molflow_openmm.simulate import simulate
+    from molflow_openmm.system import crystalSystem
+
+__all__ = [
+    "CGForceField",
+    "CGSimulation",
+    "SimulationSettings",
+    "bead_topology",
+    "crystalSystem",
+    "export_torchscript",
+    "simulate",
+    "simulate_cg",
+]
+
+# Loaded on first use: openmm-ml imports this package wherever it is installed, whatever its user is going to do.
+_PUBLIC = {
+    "CGForceField": "cg_forcefield",
+    "CGSimulation": "cg_samples",
+    "SimulationSettings": "settings",
+    "bead_topology": "cg_topology",
+    "crystalSystem": "system",
+    "export_torchscript": "cg_torch",
+    "simulate_cg": "cg_simulate",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(f"{__name__}.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+class _Package(ModuleType):
+    """Keeps the function `simulate` under that name: importing the module of the same name would put it there."""
+
+    def _get(self) -> Any:
+        return import_module("molflow_openmm.simulate").simulate
+
+    def _ignore(self, module: Any) -> None:
+        pass
+
+    simulate = property(_get, _ignore)
+
+
+if not TYPE_CHECKING:
+    sys.modules[__name__].__class__ = _Package

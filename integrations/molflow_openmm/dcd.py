@@ -14,16 +14,17 @@ from molflow_sim.symmetry.spacegroup import cell_matrix
 
 @dataclass(frozen=True)
 class DCDLayout:
-    """Where things are in a DCD file: atoms, offset of the first frame, bytes per frame, whole frames present."""
+    """Where things are in a DCD file: atoms, offset of the first frame, bytes per frame, whole frames, box or none."""
 
     n_atoms: int
     start: int
     frame: int
     n_frames: int
+    box: bool = True
 
 
 def dcd_layout(path: Path) -> DCDLayout:
-    """Look at a DCD file with a periodic box.
+    """Look at a DCD file, with a periodic box or without.
 
     Raises
     ------
@@ -33,8 +34,9 @@ def dcd_layout(path: Path) -> DCDLayout:
     try:
         with open(path, "rb") as file:
             head = file.read(92)
-            if len(head) < 92 or head[4:8] != b"CORD" or struct.unpack("<i", head[48:52])[0] != 1:
-                raise StoreError(f"{path} is not a DCD file of a periodic simulation")
+            if len(head) < 92 or head[4:8] != b"CORD":
+                raise StoreError(f"{path} is not a DCD file of OpenMM's")
+            box = struct.unpack("<i", head[48:52])[0] == 1
             (comments,) = struct.unpack("<i", file.read(4))
             file.seek(comments + 8, 1)
             (n_atoms,) = struct.unpack("<i", file.read(4))
@@ -42,8 +44,15 @@ def dcd_layout(path: Path) -> DCDLayout:
             size = file.seek(0, 2)
     except (OSError, struct.error) as error:
         raise StoreError(f"{path} cannot be read: {error}") from error
-    frame = 56 + 3 * (4 * n_atoms + 8)
-    return DCDLayout(n_atoms, start, frame, (size - start) // frame)
+    frame = 56 * box + 3 * (4 * n_atoms + 8)
+    return DCDLayout(n_atoms, start, frame, (size - start) // frame, box)
+
+
+def frame_type(layout: DCDLayout) -> np.dtype:
+    """One frame of the file as a NumPy record: ``box`` (where there is one), ``x``, ``y`` and ``z``."""
+    box = [("_0", "<i4"), ("box", "<f8", 6), ("_1", "<i4")] if layout.box else []
+    axes = [item for k in "xyz" for item in ((f"_{k}0", "<i4"), (k, "<f4", layout.n_atoms), (f"_{k}1", "<i4"))]
+    return np.dtype([*box, *axes])
 
 
 def truncate_dcd(path: Path, frames: int) -> None:
@@ -67,7 +76,7 @@ def truncate_dcd(path: Path, frames: int) -> None:
 
 
 def read_dcd(path: Path, first: int = 0, stride: int = 1) -> tuple[np.ndarray, np.ndarray]:
-    """Frames `first`, `first` + `stride`, ... of a DCD file.
+    """Frames `first`, `first` + `stride`, ... of a DCD file with a periodic box.
 
     Returns
     -------
@@ -75,13 +84,16 @@ def read_dcd(path: Path, first: int = 0, stride: int = 1) -> tuple[np.ndarray, n
         Box rows in the standard frame, Å.
     positions : ndarray, shape (T, n, 3)
         Å, in double precision (the file holds single).
+
+    Raises
+    ------
+    StoreError
+        Not such a file.
     """
     layout = dcd_layout(path)
-    n = layout.n_atoms
-    record = np.dtype(
-        [("_0", "<i4"), ("box", "<f8", 6), ("_1", "<i4")]
-        + [item for k in "xyz" for item in ((f"_{k}0", "<i4"), (k, "<f4", n), (f"_{k}1", "<i4"))]
-    )
+    if not layout.box:
+        raise StoreError(f"{path} is not a DCD file of a periodic simulation")
+    record = frame_type(layout)
     data = np.memmap(path, dtype=record, mode="r", offset=layout.start, shape=(layout.n_frames,))[first::stride]
     a, sin_c, b, sin_b, sin_a, c = np.asarray(data["box"]).T  # OpenMM writes sin(π/2 - angle)
     angles = [np.degrees(np.arccos(np.clip(s, -1.0, 1.0))) for s in (sin_a, sin_b, sin_c)]

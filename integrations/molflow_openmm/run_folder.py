@@ -7,7 +7,7 @@ reporters wrote after that checkpoint is cut off before the run goes on, so no f
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,15 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def open_run(folder: Path, identity: Mapping[str, Any], *, resume: bool, overwrite: bool) -> Iterator[bool]:
+def open_run(
+    folder: Path,
+    identity: Mapping[str, Any],
+    *,
+    resume: bool,
+    overwrite: bool,
+    outputs: Sequence[str] = OUTPUTS,
+    checkpoint: str = "state.xml",
+) -> Iterator[bool]:
     """Claim a folder for a run; no other process can while the block lasts.
 
     Parameters
@@ -42,6 +50,10 @@ def open_run(folder: Path, identity: Mapping[str, Any], *, resume: bool, overwri
         Carry on if the folder holds the same run.
     overwrite : bool
         Remove the files of any run found there, and start anew. Other files stay.
+    outputs : sequence of str
+        Every file that such a run writes; wildcards allowed.
+    checkpoint : str
+        The file among them that a run is carried on from.
 
     Yields
     ------
@@ -70,11 +82,12 @@ def open_run(folder: Path, identity: Mapping[str, Any], *, resume: bool, overwri
         ) from error
     try:
         if overwrite:
-            for name in OUTPUTS:
-                (folder / name).unlink(missing_ok=True)
+            for name in outputs:
+                for path in folder.glob(name):
+                    path.unlink()
         if not (folder / "run.json").exists():
             write_json(folder / "run.json", {"identity": identity})
-        yield (folder / "state.xml").exists()
+        yield (folder / checkpoint).exists()
     finally:
         if lock is not None:
             lock.close()

@@ -15,12 +15,15 @@ from typing import Annotated, TextIO
 
 import typer
 
+from molflow_sim.cli.cg import app as cg
 from molflow_sim.cli.dataset import app as dataset
 from molflow_sim.cli.doctor import doctor
+from molflow_sim.cli.generate import app as generate
 from molflow_sim.cli.screen import EPILOG as SCREEN_EPILOG
 from molflow_sim.cli.screen import screen
 from molflow_sim.cli.simulate import EPILOG as SIMULATE_EPILOG
 from molflow_sim.cli.simulate import simulate
+from molflow_sim.cli.train import app as train
 from molflow_sim.errors import MolflowError
 
 INTERNAL_ERROR = 70
@@ -37,7 +40,10 @@ app = typer.Typer(
 )
 app.command(epilog=SCREEN_EPILOG)(screen)
 app.command(epilog=SIMULATE_EPILOG)(simulate)
+app.add_typer(generate, name="generate")
+app.add_typer(cg, name="cg")
 app.add_typer(dataset, name="dataset")
+app.add_typer(train, name="train")
 app.command()(doctor)
 
 

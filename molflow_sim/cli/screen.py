@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from molflow_sim.errors import InputError, MoleculeError
+from molflow_sim.screening.settings import DEFAULT_GENERATOR
 
 if TYPE_CHECKING:
     from molflow_sim.molecule import Molecule
@@ -36,7 +37,7 @@ def screen(
     ],
     candidates: Annotated[
         int | None,
-        typer.Option("--candidates", "-n", help="Random packings to try. [dim]default: 2-3 minutes for aspirin[/dim]"),
+        typer.Option("--candidates", "-n", help="Packings to try. [dim]default: 2-3 minutes for aspirin[/dim]"),
     ] = None,
     seed: Annotated[int, typer.Option(help="Same seed, settings and version: same result.")] = 0,
     space_groups: Annotated[
@@ -60,6 +61,13 @@ def screen(
     ] = None,
     reference: Annotated[
         Path | None, typer.Option(help="CIF of the experimental form: says where it came.", show_default=False)
+    ] = None,
+    generator: Annotated[
+        str | None,
+        typer.Option(help="Where packings come from: random, flow or mixed.", show_default=DEFAULT_GENERATOR),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder of weights for the flow, instead of ours.", show_default=False)
     ] = None,
     top: Annotated[int, typer.Option(help="CIF files written.")] = 100,
     name: Annotated[str, typer.Option(help="Name of the molecule for the report.", show_default=False)] = "",
@@ -88,6 +96,8 @@ def screen(
         reference=reference,
         energy=energy,
         energy_top=energy_top,
+        generator=generator,
+        weights=weights,
         scheduler=scheduler,
         overwrite=overwrite,
         progress=not quiet,

@@ -156,7 +156,7 @@ def make_pairs(
 ) -> PairSet:
     """Pair every usable crystal of a data set with random packings of the same molecule, group and site.
 
-    Crystals with one molecule in the asymmetric unit are used. Starts are drawn as `random_packings` draws them; those
+    Crystals with one molecule in the asymmetric unit, in a setting that has a symbol of its own, are used. Starts are drawn as `random_packings` draws them; those
     of all crystals that share molecule, conformer and symmetry are assigned to these by optimal transport, with the
     nearest description of each end.
 
@@ -176,12 +176,12 @@ def make_pairs(
     TrainingError
         If no crystal is usable.
     """
-    from molflow_sim.crystal_flow.starts import random_starts
+    from molflow_sim.crystal_flow.starts import known_setting, random_starts
 
     rng = np.random.default_rng(seed)
     records = [dataset[i] for i in range(len(dataset))]
     chosen = np.ones(len(records), bool) if rows is None else rows
-    used = [i for i, r in enumerate(records) if chosen[i] and len(r.images) == 1]
+    used = [i for i, r in enumerate(records) if chosen[i] and len(r.images) == 1 and known_setting(r)]
     if not used:
         raise TrainingError("the data set holds no crystal with one molecule in the asymmetric unit")
     weight = dataset.weights(scale)[used]

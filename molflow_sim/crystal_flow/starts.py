@@ -53,6 +53,17 @@ def random_starts(
     return cell, np.mod(centroid, 1.0), rotation
 
 
+def known_setting(record: CrystalRecord) -> bool:
+    """Whether the record's space group is in a setting that random packings can be drawn in."""
+    from molflow_sim.errors import SpaceGroupError
+    from molflow_sim.symmetry.spacegroup import SpaceGroup
+
+    try:
+        return SpaceGroup.from_name(record.space_group).order == len(record.rotations)
+    except SpaceGroupError:
+        return False
+
+
 def van_der_waals_volume(numbers: np.ndarray, positions: np.ndarray, spacing: float = 0.25) -> float:
     """Volume in Å³ of the union of the van der Waals spheres, on a grid; hydrogens as large as RDKit has them."""
     radius = np.array([1.2 if z == 1 else VAN_DER_WAALS_RADIUS[int(z)] for z in numbers])

@@ -12,6 +12,8 @@ _PUBLIC = {
     "DatasetSettings": "settings",
     "CrystalDataset": "reader",
     "CrystalRecord": "reader",
+    "TrainingSource": "sources",
+    "training_source": "sources",
 }
 
 __all__ = list(_PUBLIC)

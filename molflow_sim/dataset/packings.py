@@ -239,14 +239,14 @@ def _meta(
     blocks: tuple[str, ...],
     caught: list[warnings.WarningMessage],
 ) -> dict[str, Any]:
-    from molflow_sim.dataset.skeletons import split_of
+    from molflow_sim.dataset.skeletons import split_of_skeletons
 
     return {
         "smiles": molecule.smiles,
         "name": item.name,
-        "key": _key(molecule),
+        "key": molecule_key(molecule),
         "skeleton": blocks[0],
-        "split": "test" if any(block in excluded for block in blocks) else split_of(blocks[0]),
+        "split": split_of_skeletons(blocks, excluded),
         "experimental": item.kind == "crystal",
         "racemic": bool(molecule.racemic),
         "enantiopure": bool(molecule.is_enantiopure),
@@ -260,7 +260,7 @@ def _meta(
     }
 
 
-def _key(molecule: Molecule) -> str:
+def molecule_key(molecule: Molecule) -> str:
     """The molecule's key; that of a racemate does not depend on the hand that was drawn."""
     from molflow_sim.chemistry import mirror_image
 

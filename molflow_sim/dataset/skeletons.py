@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Container, Iterable, Sequence
 from functools import lru_cache
 
 from rdkit import Chem, rdBase
@@ -57,6 +57,24 @@ def split_of(skeleton: str) -> str:
     """``"train"`` or ``"test"``, decided by a hash of the skeleton: the same in every data set and session."""
     digest = hashlib.sha256(f"split:{skeleton}".encode()).digest()
     return "test" if int.from_bytes(digest[:8], "big") % TEST_SHARE == 0 else "train"
+
+
+def split_of_skeletons(blocks: Sequence[str], excluded: Container[str] = ()) -> str:
+    """The side of a molecule given by `skeletons`: the one rule for packings, experimental crystals and benchmarks.
+
+    Parameters
+    ----------
+    blocks : sequence of str
+        What `skeletons` returns.
+    excluded : container of str
+        Skeletons that are never trained on; a molecule with one of them is ``"test"`` whatever its hash.
+    """
+    return "test" if any(block in excluded for block in blocks) else split_of(blocks[0])
+
+
+def split_of_molecule(rdmol: Chem.Mol, excluded: Container[str] = ()) -> str:
+    """`split_of_skeletons` of an RDKit molecule."""
+    return split_of_skeletons(skeletons(rdmol), excluded)
 
 
 def _first_block(rdmol: Chem.Mol) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from molflow_sim.errors import InputError, SpaceGroupError
+from molflow_sim.packing.generators import body_conformers
 from molflow_sim.packing.packings import RigidPackings
 from molflow_sim.packing.placements import COMMON_SPACE_GROUPS, MIRROR_GROUPS, general_placement
 from molflow_sim.packing.tables import Placement
@@ -122,7 +123,7 @@ def random_packings(
         raise InputError(f"z_prime must be 1 to 4, got {z_prime}")
     rng = np.random.default_rng(seed)
     placements, weights = placements_for(molecule, space_groups, z_prime)
-    conformers = np.stack([molecule.symmetrised(k) for k in range(len(molecule.conformers))])
+    conformers = body_conformers(molecule)
     placement = rng.choice(len(placements), size=n, p=weights)
     population = populations(molecule)
     conformer = rng.choice(len(conformers), size=n, p=population)

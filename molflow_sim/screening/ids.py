@@ -50,14 +50,19 @@ def candidate_id(run: str, batch: int, row: int) -> str:
 @lru_cache(maxsize=1)
 def code_version() -> str:
     """Version of the package with a hash of the modules that decide a result's numbers."""
+    return f"{molflow_sim.__version__}+{source_digest(*_NUMERICAL)}"
+
+
+def source_digest(*patterns: str) -> str:
+    """Hash (8 digits) of the package's modules that match file patterns; folders are taken with all they hold."""
     root = Path(molflow_sim.__file__).parent
-    files = sorted(set(_source_files(root)))
+    files = sorted(set(_source_files(root, patterns)))
     text = "".join(f"{file.relative_to(root)}:{sha256(file.read_bytes())}\n" for file in files)
-    return f"{molflow_sim.__version__}+{sha256(text.encode())[:8]}"
+    return sha256(text.encode())[:8]
 
 
-def _source_files(root: Path) -> Iterable[Path]:
-    for pattern in _NUMERICAL:
+def _source_files(root: Path, patterns: Iterable[str]) -> Iterable[Path]:
+    for pattern in patterns:
         for path in root.glob(pattern):
             yield from path.rglob("*.py") if path.is_dir() else [path]
 

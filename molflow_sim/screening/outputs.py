@@ -43,6 +43,7 @@ def provenance(store: Store, settings: ScreenSettings, molecule: Molecule) -> di
             "conformers": len(molecule.conformers),
         },
         "settings": settings.to_dict(),
+        "packings": settings.make_generator().identity(),
         "timings_s": seconds,
         "versions": {
             "molflow-sim": code_version(),

@@ -43,6 +43,8 @@ def screen(
     reference: str | Path | None = None,
     energy: str | None = None,
     energy_top: int | None = None,
+    generator: str | None = None,
+    weights: str | Path | None = None,
     scheduler: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -56,7 +58,7 @@ def screen(
     molecule : Molecule or str
         The molecule, or its SMILES.
     candidates : int, optional
-        Random packings to try; the default takes two to three minutes for an aspirin-sized molecule on two cores.
+        Packings to try; the default takes two to three minutes for an aspirin-sized molecule on two cores.
     seed : int
         Same seed, settings and version: same result.
     output : path, optional
@@ -76,6 +78,10 @@ def screen(
         Second model that re-ranks the best, see `molflow_sim.screening.energies`.
     energy_top : int, optional
         How many structures it re-ranks.
+    generator : str, optional
+        Where the packings come from: ``random``, ``flow`` (a trained crystal flow) or ``mixed`` (half of each).
+    weights : path, optional
+        Folder of weights for the flow instead of those of the package.
     scheduler : str, optional
         Address of a Dask scheduler (``tcp://...``); batches run in this process otherwise.
     overwrite : bool
@@ -97,6 +103,8 @@ def screen(
         Arguments that cannot be used (MoleculeError, SpaceGroupError, CrystalError for the reference...).
     StoreError
         `output` belongs to another run or is in use.
+    WeightsError
+        The generator's weights are missing or damaged.
     NoCandidatesError
         Nothing survived a step; the message counts the reasons.
     MissingDependencyError
@@ -111,6 +119,8 @@ def screen(
         "space_groups": space_groups if space_groups != "common" else None,
         "z_prime": z_prime if z_prime != 1 else None,
         "charges": charges if charges != "mmff94" else None,
+        "generator": generator,
+        "weights": None if weights is None else str(weights),
     }
     base = {} if settings is None else {name: getattr(settings, name) for name in settings.__dataclass_fields__}
     chosen = ScreenSettings(**{**base, **{name: value for name, value in given.items() if value is not None}})

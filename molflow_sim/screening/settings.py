@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from molflow_sim.errors import InputError
 
+if TYPE_CHECKING:
+    from molflow_sim.packing.generators import Generator
+
 DEFAULT_CANDIDATES = 20_000
 """Random packings searched unless said otherwise: two to three minutes for an aspirin-sized molecule on two cores."""
+
+DEFAULT_GENERATOR = "random"
+"""Where candidates come from unless said otherwise, see `molflow_sim.packing.generators`."""
 
 ENERGY_DIGITS = 7
 """Decimals of an energy in eV that decide an order; the rest is rounding, which may differ from run to run."""
@@ -27,7 +33,7 @@ class ScreenSettings:
     Attributes
     ----------
     candidates : int
-        Random packings generated and pressed.
+        Packings generated and pressed.
     seed : int
         Seed of the whole run; batch i draws from (seed, i).
     space_groups : str or tuple of str
@@ -54,6 +60,12 @@ class ScreenSettings:
         g/cm³; structures outside are dropped (0.5-3.0: FastCSP's filter).
     maximum_stress : float
         GPa; a relaxed structure with more residual stress is marked as not converged.
+    generator : str
+        Where the packings come from: ``"random"``, ``"flow"`` (a trained crystal flow) or ``"mixed"``.
+    flow_share : float
+        Share of the flow's candidates in ``"mixed"``.
+    weights : str or None
+        Folder of weights for the flow; those of the package if None.
     """
 
     candidates: int = DEFAULT_CANDIDATES
@@ -71,6 +83,9 @@ class ScreenSettings:
     minimum_density: float = 0.5
     maximum_density: float = 3.0
     maximum_stress: float = 0.1
+    generator: str = DEFAULT_GENERATOR
+    flow_share: float = 0.5
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("candidates", "z_prime", "batch_size", "compare_top", "relax_top", "relax_batch", "energy_top"):
@@ -82,6 +97,15 @@ class ScreenSettings:
         if not 0 <= self.minimum_density < self.maximum_density:
             raise InputError("minimum_density must be below maximum_density, both in g/cm³")
         object.__setattr__(self, "space_groups", _space_groups(self.space_groups))
+        if self.weights is not None:
+            object.__setattr__(self, "weights", str(self.weights))
+        self.make_generator()  # refuses what cannot be
+
+    def make_generator(self) -> Generator:
+        """The generator of these settings; no weights are read yet."""
+        from molflow_sim.packing.generators import make_generator
+
+        return make_generator(self.generator, weights=self.weights, flow_share=self.flow_share)
 
     @property
     def n_batches(self) -> int:
@@ -99,9 +123,17 @@ class ScreenSettings:
         return int(np.random.SeedSequence([self.seed, index]).generate_state(1, np.uint32)[0])
 
     def identity(self) -> dict[str, Any]:
-        """The settings that make two runs different runs; the others may grow within one folder."""
+        """The settings that make two runs different runs; the others may grow within one folder.
+
+        Weights count by their SHA-256, wherever they lie.
+
+        Raises
+        ------
+        WeightsError
+            If the generator's weights cannot be used.
+        """
         values = self.to_dict()
-        return {name: values[name] for name in _IDENTITY}
+        return {**{name: values[name] for name in _IDENTITY}, "packings": self.make_generator().identity()}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-like values."""

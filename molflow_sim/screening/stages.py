@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from molflow_sim.crystal import MolecularCrystal
     from molflow_sim.forcefield.parameters import MoleculeParameters
     from molflow_sim.molecule import Molecule
+    from molflow_sim.packing.generators import Generator
 
 
 # -- the steps, each from the module that owns it; imported when used -------------------------------------------------
@@ -34,12 +35,19 @@ def parametrize(molecule: Molecule, charges: str) -> MoleculeParameters:
     return implementation(molecule, charges)
 
 
-def generate(molecule: Molecule, n: int, space_groups: str | Sequence[str], z_prime: int, seed: int) -> Any:
-    """Random packings (`RigidPackings`)."""
-    from molflow_sim.packing import random_packings
+def generate(
+    molecule: Molecule,
+    n: int,
+    space_groups: str | Sequence[str],
+    z_prime: int,
+    seed: int,
+    generator: Generator | None = None,
+) -> Any:
+    """Packings (`RigidPackings`) of a generator, random ones if none is given."""
+    from molflow_sim.packing.generators import RandomGenerator
 
     groups = space_groups if isinstance(space_groups, str) else list(space_groups)
-    return random_packings(molecule, n, space_groups=groups, z_prime=z_prime, seed=seed)
+    return (generator or RandomGenerator()).propose(molecule, n, seed=seed, space_groups=groups, z_prime=z_prime)
 
 
 def press(packings: Any, parameters: MoleculeParameters) -> Any:
@@ -147,6 +155,7 @@ def press_batch(shared: Shared, index: int) -> bytes:
         settings.space_groups,
         settings.z_prime,
         settings.seed_of_batch(index),
+        settings.make_generator(),
     )
     packings = shared.stages.press(packings, shared.parameters)
     with tempfile.TemporaryDirectory() as folder:

@@ -1,0 +1,196 @@
+"""How good are generated crystals, before the press and after it? All sides in one run, on held-out molecules.
+
+    python benchmarks/crystal_generation.py -o generation.json --targets 20 --candidates 300
+    python benchmarks/crystal_generation.py -o generation.json --sides random flow --weights trained/ --candidates 4000
+
+Targets are the experimental crystals on the test side of the split (the rule of molflow_sim.dataset: one molecule in
+five by a hash of its tautomer- and stereo-free key; those of --exclude besides), with at most one molecule in the
+asymmetric unit. Rigid ones (at most one rotatable bond) and flexible ones (the rest) are reported apart, and --targets
+takes that many of each class, evenly spread over the sizes. The space group is not given. Every target is done with
+RDKit's conformers and with the measured one.
+
+Table 1 judges crystals as generated, table 2 what the same press and relaxation make of them, table 3 how many of
+1,000 candidates press into the experimental minimum, over random packing's. Each target and side has a JSON file of
+its own beside the output; the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from _generation import CLASSES, SIDES, Run, class_of, held_out, run, warm_up
+from _generation_tables import enrichment_table, press_table, print_tables, raw_table
+from _targets import DATA, Target
+from recovery import SOURCES, spread, write_json
+
+from molflow_sim import __version__
+from molflow_sim.errors import MolflowError
+from molflow_sim.packing import make_generator
+
+MILESTONES = (30, 100, 300, 1000, 4000)
+HOLDOUT = DATA.parent / "molecules" / "holdout.smi"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what is missing, then print the tables."""
+    args = _arguments(argv)
+    exclude = args.exclude or (HOLDOUT if HOLDOUT.exists() else None)
+    try:
+        targets, left_out = held_out(args.data, exclude)
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return 2
+    by_class = {name: [t for t in targets if class_of(t) == name] for name in CLASSES}
+    counts = ", ".join(f"{len(v)} {k}" for k, v in by_class.items())
+    print(f"held out: {counts} targets of {len(targets) + len(left_out)} files")
+    if args.targets:
+        by_class = {name: spread(group, args.targets) for name, group in by_class.items()}
+    chosen = [t for name in args.classes for t in by_class[name] if not args.names or t.name in args.names]
+    if not chosen:
+        print("no targets are left", file=sys.stderr)
+        return 2
+    sides, digest = _usable(args.sides, chosen[0], args.weights)
+    runs = _runs(args, chosen, sides, digest)
+    tables = [raw_table(runs, sides), press_table(runs, sides, MILESTONES), enrichment_table(runs, sides)]
+    write_json(
+        args.output,
+        {
+            "version": __version__,
+            "held_out": {name: len([t for t in targets if class_of(t) == name]) for name in CLASSES},
+            "seed": args.seed,
+            "threads": os.environ.get("OMP_NUM_THREADS", ""),
+            "tables": {table.title: table.rows for table in tables},
+            "runs": [asdict(r) for r in runs],
+        },
+    )
+    _write_csv(args.output.with_suffix(".csv"), runs)
+    print_tables(tables)
+    return 0
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("-o", "--output", type=Path, default=Path("generation.json"), help="JSON with all results")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder that holds cif/")
+    parser.add_argument("--exclude", type=Path, help=".smi file of molecules that are held out besides")
+    parser.add_argument("--targets", type=int, default=0, help="how many of each class, 0 for all")
+    parser.add_argument("--names", nargs="*", default=[], help="COD numbers, of those chosen")
+    parser.add_argument("--classes", nargs="+", choices=CLASSES, default=list(CLASSES))
+    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=list(SOURCES), help="whose conformers")
+    parser.add_argument("--candidates", type=int, default=300)
+    parser.add_argument("--relax", type=int, default=60, help="lowest packings relaxed with flexible molecules")
+    parser.add_argument("--weights", help="folder of weights for the flow, instead of those of the package")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-minutes", type=float, default=float("inf"))
+    parser.add_argument("--print-only", action="store_true", help="print what is stored and run nothing")
+    return parser.parse_args(argv)
+
+
+def _usable(sides: Sequence[str], target: Target, weights: str | None) -> tuple[list[str], str]:
+    """The sides that can run here, the others named on stderr, and the SHA-256 of the flow's weights."""
+    usable, digest = [], ""
+    for side in sides:
+        reason = warm_up(side, target, weights if side == "flow" else None)
+        if reason:
+            print(f"{side} is left out: {reason}", file=sys.stderr)
+            continue
+        usable.append(side)
+        if side == "flow":
+            digest = str(make_generator("flow", weights=weights).identity()["weights"])
+    return usable, digest
+
+
+def _runs(args: argparse.Namespace, targets: Sequence[Target], sides: Sequence[str], digest: str) -> list[Run]:
+    folder = args.output.with_name(args.output.name + ".parts")
+    folder.mkdir(parents=True, exist_ok=True)
+    milestones = (*(m for m in MILESTONES if m < args.candidates), args.candidates)
+    deadline = time.monotonic() + 60.0 * args.max_minutes
+    done = []
+    for target in targets:
+        for source in args.sources:
+            for side in sides:
+                own = digest if side == "flow" else ""
+                name = "-".join(
+                    filter(None, [target.name, source, side, str(args.candidates), str(args.seed), own[:8]])
+                )
+                path = folder / f"{name}.json"
+                result = _read(path)
+                if result is None and not args.print_only and time.monotonic() < deadline:
+                    start = time.monotonic()
+                    try:
+                        result = run(
+                            target,
+                            source,
+                            side,
+                            args.candidates,
+                            milestones,
+                            seed=args.seed,
+                            weights=args.weights if side == "flow" else None,
+                            digest=own,
+                            n_relaxed=args.relax,
+                            out_of_time=lambda: time.monotonic() > deadline,
+                        )
+                    except MolflowError as error:
+                        print(f"{target.name} {source} {side}: {error.reason}", file=sys.stderr)
+                    if result is not None:
+                        write_json(path, asdict(result))
+                        print(f"{name}: {_line(result)}, {time.monotonic() - start:.0f} s", file=sys.stderr)
+                if result is not None:
+                    done.append(result)
+    return done
+
+
+def _line(result: Run) -> str:
+    found = result.result
+    if found.error:
+        return found.error
+    outcome = f"candidate {found.relaxed_first}" if found.relaxed_first else f"missed ({found.fault})"
+    return f"{result.raw['clash_free']} of {result.raw['n']} clash-free, {found.hits} hits, {outcome}"
+
+
+def _read(path: Path) -> Run | None:
+    try:
+        return Run(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def _write_csv(path: Path, runs: Sequence[Run]) -> None:
+    """One row per target, conformer and side."""
+    rows = []
+    for r in runs:
+        raw, found = r.raw, r.result
+        errors = [abs(x) for x in raw["volume_error"]]
+        rows.append(
+            {
+                "target": r.target, "class": r.klass, "smiles": found.smiles, "conformers": r.source, "side": r.side,
+                "candidates": r.candidates, "seed": r.seed, "weights": r.weights[:12],
+                "clash_free": raw["clash_free"], "no_short_contact": raw["no_short_contact"],
+                "volume_rmad": round(sum(errors) / len(errors), 4) if errors else "",
+                **{f"matched_{s}": len(v) for s, v in raw["matched"].items()},
+                "solved": len(raw["solved"]), "close": len(raw["close"]),
+                "converged": found.converged, "unique": found.unique, "hits": found.hits, "first": found.first,
+                "rmsd": found.rmsd, "relaxed_first": found.relaxed_first, "relaxed_rank": found.relaxed_rank,
+                "relaxed_gap": found.relaxed_gap, "fault": found.fault, "error": found.error,
+                "seconds_per_structure": round(r.seconds_per_structure, 5), "seconds": round(r.seconds, 1),
+            }
+        )  # fmt: skip
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    with part.open("w", newline="") as stream:
+        table = csv.DictWriter(stream, list(rows[0]) if rows else ["target"])
+        table.writeheader()
+        table.writerows(rows)
+    part.replace(path)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,291 @@
+"""Trajectory to force field in one folder: the functions behind `molflow cg fit`, `distill`, `simulate` and so on.
+
+A model folder fills up stage by stage: ``frames.npz`` (the mapped frames), ``topology.*`` (a copy of the all-atom
+topology, for reading references), ``teacher.*`` (the flow), ``student.*`` (the force field), ``simulation/`` and
+``report.html``. ``fit.json`` and ``distill.json`` say what each stage was asked for; the same call carries on with an
+interrupted stage, a different one is refused. Weights are checked against their SHA-256 whenever they are read.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from molflow_sim.cg.comparison import reference_frames, report
+from molflow_sim.cg.inputs import FRAMES, check_model, load_frames
+from molflow_sim.cg.stages import TRAINING, fingerprint, open_stage
+from molflow_sim.errors import InputError
+
+if TYPE_CHECKING:
+    from molflow_openmm import CGSimulation
+
+    from molflow_sim.cg.cgnet import CGNetSettings
+    from molflow_sim.cg.forcefield import ForceField
+    from molflow_sim.cg.teacher import BeadFlow, TeacherSettings
+    from molflow_sim.training import TrainSettings
+
+__all__ = ["distill", "export", "fit", "load_frames", "reference_frames", "report", "simulate"]
+
+METHODS = ("flow-forces", "force-matching", "density")
+"""What a student may learn from: the flow's forces, the trajectory's forces, or the frames alone."""
+Progress = Callable[[str], None]
+
+
+def fit(
+    trajectory: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    topology: str | Path | None = None,
+    beads: str | None = None,
+    temperature: float | None = None,
+    stride: int = 1,
+    settings: TeacherSettings | None = None,
+    train: TrainSettings | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> BeadFlow:
+    """Fit the flow (teacher) to a trajectory; calling it again carries on, or gives back a finished one.
+
+    Parameters
+    ----------
+    trajectory, topology, beads, temperature, stride
+        As in `load_frames`.
+    output : path
+        The model folder, made if absent.
+    settings : TeacherSettings, optional
+        The flow's architecture.
+    train : TrainSettings, optional
+        How long and how it is trained; by default `teacher_training`, with `steps`, `seed` and `device`.
+    steps, seed, device
+        Training steps (by default as many as the number of frames asks for), random seed; "auto", "cpu",
+        "cuda" or None for what suits the network.
+    overwrite : bool
+        Replace the model of the folder, its student included.
+    progress : callable, optional
+        Called with a line of text at each step of the way; None for silence, that of the training included.
+
+    Returns
+    -------
+    BeadFlow
+
+    Raises
+    ------
+    TrajectoryError, MappingError, InputError
+        Something about the trajectory or the mapping; nothing has been written.
+    StoreError
+        The folder holds another model, or other files.
+    TrainingError
+        The training broke down.
+    """
+    from molflow_sim.cg.frames import BeadFrames
+    from molflow_sim.cg.model import ModelFolder
+    from molflow_sim.cg.teacher import TeacherSettings, fit_teacher, teacher_training
+
+    folder = Path(output)
+    frames = load_frames(trajectory, topology, beads, temperature, stride)
+    settings = settings or TeacherSettings()
+    frames.validate(settings.min_frames)
+    train = train or _asked(teacher_training(frames.n_frames), steps, seed, device)
+    identity = {"frames": fingerprint(frames), "flow": asdict(settings), "training": _identity(train)}
+    with open_stage(folder, "fit", identity, overwrite) as stage:
+        if stage.finished:
+            _say(progress, f"{folder} holds this model already")
+            return ModelFolder(folder).load_teacher()
+        frames.save(folder / FRAMES)
+        if topology is not None:
+            shutil.copyfile(topology, folder / f"topology{Path(topology).suffix}")
+        stage.note(
+            frames=f"{frames.n_frames} of {frames.source}",
+            beads=beads,
+            topology=f"topology{Path(topology).suffix}" if topology is not None else None,
+        )
+        _say(
+            progress,
+            f"{frames.n_frames} frames of {frames.topology.n_beads} beads at {frames.temperature:g} K; "
+            f"{train.max_steps} training steps",
+        )
+        # Read back, so that an interrupted and an undisturbed fit see the same numbers.
+        flow = fit_teacher(
+            BeadFrames.load(folder / FRAMES),
+            settings,
+            train,
+            folder / TRAINING / "teacher",
+            progress=progress is not None,
+        )
+        ModelFolder(folder).save_teacher(
+            flow, {"frames": identity["frames"], "source": frames.source, "training": asdict(train)}
+        )
+        stage.finish()
+    return flow
+
+
+def distill(
+    model: str | Path,
+    *,
+    method: str = "flow-forces",
+    samples: int = 200_000,
+    settings: CGNetSettings | None = None,
+    train: TrainSettings | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+    device: str | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> ForceField:
+    """Train the force field (student) of a model folder; calling it again carries on, or gives back a finished one.
+
+    Parameters
+    ----------
+    model : path
+        Model folder that `fit` made.
+    method : str
+        "flow-forces" (eq. 11 of Köhler et al.), or one of the baselines "force-matching" (eq. 3; the frames of the
+        fit need forces) and "density" (the frames alone).
+    samples : int
+        Configurations drawn from the flow, for "flow-forces".
+    settings : CGNetSettings, optional
+        The force field's size and bounds.
+    train, steps, seed, device, progress
+        As in `fit`.
+    overwrite : bool
+        Replace the student that the folder holds.
+
+    Returns
+    -------
+    ForceField
+
+    Raises
+    ------
+    WeightsError
+        No flow in the folder, or a damaged one.
+    InputError
+        An unknown method, too few samples, or frames without forces for "force-matching".
+    StoreError
+        The folder holds another student.
+    """
+    from molflow_sim.cg.cgnet import CGNetSettings
+    from molflow_sim.cg.distill import fit_student, student_train_settings
+    from molflow_sim.cg.frames import BeadFrames
+    from molflow_sim.cg.model import ModelFolder
+    from molflow_sim.cg.teacher import sample_with_forces
+    from molflow_sim.weights import read_card
+
+    folder = Path(model)
+    if method not in METHODS:
+        raise InputError(f"method must be one of {', '.join(METHODS)}, not {method!r}")
+    if samples < 1000:
+        raise InputError(f"{samples} samples are too few to distil from: at least 1000 are needed")
+    check_model(folder)
+    settings = settings or CGNetSettings()
+    identity: dict[str, Any] = {"method": method, "force field": asdict(settings), "seed": seed}
+    if method == "flow-forces":
+        flow = ModelFolder(folder).load_teacher()
+        identity |= {"flow": read_card(folder, "teacher")["sha256"], "samples": samples}
+        n = samples
+    else:
+        frames = BeadFrames.load(folder / FRAMES)
+        if method == "force-matching" and frames.forces is None:
+            raise InputError(f"the frames of {folder} hold no forces; force-matching needs them, flow-forces does not")
+        identity |= {"frames": fingerprint(frames)}
+        n = frames.n_frames
+    train = train or _asked(student_train_settings(n, method), steps, seed, device)
+    identity |= {"training": _identity(train)}
+    with open_stage(folder, "distill", identity, overwrite) as stage:
+        if stage.finished:
+            _say(progress, f"{folder} holds this force field already")
+            return ModelFolder(folder).load_student()
+        data: Any
+        if method == "flow-forces":
+            _say(progress, f"drawing {samples} configurations with forces from the flow")
+            data = sample_with_forces(flow, samples, seed)
+            _say(progress, data.summary)
+            stage.note(drawn=data.summary)
+        else:
+            data = frames
+        student = fit_student(
+            data, method, settings, train, folder / TRAINING / "student", progress=progress is not None
+        )
+        ModelFolder(folder).save_student(student, {**identity, "training": asdict(train)})
+        stage.finish()
+    return student
+
+
+def simulate(
+    model: str | Path,
+    replicas: int = 100,
+    ns: float = 1.0,
+    temperatures: float | str | Sequence[float] | None = None,
+    **options: Any,
+) -> CGSimulation:
+    """Simulate the force field of a model folder in OpenMM; `molflow_openmm.simulate_cg` under its short name.
+
+    Parameters
+    ----------
+    model, replicas, ns, temperatures, options
+        As in `molflow_openmm.simulate_cg`. Without a flow in the folder, copies start from the frames of the fit.
+
+    Returns
+    -------
+    CGSimulation
+
+    Raises
+    ------
+    WeightsError, InputError, StoreError, MissingDependencyError, NonFiniteError, TrajectoryError
+        As `molflow_openmm.simulate_cg`.
+    """
+    from molflow_openmm import simulate_cg
+
+    from molflow_sim.cg.frames import BeadFrames
+
+    folder = Path(model)
+    if "start" not in options and not (folder / "teacher.json").exists() and (folder / FRAMES).exists():
+        options["start"] = BeadFrames.load(folder / FRAMES)
+    return simulate_cg(folder, replicas, ns, temperatures, **options)
+
+
+def export(model: str | Path, path: str | Path, replicas: int = 1, precision: str = "double") -> Path:
+    """Write the force field as TorchScript; `molflow_openmm.export_torchscript` under its short name.
+
+    Parameters
+    ----------
+    model, path, replicas, precision
+        As in `molflow_openmm.export_torchscript`.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    WeightsError, InputError
+        As `molflow_openmm.export_torchscript`.
+    """
+    from molflow_openmm import export_torchscript
+
+    return export_torchscript(Path(model), path, replicas, precision)
+
+
+def _asked(train: TrainSettings, steps: int | None, seed: int, device: str | None) -> TrainSettings:
+    changed = replace(train, seed=seed, device=device or train.device)
+    if steps is not None:
+        changed = replace(changed, max_steps=steps, warmup_steps=min(train.warmup_steps, max(0, steps // 5)))
+    return changed
+
+
+def _identity(train: TrainSettings) -> dict[str, Any]:
+    """What of the training decides the result."""
+    settings = asdict(train)
+    for name in ("device", "checkpoint_minutes", "log_every"):
+        settings.pop(name, None)
+    return settings
+
+
+def _say(progress: Progress | None, text: str) -> None:
+    if progress is not None:
+        progress(text)

@@ -1,0 +1,353 @@
+"""`molflow cg`: coarse-grained force fields from trajectories, and simulations with them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from molflow_sim.cg.report import Report
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    help="Coarse-grained force fields from trajectories, without forces.",
+    epilog="fit, distill, simulate and report, in this order, take a trajectory to a coarse-grained simulation and a "
+    "verdict on it. Each carries on where it was stopped when the same command is given again.",
+)
+
+FIT_EPILOG = """
+[bold]Examples[/bold]
+
+molflow cg fit --trajectory md.xtc --topology md.pdb --beads "name CA" --temperature 300 -o model/
+
+molflow cg fit --trajectory run1.dcd --trajectory run2.dcd --topology ala.pdb --beads backbone -T 300 -o ala/
+
+--beads takes an MDTraj selection, atom indices counted from 0 (4,6,8,14), groups of them for centres of mass
+(0,1,2; 3,4,5), backbone or calpha.
+"""
+DISTILL_EPILOG = """
+[bold]Examples[/bold]
+
+molflow cg distill model/
+
+molflow cg distill model/ --samples 400000 --seed 1 --overwrite
+
+molflow cg distill baseline/ --method density
+"""
+SIMULATE_EPILOG = """
+[bold]Examples[/bold]
+
+molflow cg simulate model/ --replicas 100 --ns 10
+
+Replica exchange over four temperatures from 300 to 500 K:
+
+molflow cg simulate model/ --replicas 25 --ns 10 --temperatures 300:500:4
+
+Extend a finished run: the same command with more --ns.
+"""
+REPORT_EPILOG = """
+[bold]Examples[/bold]
+
+molflow cg report model/ --reference md.xtc
+
+molflow cg report model/ --reference long.xtc --topology long.pdb --discard-ps 200 -o long.html
+"""
+EXPORT_EPILOG = """
+[bold]Examples[/bold]
+
+molflow cg export model/ --torchscript model.pt
+
+molflow cg export model/ --torchscript hundred.pt --replicas 100 --precision single
+"""
+
+Model = Annotated[Path, typer.Argument(help="Model folder, as fit makes it.", show_default=False)]
+Resume = Annotated[
+    bool, typer.Option("--resume/--overwrite", help="Carry on with what the folder holds, or replace it.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
+Device = Annotated[
+    str | None, typer.Option(help="auto, cpu or cuda. [dim]default: what suits the network[/dim]", show_default=False)
+]
+
+
+@app.callback()
+def _cg() -> None:
+    """Coarse-grained force fields from trajectories, without forces."""
+
+
+@app.command(epilog=FIT_EPILOG)
+def fit(
+    trajectory: Annotated[
+        list[Path],
+        typer.Option(help="All-atom trajectory, or frames saved as .npz; may be repeated.", show_default=False),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Model folder; made if absent.", show_default=False)],
+    topology: Annotated[
+        Path | None, typer.Option(help="File with the atoms (PDB, GRO, PSF, ...).", show_default=False)
+    ] = None,
+    beads: Annotated[
+        str | None, typer.Option(help="Selection, indices, groups, backbone or calpha.", show_default=False)
+    ] = None,
+    temperature: Annotated[
+        float | None, typer.Option("--temperature", "-T", help="Of the trajectory, in K.", show_default=False)
+    ] = None,
+    stride: Annotated[int, typer.Option(help="Use every so many frames.")] = 1,
+    steps: Annotated[
+        int | None, typer.Option(help="Training steps. [dim]default: by the number of frames[/dim]", show_default=False)
+    ] = None,
+    settings: Annotated[Path | None, typer.Option(help="YAML with settings of the flow.", show_default=False)] = None,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    device: Device = None,
+    resume: Resume = True,
+    quiet: Quiet = False,
+) -> None:
+    """Fit a normalizing flow (the teacher) to the mapped frames of a trajectory; no forces are needed.
+
+    Writes frames.npz, teacher.safetensors and teacher.json into the model folder.
+    """
+    from molflow_sim.cg.pipeline import fit as run
+    from molflow_sim.cg.teacher import TeacherSettings
+
+    start = time.monotonic()
+    console = Console()
+    flow = run(
+        trajectory,
+        output,
+        topology=topology,
+        beads=beads,
+        temperature=temperature,
+        stride=stride,
+        settings=TeacherSettings.from_yaml(settings) if settings else None,
+        steps=steps,
+        seed=seed,
+        device=device,
+        overwrite=not resume,
+        progress=None if quiet else _line(console),
+    )
+    if not quiet:
+        n = sum(p.numel() for p in flow.parameters())
+        _say(console, f"flow of {n} parameters in {output} after {_spent(start)}; next: molflow cg distill {output}")
+
+
+@app.command(epilog=DISTILL_EPILOG)
+def distill(
+    model: Model,
+    method: Annotated[
+        str,
+        typer.Option(help="flow-forces, or a baseline: density, force-matching (frames with forces)."),
+    ] = "flow-forces",
+    samples: Annotated[int, typer.Option(help="Configurations drawn from the flow.")] = 200_000,
+    steps: Annotated[
+        int | None,
+        typer.Option(help="Training steps. [dim]default: by the number of samples[/dim]", show_default=False),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    device: Device = None,
+    resume: Resume = True,
+    quiet: Quiet = False,
+) -> None:
+    """Train the force field (the student) on configurations and forces drawn from the flow.
+
+    Writes student.safetensors and student.json into the model folder.
+    """
+    from molflow_sim.cg.pipeline import distill as run
+
+    start = time.monotonic()
+    console = Console()
+    run(
+        model,
+        method=method,
+        samples=samples,
+        steps=steps,
+        seed=seed,
+        device=device,
+        overwrite=not resume,
+        progress=None if quiet else _line(console),
+    )
+    if not quiet:
+        _say(console, f"force field in {model} after {_spent(start)}; next: molflow cg simulate {model}")
+
+
+@app.command(epilog=SIMULATE_EPILOG)
+def simulate(
+    model: Model,
+    replicas: Annotated[int, typer.Option(help="Independent copies at each temperature.")] = 100,
+    ns: Annotated[float, typer.Option(help="Length of each copy, ns.")] = 1.0,
+    temperatures: Annotated[
+        str | None,
+        typer.Option(
+            help="K: one, several with commas, or LOWEST:HIGHEST:NUMBER for replica exchange. "
+            "[dim]default: the model's[/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    timestep: Annotated[float, typer.Option(help="Time step, fs.")] = 2.0,
+    friction: Annotated[float, typer.Option(help="Langevin friction, 1/ps.")] = 1.0,
+    report_every: Annotated[float, typer.Option(help="ps between frames.")] = 1.0,
+    exchange_every: Annotated[float, typer.Option(help="ps between attempts to exchange.")] = 1.0,
+    backend: Annotated[str, typer.Option(help="python, torchforce or pythontorch.")] = "python",
+    platform: Annotated[
+        str, typer.Option(help="OpenMM platform; Reference is the fastest for few beads.")
+    ] = "Reference",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder of the run. [dim]default: MODEL/simulation[/dim]")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    resume: Resume = True,
+    quiet: Quiet = False,
+) -> None:
+    """Simulate copies of the molecule in OpenMM: Langevin dynamics, or replica exchange over temperatures.
+
+    Writes one DCD file per temperature, topology.pdb and summary.json.
+    """
+    from molflow_sim.cg.pipeline import simulate as run
+
+    console = Console()
+    with _Bar(console, quiet) as bar:
+        done = run(
+            model,
+            replicas=replicas,
+            ns=ns,
+            temperatures=temperatures,
+            timestep_fs=timestep,
+            friction_per_ps=friction,
+            report_every_ps=report_every,
+            exchange_every_ps=exchange_every,
+            backend=backend,
+            platform=platform,
+            seed=seed,
+            output=output,
+            overwrite=not resume,
+            progress=bar,
+        )
+    if not quiet:
+        cost = done.summary["microseconds_per_step"]
+        kelvin = ", ".join(f"{t:.4g}" for t in done.temperatures)
+        text = f"{done.replicas} copies × {done.summary['ns']:g} ns at {kelvin} K"
+        text += f", {cost:.0f} µs per step of all copies" if cost else ""
+        if done.acceptance:
+            text += f"; exchanges accepted: {', '.join(f'{100 * a:.0f} %' for a in done.acceptance)}"
+        _say(
+            console, f"{text}\n{output or model / 'simulation'}; next: molflow cg report {model} --reference TRAJECTORY"
+        )
+
+
+@app.command(epilog=REPORT_EPILOG)
+def report(
+    model: Model,
+    reference: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="All-atom trajectory to compare with; may be repeated. [dim]default: the frames of the fit[/dim]",
+            show_default=False,
+        ),
+    ] = None,
+    topology: Annotated[
+        Path | None, typer.Option(help="The reference's atoms. [dim]default: those of the fit[/dim]")
+    ] = None,
+    beads: Annotated[str | None, typer.Option(help="As in fit. [dim]default: those of the fit[/dim]")] = None,
+    simulation: Annotated[
+        Path | None, typer.Option(help="Folder of the run. [dim]default: MODEL/simulation[/dim]")
+    ] = None,
+    discard_ps: Annotated[float, typer.Option(help="ps left out at the start of each copy.")] = 0.0,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="HTML file. [dim]default: MODEL/report.html[/dim]")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Compare simulation and flow with a reference: free-energy surfaces, KL divergence, coverage, bonds and angles.
+
+    Writes one HTML file that needs no network.
+    """
+    from molflow_sim.cg.pipeline import report as run
+
+    made = run(
+        model,
+        reference,
+        topology=topology,
+        beads=beads,
+        simulation=simulation,
+        discard_ps=discard_ps,
+        output=output,
+    )
+    if not quiet:
+        _summary(Console(), made)
+
+
+@app.command(epilog=EXPORT_EPILOG)
+def export(
+    model: Model,
+    torchscript: Annotated[Path, typer.Option(help="File to write (.pt).", show_default=False)],
+    replicas: Annotated[int, typer.Option(help="Copies evaluated at once.")] = 1,
+    precision: Annotated[str, typer.Option(help="double or single.")] = "double",
+    quiet: Quiet = False,
+) -> None:
+    """Write the force field as TorchScript: positions (nm) to energy (kJ/mol), for openmmtorch and C++."""
+    from molflow_sim.cg.pipeline import export as run
+
+    path = run(model, torchscript, replicas=replicas, precision=precision)
+    if not quiet:
+        _say(Console(), f"wrote {path}: positions ({replicas} × beads, 3) in nm to energy in kJ/mol")
+
+
+def _line(console: Console) -> Callable[[str], None]:
+    return lambda text: _say(console, text)
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def _spent(start: float) -> str:
+    seconds = time.monotonic() - start
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
+
+
+class _Bar:
+    """A progress bar with the time left, fed by the run's events."""
+
+    def __init__(self, console: Console, quiet: bool) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+        from rich.progress import TimeRemainingColumn as Left
+
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("frames"), TimeElapsedColumn(), TextColumn("left"))
+        self._bar = Progress(*columns, Left(), console=console, disable=quiet)
+        self._console, self._quiet = console, quiet
+        self._task: Any = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._task is not None:
+            self._bar.stop()
+
+    def __call__(self, event: dict[str, Any]) -> None:
+        if self._task is None:
+            if event["report"] and not self._quiet:
+                self._console.print(f"carrying on from frame {event['report']}", highlight=False)
+            self._bar.start()
+            self._task = self._bar.add_task("", total=event["total"], completed=event["report"])
+        else:
+            self._bar.update(self._task, completed=event["report"])
+
+
+def _summary(console: Console, made: Report) -> None:
+    """The figures of a report for people."""
+    from rich.table import Table
+
+    table = Table(title=f"against the reference, {made.coordinates}, {made.bins} × {made.bins} bins")
+    for title in ("", "frames", "KL", "MSE, (kcal/mol)²", "coverage", "verdict"):
+        table.add_column(title, justify="left" if title in ("", "verdict") else "right")
+    for s in (*made.scores, made.halves):
+        cells = (f"{s.kl:.3f}", f"{s.free_energy_mse:.3f}", f"{s.coverage:.3f}", s.grade)
+        table.add_row(escape(s.label), str(s.frames), *cells)
+    console.print(table, highlight=False)
+    _say(console, f"{made.verdict}\n{made.path}")

@@ -1,0 +1,173 @@
+"""`molflow generate`: structures straight from a generator."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from molflow_sim.errors import InputError, MolflowError, NoCandidatesError
+from molflow_sim.screening.settings import DEFAULT_GENERATOR
+
+if TYPE_CHECKING:
+    from molflow_sim.molecule import Molecule
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Structures straight from a generator.")
+
+EPILOG = """
+[bold]Examples[/bold]
+
+molflow generate crystals "CC(=O)Oc1ccccc1C(=O)O" -n 100 -o aspirin.extxyz
+
+molflow generate crystals urea.sdf -n 20 -o urea/ --space-groups "P-42_1m,P2_12_12_1" --press
+
+molflow generate crystals molecules.smi -n 50 -o crystals.db
+
+By the suffix: .extxyz, .db (an ASE database), .cif, or a folder with a CIF for each crystal. Molecules of a list that
+cannot be used are named with the reason in NAME.failed.csv beside it (failed.csv in a folder).
+"""
+
+
+@app.callback()
+def _generate() -> None:
+    """Structures straight from a generator."""
+
+
+@app.command(epilog=EPILOG)
+def crystals(
+    molecule: Annotated[
+        str,
+        typer.Argument(
+            help="SMILES, a MOL, SDF or XYZ file, or a .smi list.", metavar="SMILES|FILE", show_default=False
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", help="File (.extxyz, .db, .cif) or folder for CIFs.", show_default=False),
+    ],
+    number: Annotated[int, typer.Option("--number", "-n", help="Crystals proposed for each molecule.")] = 100,
+    seed: Annotated[int, typer.Option(help="Same seed, settings and version: same crystals.")] = 0,
+    space_groups: Annotated[
+        str, typer.Option("--space-groups", "-g", help="'common', or symbols: P21/c,P-1,P212121.")
+    ] = "common",
+    z_prime: Annotated[int, typer.Option(help="Molecules in the asymmetric unit.")] = 1,
+    generator: Annotated[str, typer.Option(help="random, flow or mixed.")] = DEFAULT_GENERATOR,
+    weights: Annotated[
+        Path | None, typer.Option(help="Folder of weights for the flow, instead of ours.", show_default=False)
+    ] = None,
+    press: Annotated[
+        bool, typer.Option("--press/--no-press", help="Press each to a rigid minimum of the potential.")
+    ] = False,
+    charges: Annotated[str, typer.Option(help="Charge model for the press.")] = "mmff94",
+    charge: Annotated[int, typer.Option(help="Total charge of an XYZ file's molecule.")] = 0,
+    name: Annotated[str, typer.Option(help="Name of the molecule.", show_default=False)] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary.")] = False,
+) -> None:
+    """Propose crystals of a molecule, without relaxing or ranking them.
+
+    Each carries its provenance: candidate number, seed, generator, SHA-256 of the weights, version and space group.
+    """
+    from molflow_sim.cli.screen import read_molecule
+    from molflow_sim.generation import crystal_writer, generate_crystals
+    from molflow_sim.screening.settings import ScreenSettings
+
+    options: dict[str, Any] = {
+        "generator": generator, "weights": weights, "space_groups": space_groups, "z_prime": z_prime, "seed": seed,
+        "press": press, "charges": charges,
+    }  # fmt: skip
+    # Settings that no molecule could be used with are an error of the call, not of each line.
+    settings = ScreenSettings(
+        candidates=number, seed=seed, space_groups=space_groups, z_prime=z_prime, charges=charges,
+        generator=generator, weights=None if weights is None else str(weights),
+    )  # fmt: skip
+    settings.identity()
+    if Path(molecule).suffix.lower() != ".smi":
+        found = generate_crystals(read_molecule(molecule, charge=charge, name=name), number, **options)
+        with crystal_writer(output, overwrite=overwrite) as writer:
+            writer.write(found)
+        _say(f"{len(found)} crystals of {found[0].molecules[0].formula} in {output}", quiet)
+        return
+    written = molecules = 0
+    failed: list[dict[str, str]] = []
+    taken: set[str] = set()
+    lines = _lines(Path(molecule))
+    with crystal_writer(output, overwrite=overwrite) as writer:
+        for place, smiles, label in lines:
+            try:
+                found = generate_crystals(_molecule(smiles, label), number, **options)
+            except MolflowError as error:
+                failed.append({"source": place, "name": label, "smiles": smiles, "reason": error.reason})
+                continue
+            writer.write(found, _file_name(label, place, taken))
+            written, molecules = written + len(found), molecules + 1
+            if not quiet and not sys.stderr.isatty():
+                print(f"{place}: {len(found)} crystals of {smiles}", file=sys.stderr)
+        table = _failed_table(output)
+        if failed:
+            _write_failed(table, failed)
+        else:
+            table.unlink(missing_ok=True)
+        if not molecules:
+            raise NoCandidatesError(f"none of {len(lines)} molecules gave crystals; {table} says why")
+    tail = f"; {len(failed)} molecules failed, see {table}" if failed else ""
+    _say(f"{written} crystals of {molecules} molecules in {output}{tail}", quiet)
+
+
+def _molecule(smiles: str, name: str) -> Molecule:
+    from molflow_sim.molecule import Molecule
+
+    return Molecule.from_smiles(smiles, name=name)
+
+
+def _lines(path: Path) -> list[tuple[str, str, str]]:
+    """(file and line, SMILES, name) of a list of molecules; doubles are kept once."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a text file"
+        raise InputError(f"{path} cannot be read: {reason}; give a file with one SMILES a line") from error
+    found: dict[str, tuple[str, str, str]] = {}
+    for number, line in enumerate(text.splitlines(), 1):
+        words = line.split(maxsplit=1)
+        if words and not line.startswith("#"):
+            label = words[1].strip() if len(words) > 1 else f"line{number}"
+            found.setdefault(words[0], (f"{path.name}:{number}", words[0], label))
+    if not found:
+        raise InputError(f"{path} holds no molecules; give one SMILES a line")
+    return list(found.values())
+
+
+def _file_name(label: str, place: str, taken: set[str]) -> str:
+    """A name for the molecule's files that no molecule before it has."""
+    name = re.sub(r"[^A-Za-z0-9_.+-]+", "_", label).strip("._")[:60]
+    if not name or name in taken:
+        name = f"{name}_line{place.rsplit(':', 1)[1]}".strip("_")
+    taken.add(name)
+    return name
+
+
+def _failed_table(output: Path) -> Path:
+    return output.with_name(f"{output.stem}.failed.csv") if output.suffix else output / "failed.csv"
+
+
+def _write_failed(path: Path, rows: list[dict[str, str]]) -> None:
+    from molflow_sim.files import write_bytes_atomically
+
+    text = io.StringIO()
+    table = csv.DictWriter(text, ["source", "name", "smiles", "reason"], lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_bytes_atomically(path, text.getvalue().encode())
+
+
+def _say(text: str, quiet: bool) -> None:
+    from rich.console import Console
+
+    if not quiet:
+        Console().print(text, markup=False, highlight=False, soft_wrap=True)

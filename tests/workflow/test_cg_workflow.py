@@ -1,0 +1,174 @@
+"""`molflow cg` from frames to report, as a user runs it: every stage, killed and resumed, and a changed model."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from molflow_openmm import CGSimulation
+
+from molflow_sim.cg import ModelFolder
+from molflow_sim.cg.pipeline import distill, fit, report, simulate
+from molflow_sim.cli.main import run
+from molflow_sim.data import alanine_frames
+from molflow_sim.errors import InputError, StoreError, WeightsError
+from molflow_sim.training import TrainSettings
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def frames(tmp_path_factory) -> Path:
+    return alanine_frames().take(1000).save(tmp_path_factory.mktemp("frames") / "frames.npz")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory, frames) -> Path:
+    """A model folder after fit, distill and simulate, by the command line: barely trained, but whole."""
+    folder = tmp_path_factory.mktemp("work") / "model"
+    for words in (
+        ["fit", "--trajectory", str(frames), "-o", str(folder), "--steps", "60", "-q"],
+        ["distill", str(folder), "--samples", "2000", "--steps", "150", "-q"],
+        ["simulate", str(folder), "--replicas", "4", "--ns", "0.01", "--report-every", "0.1", "-q"],
+    ):
+        assert run(["cg", *words]) == 0
+    return folder
+
+
+def test_the_stages_leave_a_model_a_trajectory_and_a_report(capsys, model, frames):
+    assert run(["cg", "report", str(model), "--reference", str(frames)]) == 0
+    out = capsys.readouterr().out
+    assert "coverage" in out and "simulation" in out and "flow" in out
+    page = (model / "report.html").read_text()
+    assert "<html" in page and 'src="http' not in page
+    names = {p.name for p in model.iterdir()}
+    assert {"frames.npz", "teacher.safetensors", "student.safetensors", "simulation", "report.html"} <= names
+    assert not [p for p in model.rglob("*") if p.suffix in (".pt", ".pkl", ".ckpt")], "nothing here is a pickle"
+
+
+def test_an_all_atom_reference_is_mapped_as_the_fit_was(tmp_path):
+    import mdtraj
+
+    rng = np.random.default_rng(1)
+    beads = alanine_frames().take(300)
+    topology = beads.topology.to_mdtraj()
+    trajectory = mdtraj.Trajectory(0.1 * beads.positions, topology)
+    trajectory[0].save_pdb(str(tmp_path / "md.pdb"))
+    trajectory.save_trr(str(tmp_path / "md.trr"))
+    trajectory[rng.permutation(300)].save_trr(str(tmp_path / "other.trr"))
+    fit([tmp_path / "md.trr"], tmp_path / "m", topology=tmp_path / "md.pdb", beads="backbone", temperature=300, steps=5)
+    (tmp_path / "md.pdb").unlink()  # the folder holds a copy
+    made = report(tmp_path / "m", tmp_path / "other.trr", flow_samples=500)
+    assert made.coordinates == "phi-psi" and [s.label for s in made.scores] == ["flow"]
+
+
+def test_exported_torchscript_gives_the_energy_of_the_model(model, tmp_path):
+    assert run(["cg", "export", str(model), "--torchscript", str(tmp_path / "model.pt"), "-q"]) == 0
+    x = alanine_frames().positions[:1].astype(float)
+    ours = ModelFolder(model).load_student().energy_and_forces(np.ascontiguousarray(x))[0][0] * 96.48533212331
+    theirs = float(torch.jit.load(str(tmp_path / "model.pt"))(torch.from_numpy(0.1 * x[0])))
+    assert theirs == pytest.approx(ours, rel=1e-5)
+
+
+def test_the_same_command_again_does_nothing_and_another_one_is_refused(capsys, model, frames):
+    before = (model / "teacher.safetensors").stat().st_mtime_ns
+    assert run(["cg", "fit", "--trajectory", str(frames), "-o", str(model), "--steps", "60"]) == 0
+    assert "already" in capsys.readouterr().out
+    assert (model / "teacher.safetensors").stat().st_mtime_ns == before
+    assert run(["cg", "fit", "--trajectory", str(frames), "-o", str(model), "--steps", "70"]) == 2
+    assert "training" in capsys.readouterr().err
+    with pytest.raises(StoreError, match="seed"):
+        distill(model, samples=2000, steps=150, seed=5)
+
+
+def test_a_simulation_is_extended_by_asking_for_more(model):
+    simulate(model, 4, 0.01, report_every_ps=0.1, output=model.parent / "run")
+    first = simulate(model, 4, 0.01, report_every_ps=0.1, output=model.parent / "run").positions()
+    longer = simulate(model, 4, 0.012, report_every_ps=0.1, output=model.parent / "run").positions()
+    assert longer.shape[1] == 120 and np.array_equal(longer[:, :100], first)
+
+
+def test_a_changed_or_cut_off_model_is_refused_by_every_verb(capsys, model, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(model, copy)
+    for name, verb in (("student", "simulate"), ("student", "export"), ("teacher", "distill"), ("teacher", "report")):
+        path = copy / f"{name}.safetensors"
+        data = path.read_bytes()
+        more = {"export": ["--torchscript", str(tmp_path / "x.pt")], "distill": ["--overwrite"]}.get(verb, [])
+        for bad in (data[:-10], data[:-1] + bytes([data[-1] ^ 1])):
+            path.write_bytes(bad)
+            assert run(["cg", verb, str(copy), *more]) == 1
+            err = capsys.readouterr().err
+            assert "SHA-256" in err and err.count("\n") == 1
+        path.write_bytes(data)
+    with pytest.raises(WeightsError):
+        ModelFolder(tmp_path).load_student()
+
+
+def test_force_matching_asks_for_forces(model):
+    with pytest.raises(InputError, match="no forces"):
+        distill(model, method="force-matching", overwrite=True)
+    assert (model / "student.safetensors").exists(), "refused before anything was removed"
+
+
+@pytest.mark.slow
+def test_a_killed_fit_carries_on_to_the_same_weights(frames, tmp_path):
+    plan = TrainSettings(max_steps=40, batch_size=64, warmup_steps=5, checkpoint_minutes=0.0, device="cpu")
+    whole = fit(frames, tmp_path / "whole", train=plan)
+    script = (
+        "from molflow_sim.cg.pipeline import fit; from molflow_sim.training import TrainSettings;"
+        "import torch; torch.set_num_threads(1);"
+        f"fit({str(frames)!r}, {str(tmp_path / 'cut')!r}, train=TrainSettings(max_steps=40, batch_size=64,"
+        "warmup_steps=5, checkpoint_minutes=0.0, device='cpu'))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], env=ENVIRONMENT)
+    checkpoint = tmp_path / "cut" / "training" / "teacher" / "checkpoint.safetensors"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    record = json.loads((tmp_path / "cut" / "fit.json").read_text())
+    if record["finished"]:
+        pytest.skip("the fit was over before it could be killed")
+    with pytest.raises(WeightsError, match="has not ended"):
+        distill(tmp_path / "cut")
+    carried_on = fit(frames, tmp_path / "cut", train=plan)
+    for (name, a), (_, b) in zip(whole.state_dict().items(), carried_on.state_dict().items()):
+        assert torch.allclose(a, b, atol=1e-6), name
+
+
+@pytest.mark.slow
+def test_a_killed_simulation_carries_on(model, tmp_path):
+    script = (
+        "from molflow_sim.cg.pipeline import simulate; import torch; torch.set_num_threads(1);"
+        f"simulate({str(model)!r}, 4, 0.03, report_every_ps=0.1, checkpoint_seconds=0.0,"
+        f"output={str(tmp_path / 'r')!r})"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], env=ENVIRONMENT)
+    deadline = time.monotonic() + 120
+    while not (tmp_path / "r" / "state.npz").exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    words = ["--replicas", "4", "--ns", "0.03", "--report-every", "0.1", "-o", str(tmp_path / "r"), "-q"]
+    assert run(["cg", "simulate", str(model), *words]) == 0
+    assert CGSimulation.load(tmp_path / "r").positions().shape == (4, 300, 5, 3)
