@@ -30,6 +30,7 @@ from molflow_openmm import simulate_cg
 
 from molflow_sim import __version__
 from molflow_sim.cg import BeadFrames, CGNetSettings, ModelFolder, backbone_topology, fit_student
+from molflow_sim.cg.comparison import kinetic_temperatures
 from molflow_sim.cg.distill import student_train_settings
 from molflow_sim.cg.teacher import TeacherSettings, fit_teacher, sample_with_forces, teacher_training
 from molflow_sim.errors import MolflowError
@@ -139,9 +140,11 @@ class Bench:
             output=folder / "simulation",
             start=frames,
             seed=self.options.seed,
+            timestep_fs=self.options.timestep,
         )
         discard = 0.2 * run.reports * run.report_every_ps
         extra |= {"training": asdict(train), "us_per_step": run.summary["microseconds_per_step"]}
+        extra |= {"simulation": run.summary["settings"], "kinetic_temperatures": kinetic_temperatures(run)}
         return score(self.reference, run.positions(300.0, discard)) | extra
 
     def shorter(self, train: TrainSettings, steps: int) -> TrainSettings:
@@ -154,7 +157,8 @@ def line(row: dict[str, Any]) -> str:
     """One result for people."""
     if "failed" in row:
         return f"failed: {row['failed']}"
-    return f"KL {row['kl']:.3f}, MSE {row['mse']:.3f}, coverage {row['coverage']:.4f}, {row['seconds']:.0f} s"
+    hot = "".join(f", {t:.0f} K at {bath:.0f} K" for bath, t in row.get("kinetic_temperatures", []))
+    return f"KL {row['kl']:.3f}, MSE {row['mse']:.3f}, coverage {row['coverage']:.4f}{hot}, {row['seconds']:.0f} s"
 
 
 def table(rows: list[dict[str, Any]], sizes: list[int]) -> str:
@@ -191,6 +195,7 @@ def main() -> int:
     parser.add_argument("--depth", type=int, default=CGNetSettings().depth)
     parser.add_argument("--replicas", type=int, default=100)
     parser.add_argument("--ns", type=float, default=1.0, help="length of each copy")
+    parser.add_argument("--timestep", type=float, default=2.0, help="fs, of every simulation")
     parser.add_argument("--temperatures", default="300", help="300, or LOWEST:HIGHEST:NUMBER for replica exchange")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)

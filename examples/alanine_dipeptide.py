@@ -58,7 +58,9 @@ def main() -> int:
     fit(trajectory, model, **source, steps=teacher_steps, seed=options.seed, progress=print)
     distill(model, samples=samples, steps=student_steps, seed=options.seed, progress=print)
     print(f"simulating {replicas} copies for {ns:g} ns each")
-    run = simulate(model, replicas, ns, seed=options.seed, progress=tell)
+    # A hastily trained network is rough: at 2 fs it would heat up.
+    timestep = 2.0 if options.full else 1.0
+    run = simulate(model, replicas, ns, timestep_fs=timestep, seed=options.seed, progress=tell)
     outcome = report(model, trajectory, discard_ps=100.0 * ns)
     print(f"{run.summary['microseconds_per_step'] or float('nan'):.0f} µs per step of all copies")
     print(outcome.verdict)

@@ -163,11 +163,13 @@ class CGNet(nn.Module):
         InputError
             Positions of another shape.
         """
-        if self._fused is None:
+        fused = self._fused
+        if fused is None:
             from molflow_sim.cg.fused import FusedCGNet
 
-            self._fused = FusedCGNet(self, self._precision)
-        return self._fused(positions)
+            fused = FusedCGNet(self, self._precision)
+            self._fused = None if self.training else fused  # weights in training change without notice
+        return fused(positions)
 
     def with_precision(self, precision: str) -> Self:
         """Run the network in simulations in "double" or "single" from now on, whatever the settings say.

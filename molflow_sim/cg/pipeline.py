@@ -1,20 +1,20 @@
 """Trajectory to force field in one folder: the functions behind `molflow cg fit`, `distill`, `simulate` and so on.
 
-A model folder fills up stage by stage: ``frames.npz`` (the mapped frames), ``topology.*`` (a copy of the all-atom
-topology, for reading references), ``teacher.*`` (the flow), ``student.*`` (the force field), ``simulation/`` and
-``report.html``. ``fit.json`` and ``distill.json`` say what each stage was asked for; the same call carries on with an
-interrupted stage, a different one is refused. Weights are checked against their SHA-256 whenever they are read.
+A model folder fills up stage by stage: ``frames.npz``, ``topology.*`` (a copy of the all-atom topology, for reading
+references), ``teacher.*`` (the flow), ``student.*`` (the force field), ``simulation/`` and ``report.html``; `stages`
+keeps account of what each was asked for.
 """
 
 from __future__ import annotations
 
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from molflow_sim.cg.comparison import reference_frames, report
+from molflow_sim.cg.comparison import kinetic_temperatures, reference_frames, report
 from molflow_sim.cg.inputs import FRAMES, check_model, load_frames
 from molflow_sim.cg.stages import TRAINING, fingerprint, open_stage
 from molflow_sim.errors import InputError
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["distill", "export", "fit", "load_frames", "reference_frames", "report", "simulate"]
 
+HOTTER = 0.03
+"""Share by which a kinetic temperature may exceed the bath's before the run is called too hot."""
 METHODS = ("flow-forces", "force-matching", "density")
 """What a student may learn from: the flow's forces, the trajectory's forces, or the frames alone."""
 Progress = Callable[[str], None]
@@ -233,6 +235,7 @@ def simulate(
     Returns
     -------
     CGSimulation
+        With a warning where it ran hotter than its thermostat.
 
     Raises
     ------
@@ -246,7 +249,17 @@ def simulate(
     folder = Path(model)
     if "start" not in options and not (folder / "teacher.json").exists() and (folder / FRAMES).exists():
         options["start"] = BeadFrames.load(folder / FRAMES)
-    return simulate_cg(folder, replicas, ns, temperatures, **options)
+    run = simulate_cg(folder, replicas, ns, temperatures, **options)
+    for bath, kinetic in kinetic_temperatures(run):
+        # Three standard errors, at the least: short runs are noisy.
+        noise = bath * (2.0 / (3 * run.topology.n_beads * run.replicas * max(1.0, 0.5e3 * run.summary["ns"]))) ** 0.5
+        if kinetic > bath + max(HOTTER * bath, 3.0 * noise):
+            warnings.warn(
+                f"the kinetic temperature is {kinetic:.0f} K at {bath:.0f} K: the time step is too long for this force "
+                "field, and its ensemble was not sampled; use a shorter one (--timestep 1)",
+                stacklevel=2,
+            )
+    return run
 
 
 def export(model: str | Path, path: str | Path, replicas: int = 1, precision: str = "double") -> Path:

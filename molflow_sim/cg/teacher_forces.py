@@ -21,7 +21,7 @@ from molflow_sim.threads import one_torch_thread
 from molflow_sim.training.settings import YamlSettings
 from molflow_sim.units import BOLTZMANN
 
-_CHUNK = 4096
+_CHUNK = 4096  # evaluations with gradients at a time: some 200 MB
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,9 @@ def sample_with_forces(
     generator = torch.Generator().manual_seed(seed)
     positions, forces = [], []
     with one_torch_thread():
-        for start in range(0, n, _CHUNK):
-            x, eta = exact.sample(min(_CHUNK, n - start), generator)
+        chunk = max(_CHUNK // settings.n_augmentations, 64)
+        for start in range(0, n, chunk):
+            x, eta = exact.sample(min(chunk, n - start), generator)
             positions.append(x)
             forces.append(mean_forces(exact, x, eta, settings.n_augmentations, generator))
     x, f = torch.cat(positions).numpy(), torch.cat(forces).numpy()
@@ -152,9 +153,7 @@ def sample_with_forces(
         bound = min(bound, settings.relative_bound * float(np.median(square[finite])))
     keep = finite & (square <= bound)
     if not keep.any():
-        raise NonFiniteError(
-            f"none of {n} samples has forces within the bound: the flow is not trained, or the bound too low"
-        )
+        raise NonFiniteError(f"none of {n} samples has forces within the bound: an untrained flow, or too low a bound")
     x, f = x[keep], f[keep]
     least = flow.least_distances.double().numpy()
     weights = repulsion_weights(x, flow.topology, settings, least)

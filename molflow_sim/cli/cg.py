@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
-if TYPE_CHECKING:
-    from molflow_sim.cg.report import Report
+from molflow_sim.cli.cg_output import Bar, line, say, show_report, spent
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -129,11 +126,11 @@ def fit(
         seed=seed,
         device=device,
         overwrite=not resume,
-        progress=None if quiet else _line(console),
+        progress=None if quiet else line(console),
     )
     if not quiet:
         n = sum(p.numel() for p in flow.parameters())
-        _say(console, f"flow of {n} parameters in {output} after {_spent(start)}; next: molflow cg distill {output}")
+        say(console, f"flow of {n} parameters in {output} after {spent(start)}; next: molflow cg distill {output}")
 
 
 @app.command(epilog=DISTILL_EPILOG)
@@ -169,10 +166,10 @@ def distill(
         seed=seed,
         device=device,
         overwrite=not resume,
-        progress=None if quiet else _line(console),
+        progress=None if quiet else line(console),
     )
     if not quiet:
-        _say(console, f"force field in {model} after {_spent(start)}; next: molflow cg simulate {model}")
+        say(console, f"force field in {model} after {spent(start)}; next: molflow cg simulate {model}")
 
 
 @app.command(epilog=SIMULATE_EPILOG)
@@ -210,7 +207,7 @@ def simulate(
     from molflow_sim.cg.pipeline import simulate as run
 
     console = Console()
-    with _Bar(console, quiet) as bar:
+    with Bar(console, quiet) as bar:
         done = run(
             model,
             replicas=replicas,
@@ -234,7 +231,7 @@ def simulate(
         text += f", {cost:.0f} µs per step of all copies" if cost else ""
         if done.acceptance:
             text += f"; exchanges accepted: {', '.join(f'{100 * a:.0f} %' for a in done.acceptance)}"
-        _say(
+        say(
             console, f"{text}\n{output or model / 'simulation'}; next: molflow cg report {model} --reference TRAJECTORY"
         )
 
@@ -278,7 +275,7 @@ def report(
         output=output,
     )
     if not quiet:
-        _summary(Console(), made)
+        show_report(Console(), made)
 
 
 @app.command(epilog=EXPORT_EPILOG)
@@ -294,60 +291,4 @@ def export(
 
     path = run(model, torchscript, replicas=replicas, precision=precision)
     if not quiet:
-        _say(Console(), f"wrote {path}: positions ({replicas} × beads, 3) in nm to energy in kJ/mol")
-
-
-def _line(console: Console) -> Callable[[str], None]:
-    return lambda text: _say(console, text)
-
-
-def _say(console: Console, text: str) -> None:
-    console.print(escape(text), highlight=False, soft_wrap=True)
-
-
-def _spent(start: float) -> str:
-    seconds = time.monotonic() - start
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
-
-
-class _Bar:
-    """A progress bar with the time left, fed by the run's events."""
-
-    def __init__(self, console: Console, quiet: bool) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-        from rich.progress import TimeRemainingColumn as Left
-
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("frames"), TimeElapsedColumn(), TextColumn("left"))
-        self._bar = Progress(*columns, Left(), console=console, disable=quiet)
-        self._console, self._quiet = console, quiet
-        self._task: Any = None
-
-    def __enter__(self) -> _Bar:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._task is not None:
-            self._bar.stop()
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        if self._task is None:
-            if event["report"] and not self._quiet:
-                self._console.print(f"carrying on from frame {event['report']}", highlight=False)
-            self._bar.start()
-            self._task = self._bar.add_task("", total=event["total"], completed=event["report"])
-        else:
-            self._bar.update(self._task, completed=event["report"])
-
-
-def _summary(console: Console, made: Report) -> None:
-    """The figures of a report for people."""
-    from rich.table import Table
-
-    table = Table(title=f"against the reference, {made.coordinates}, {made.bins} × {made.bins} bins")
-    for title in ("", "frames", "KL", "MSE, (kcal/mol)²", "coverage", "verdict"):
-        table.add_column(title, justify="left" if title in ("", "verdict") else "right")
-    for s in (*made.scores, made.halves):
-        cells = (f"{s.kl:.3f}", f"{s.free_energy_mse:.3f}", f"{s.coverage:.3f}", s.grade)
-        table.add_row(escape(s.label), str(s.frames), *cells)
-    console.print(table, highlight=False)
-    _say(console, f"{made.verdict}\n{made.path}")
+        say(Console(), f"wrote {path}: positions ({replicas} × beads, 3) in nm to energy in kJ/mol")

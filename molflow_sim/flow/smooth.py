@@ -175,9 +175,8 @@ class SmoothInterval(_RampTransform):
         start = 0.5 - centres * rate  # argument of the ramp at x = 0
         arguments = torch.stack(torch.broadcast_tensors(start + x.unsqueeze(-1) * rate, start, start + rate))
         value, slope = ramp(arguments, self.sharpness)
-        share = (
-            (1.0 - self.floor) * weights / (value[2] - value[1])
-        )  # a bump centred inside keeps half its mass or more
+        # The divisor is near 1/2 or more: centres lie inside.
+        share = (1.0 - self.floor) * weights / (value[2] - value[1])
         return (
             (share * (value[0] - value[1])).sum(-1) + self.floor * x,
             (share * slope[0] * rate).sum(-1) + self.floor,
@@ -248,7 +247,7 @@ def invert_increasing(
         The roots, to a few roundings of `target`'s dtype in x or in the value, whichever is met first.
     """
     rounding = 2 * torch.finfo(target.dtype).eps
-    tolerance = 2 * rounding * target.abs().clamp_min(1.0)
+    tolerance = rounding * target.abs().clamp_min(1.0)
     x = 0.5 * (low + high)
     last = high - low
     for _ in range(max_steps):

@@ -5,7 +5,10 @@ from __future__ import annotations
 import pickle
 import subprocess
 import sys
+import tomllib
+from importlib import import_module
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import openmm
@@ -290,6 +293,14 @@ def ml_potential(folder):
 
     mlpotential.MLPotential.registerImplFactory("molflow-cg", CGPotentialImplFactory())
     return lambda **arguments: mlpotential.MLPotential("molflow-cg", **{"modelPath": str(folder), **arguments})
+
+
+def test_entry_point_names_the_factory():
+    pytest.importorskip("openmmml")
+    project = Path(__file__).resolve().parents[2] / "pyproject.toml"
+    target = tomllib.loads(project.read_text())["project"]["entry-points"]["openmmml.potentials"]["molflow-cg"]
+    module, name = target.split(":")
+    assert hasattr(getattr(import_module(module), name)(), "createImpl")
 
 
 def test_openmm_ml_makes_the_same_system(ml_potential, forcefield, frames):

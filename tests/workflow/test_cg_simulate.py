@@ -186,7 +186,7 @@ def test_killed_run_carries_on_to_its_full_length(model, tmp_path):
     script = SCRIPT.format(unit=unit, model=str(model), output=str(output))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     killed = 0
-    for _ in range(3):
+    for _ in range(2):
         process = subprocess.Popen(
             [sys.executable, "-c", script], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
