@@ -12,6 +12,8 @@ from molflow_sim.training.settings import YamlSettings
 class TeacherSettings(YamlSettings):
     """Architecture of the flow.
 
+    The defaults were chosen by the likelihood of held-out frames of capped alanine, fitted to 1,000 to 9,000 frames.
+
     Attributes
     ----------
     n_augmentations : int
@@ -38,7 +40,7 @@ class TeacherSettings(YamlSettings):
     """
 
     n_augmentations: int = 2
-    n_blocks: int = 1
+    n_blocks: int = 2
     hidden: tuple[int, ...] = (64, 128, 64)
     local_hidden: tuple[int, ...] = (32, 32)
     harmonics: int = 2

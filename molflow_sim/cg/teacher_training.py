@@ -18,8 +18,8 @@ from molflow_sim.errors import TrainingError
 from molflow_sim.files import sha256, write_bytes_atomically
 from molflow_sim.training import TensorBatches, TrainSettings, train
 
-EPOCHS = 50
-LEAST_STEPS = 600
+EPOCHS = 40
+LEAST_STEPS = 400
 MOST_STEPS = 100_000
 
 

@@ -150,6 +150,7 @@ class _Shell(lightning.LightningModule):
         self._validation, self._n_validation = validation, validation_batches
         self.metrics: list[tuple[int, str, float]] = []
         self._average: list[Tensor] | None = None
+        self._random: Tensor | None = None
         self._sums: dict[str, Tensor] = {}
         self._count = 0
 
@@ -164,7 +165,7 @@ class _Shell(lightning.LightningModule):
     def configure_optimizers(self) -> Any:
         s = self._settings
         optimiser = torch.optim.AdamW(
-            self.network.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay, foreach=True
+            self.network.parameters(), lr=s.learning_rate, weight_decay=s.weight_decay, fused=True
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, s.rate)
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
@@ -226,6 +227,8 @@ class _Shell(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["molflow_settings"] = asdict(self._settings)
         checkpoint["molflow_average"] = self._average
+        # For losses that draw random numbers of their own.
+        checkpoint["molflow_random"] = torch.get_rng_state()
         # Written with the state, so that a metric is never ahead of the weights.
         checkpoint["molflow_metrics"] = [list(row) for row in self.metrics]
 
@@ -234,8 +237,11 @@ class _Shell(lightning.LightningModule):
         device = next(self.network.parameters()).device
         self._average = None if average is None else [x.to(device) for x in average]
         self.metrics = [(int(k), str(name), float(v)) for k, name, v in checkpoint["molflow_metrics"]]
+        self._random = checkpoint["molflow_random"].to("cpu")
 
     def on_train_start(self) -> None:
+        if self._random is not None:
+            torch.set_rng_state(self._random)
         if self._average is not None:
             self._average = [x.to(self.device) for x in self._average]
 

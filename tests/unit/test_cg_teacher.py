@@ -17,7 +17,15 @@ from molflow_sim.cg.topology import BeadTopology
 from molflow_sim.errors import InputError, TrainingError, TrajectoryError, WeightsError
 from molflow_sim.weights import load_weights, save_weights
 
-SMALL = TeacherSettings(hidden=(16, 16), torsion_components=4, angle_components=3, bond_components=3, min_frames=20)
+SMALL = TeacherSettings(
+    n_blocks=1,
+    hidden=(16, 16),
+    local_hidden=(16,),
+    torsion_components=4,
+    angle_components=3,
+    bond_components=3,
+    min_frames=20,
+)
 
 
 def chain(n: int, branch: bool = False) -> BeadTopology:
@@ -93,15 +101,15 @@ class TestDensity:
         error = ratio.std() / math.sqrt(n)
         assert abs(ratio.mean() - 1.0) < 4 * error and error < 0.15
 
-    @pytest.mark.parametrize("n_beads", [3, 4, 5])
-    def test_samples_follow_the_density(self, n_beads):
+    @pytest.mark.parametrize(("n_beads", "n_blocks"), [(3, 1), (4, 1), (4, 2), (5, 1)])
+    def test_samples_follow_the_density(self, n_beads, n_blocks):
         # The mean of q/p over samples of p is the integral of q, one, for any other density q: here, another flow.
-        settings = dataclasses.replace(SMALL, floor=0.1)
-        flow, other = rough_flow(n_beads, settings), rough_flow(n_beads, settings, scale=0.5)
-        x, eta = draw(flow, 20_000)
+        settings = dataclasses.replace(SMALL, floor=0.1, n_blocks=n_blocks)
+        flow, other = rough_flow(n_beads, settings, scale=2.0), rough_flow(n_beads, settings, scale=0.5)
+        x, eta = draw(flow, 10_000)
         ratio = (other.joint_log_prob(x, eta) - flow.joint_log_prob(x, eta)).exp()
         error = ratio.std() / math.sqrt(len(x))
-        assert abs(ratio.mean() - 1.0) < 4 * error and error < 0.1 and ratio.std() > 0.1
+        assert abs(ratio.mean() - 1.0) < 4 * error and error < 0.05 and ratio.std() > 0.03
 
     def test_the_same_configuration_is_drawn_and_scored(self):
         flow = rough_flow(5)
@@ -148,25 +156,22 @@ class TestSymmetry:
 
 
 class TestContinuity:
-    def test_energy_and_forces_cross_the_seam_of_every_torsion_without_a_step(self):
+    @pytest.mark.parametrize("column", [0, 1])
+    def test_energy_and_forces_cross_the_seam_of_every_torsion_without_a_step(self, column):
+        # Differences across the seam shrink with the distance; a step would stay.
         flow = rough_flow(5)
         bonds, angles = torch.full((1, 4), 1.5).double(), torch.full((1, 3), 1.9).double()
-        eta = torch.tensor([[0.3, -0.8]]).double()
-        for column in (0, 1):
-            # Steps of 2h around the seam and around the middle of the period.
-            jumps = []
-            for centre in (math.pi, 0.5):
-                values = []
-                for h in (-1e-6, 1e-6):
-                    torsions = torch.tensor([[0.4, -2.0]]).double()
-                    torsions[0, column] = centre + h
-                    x, _ = flow.internal.to_cartesian(bonds, angles, torsions)
-                    x.requires_grad_()
-                    energy = flow.energy(x, eta)
-                    values.append((energy.detach(), torch.autograd.grad(energy.sum(), x)[0]))
-                (e0, f0), (e1, f1) = values
-                jumps.append((float((e1 - e0).abs()), float((f1 - f0).abs().max()), 1.0 + float(f0.abs().max())))
-            assert all(e < 1e-5 * f and g < 1e-4 * f for e, g, f in jumps), jumps
+
+        def at(torsion: float) -> Tensor:
+            torsions = torch.tensor([[0.4, -2.0]]).double()
+            torsions[0, column] = torsion
+            x, _ = flow.internal.to_cartesian(bonds, angles, torsions)
+            x.requires_grad_()
+            energy = flow.energy(x, torch.tensor([[0.3, -0.8]]).double()).sum()
+            return torch.cat([energy.detach()[None], torch.autograd.grad(energy, x)[0].flatten()])
+
+        wide, narrow = ((at(math.pi - h) - at(-math.pi + h)).abs() for h in (1e-5, 1e-6))
+        assert wide.max() > 0 and (narrow < 0.2 * wide + 1e-10).all()
 
     def test_beyond_the_data_the_energy_stays_finite_and_pulls_back(self):
         flow = rough_flow(5)
@@ -210,6 +215,12 @@ class TestFit:
         fit_teacher(frames_of(4), SMALL, plan, tmp_path, progress=False)
         with pytest.raises(TrainingError, match="other frames"):
             fit_teacher(frames_of(4, seed=5), SMALL, plan, tmp_path, progress=False)
+
+    def test_a_finished_training_is_read_back_from_its_folder(self, tmp_path):
+        plan = dataclasses.replace(teacher_training(200), max_steps=3)
+        first, second = (fit_teacher(frames_of(4), SMALL, plan, tmp_path, progress=False) for _ in range(2))
+        assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+        assert (tmp_path / "metrics.csv").exists()
 
     def test_too_few_frames_are_refused_before_training(self):
         with pytest.raises(TrajectoryError, match="too few"):
