@@ -22,10 +22,14 @@ _PUBLIC = {
     "ForceField": "forcefield",
     "CGNet": "cgnet",
     "CGNetSettings": "cgnet",
-    "fit_student": "distill",
+    "fit_student": "student_training",
     "ModelFolder": "model",
-    "Report": "report",
-    "Score": "report",
+    "distill": "pipeline",
+    "export": "pipeline",
+    "fit": "pipeline",
+    "simulate": "pipeline",
+    "Report": "reporting",
+    "Score": "reporting",
 }
 
 __all__ = list(_PUBLIC)

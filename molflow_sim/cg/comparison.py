@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from molflow_openmm import CGSimulation
 
     from molflow_sim.cg.frames import BeadFrames
-    from molflow_sim.cg.report import Report
+    from molflow_sim.cg.reporting import Report
 
 FLOW_SAMPLES = 50_000
 """Configurations drawn from the flow for a report."""
@@ -67,7 +67,7 @@ def report(
     """
     from molflow_openmm import CGSimulation
 
-    from molflow_sim.cg.report import report as compare
+    from molflow_sim.cg.reporting import report as compare
 
     folder = Path(model)
     record = check_model(folder)

@@ -80,6 +80,12 @@ class FeatureIndex:
         )  # fmt: skip
 
     @property
+    def stiff(self) -> np.ndarray:
+        """Whether each feature is a bond, an angle or the distance across one, shape (nf,)."""
+        near = np.concatenate([self.separation <= 2, np.ones(len(self.angles), bool)])
+        return np.concatenate([near, np.zeros(2 * len(self.torsions), bool)])
+
+    @property
     def n_features(self) -> int:
         """Number of features: pairs, angles, and two for each torsion."""
         return len(self.pairs) + len(self.angles) + 2 * len(self.torsions)

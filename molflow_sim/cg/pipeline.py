@@ -172,9 +172,9 @@ def distill(
         The folder holds another student.
     """
     from molflow_sim.cg.cgnet import CGNetSettings
-    from molflow_sim.cg.distill import fit_student, student_train_settings
     from molflow_sim.cg.frames import BeadFrames
     from molflow_sim.cg.model import ModelFolder
+    from molflow_sim.cg.student_training import fit_student, student_train_settings
     from molflow_sim.cg.teacher import sample_with_forces
     from molflow_sim.weights import read_card
 

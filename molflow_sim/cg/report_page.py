@@ -16,7 +16,7 @@ from molflow_sim.cg.report_numbers import Score
 from molflow_sim.screening.report import script_json
 
 if TYPE_CHECKING:
-    from molflow_sim.cg.report import Report
+    from molflow_sim.cg.reporting import Report
 
 _COORDINATES = {
     "phi-psi": "the backbone torsions φ and ψ",

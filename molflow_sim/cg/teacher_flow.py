@@ -22,7 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 import torch
@@ -96,6 +96,9 @@ class BeadFlow(nn.Module):
             torch.manual_seed(seed)
             self.sets = nn.ModuleList(self._make_sets())
 
+    def _parts(self) -> list[CoordinateSet]:
+        return cast("list[CoordinateSet]", list(self.sets))
+
     @property
     def topology(self) -> BeadTopology:
         """The beads."""
@@ -166,7 +169,7 @@ class BeadFlow(nn.Module):
         """
         units = {"bonds": bonds, "angles": angles, "torsions": torsions, "augmented": torch.special.ndtr(eta)}
         total = bonds.new_zeros(bonds.shape[:-1])
-        for part in self.sets:
+        for part in self._parts():
             value, log_slope = part.transform(units).call_and_ladj(part.take(units))
             part.put(units, value)
             total = total + log_slope.sum(-1)
@@ -187,9 +190,9 @@ class BeadFlow(nn.Module):
         Tensor, shape (...)
             Of a density in Å^−(3B−6). −∞ or NaN for bonded beads at one point or three in a line.
         """
-        *units, log_slope = self.to_units(x)
+        bonds, angles, torsions, log_slope = self.to_units(x)
         normal = -0.5 * (eta * eta + math.log(2.0 * math.pi)).sum(-1)
-        return self.unit_log_ratio(*units, eta) + log_slope + normal
+        return self.unit_log_ratio(bonds, angles, torsions, eta) + log_slope + normal
 
     def energy(self, x: Tensor, eta: Tensor, temperature: float | None = None) -> Tensor:
         """−kT ln p(x, η) in eV at fixed η (eq. 8 in units of energy), shape (...).
@@ -225,11 +228,12 @@ class BeadFlow(nn.Module):
         -------
         Tensor, shape (...)
         """
-        *units, log_slope = self.to_units(x)
+        bonds, angles, torsions, log_slope = self.to_units(x)
         if not self.n_augmentations:
             n_augmentations = 1
         eta = self.draw_augmentation((n_augmentations, *x.shape[:-2]), generator)
-        ratios = self.unit_log_ratio(*(u.expand(n_augmentations, *u.shape) for u in units), eta)
+        b, a, t = (u.expand(n_augmentations, *u.shape) for u in (bonds, angles, torsions))
+        ratios = self.unit_log_ratio(b, a, t, eta)
         mean = ratios.mean(0) if bound else torch.logsumexp(ratios, 0) - math.log(n_augmentations)
         return mean + log_slope
 
@@ -269,7 +273,7 @@ class BeadFlow(nn.Module):
             kind: torch.rand(n, size, generator=generator, dtype=like.dtype, device=device).to(like.device)
             for kind, size in self._sizes.items()
         }
-        for part in reversed(self.sets):
+        for part in reversed(self._parts()):
             part.put(units, part.transform(units).inv(part.take(units)))
         bond_map, angle_map = self._ends()
         angles = (-angle_map.inv(units["angles"])).acos()

@@ -141,9 +141,9 @@ def sample_with_forces(
     with one_torch_thread():
         chunk = max(_CHUNK // settings.n_augmentations, 64)
         for start in range(0, n, chunk):
-            x, eta = exact.sample(min(chunk, n - start), generator)
-            positions.append(x)
-            forces.append(mean_forces(exact, x, eta, settings.n_augmentations, generator))
+            drawn, eta = exact.sample(min(chunk, n - start), generator)
+            positions.append(drawn)
+            forces.append(mean_forces(exact, drawn, eta, settings.n_augmentations, generator))
     x, f = torch.cat(positions).numpy(), torch.cat(forces).numpy()
     kT = BOLTZMANN * flow.temperature
     square = (f * f).mean(axis=(1, 2)) * (10.0 / kT) ** 2  # (kT/nm)²
@@ -214,8 +214,9 @@ def mean_forces(
         every = torch.cat([eta.unsqueeze(0), every])
     with torch.enable_grad():
         x = x.detach().requires_grad_()
-        *units, log_slope = flow.to_units(x)
-        ratios = flow.unit_log_ratio(*(u.expand(len(every), *u.shape) for u in units), every)
+        bonds, angles, torsions, log_slope = flow.to_units(x)
+        b, a, t = (u.expand(len(every), *u.shape) for u in (bonds, angles, torsions))
+        ratios = flow.unit_log_ratio(b, a, t, every)
         (gradient,) = torch.autograd.grad((torch.logsumexp(ratios, 0) + log_slope).sum(), x)
     return BOLTZMANN * flow.temperature * gradient
 

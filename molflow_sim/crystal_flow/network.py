@@ -68,6 +68,8 @@ class ContactNetwork(nn.Module):
     settings : ContactSettings
     """
 
+    element: Tensor
+
     def __init__(self, settings: ContactSettings) -> None:
         super().__init__()
         self.settings = settings

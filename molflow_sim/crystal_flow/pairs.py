@@ -156,9 +156,9 @@ def make_pairs(
 ) -> PairSet:
     """Pair every usable crystal of a data set with random packings of the same molecule, group and site.
 
-    Crystals with one molecule in the asymmetric unit, in a setting that has a symbol of its own, are used. Starts are drawn as `random_packings` draws them; those
-    of all crystals that share molecule, conformer and symmetry are assigned to these by optimal transport, with the
-    nearest description of each end.
+    Crystals with one molecule in the asymmetric unit, in a setting that has a symbol of its own, are used. Starts are
+    drawn as `random_packings` draws them; those of all crystals that share molecule, conformer and symmetry are
+    assigned to these by optimal transport, with the nearest description of each end.
 
     Parameters
     ----------
@@ -229,7 +229,8 @@ def make_pairs(
     columns = [np.stack(x) for x in zip(*(row for k in range(len(used)) for row in made[k]))]
     quality = np.clip(dataset.relative_energy[used] / QUALITY_UNIT, 0.0, LARGEST_QUALITY)
     record = np.repeat(np.arange(len(used)), starts)
-    return PairSet(numbers, conformer, which, quality, weight / weight.sum(), *symmetry.arrays(), record, *columns)
+    arrays = (numbers, conformer, which, quality, weight / weight.sum(), *symmetry.arrays(), record, *columns)
+    return PairSet(**{f.name: x for f, x in zip(fields(PairSet), arrays, strict=True)})
 
 
 class PairBatches:

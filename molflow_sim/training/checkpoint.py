@@ -23,7 +23,7 @@ class SafetensorsIO(CheckpointIO):
         tree = _take_apart(checkpoint, tensors)
         save_weights(Path(path).parent, NAME, tensors, {"kind": "checkpoint", "tree": tree})
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, **_: Any) -> dict[str, Any]:
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read back; raises WeightsError where the files are damaged."""
         tensors, card = load_weights(Path(path).parent, NAME)
         result: dict[str, Any] = _put_together(card["tree"], tensors)

@@ -12,7 +12,7 @@ import pytest
 from bead_examples import fake_frames, tree
 
 from molflow_sim.cg.frames import BeadFrames
-from molflow_sim.cg.report import report
+from molflow_sim.cg.reporting import report
 from molflow_sim.errors import InputError, MappingError, MissingDependencyError, TrajectoryError
 from molflow_sim.evaluate.free_energy import coverage, dihedral, kl_divergence, phi_psi_histogram
 

@@ -116,12 +116,14 @@ def test_the_jacobian_of_the_features_is_that_of_autograd():
     assert torch.allclose(jacobian, expected.flatten(-2), atol=1e-12)
 
 
-def test_features_of_the_fitted_frames_are_z_scored():
+def test_features_of_the_fitted_frames_are_z_scored_and_the_stiff_ones_damped():
     frames = fake_frames()
-    net = student(frames)
+    net = student(frames, CGNetSettings(width=8, depth=2, stiff_scale=0.1))
     z = (net.geometry(double(frames, 400)).features - net.mean) * net.scale
+    expected = torch.ones(z.shape[1], dtype=torch.float64)
+    expected[[0, 1, 4, 5, 7, 8, 9, 10, 11, 12]] = 0.1  # all but the pairs 0-3, 0-4, 1-4 and the torsions
     assert torch.allclose(z.mean(0), torch.zeros(z.shape[1], dtype=torch.float64), atol=1e-9)
-    assert torch.allclose(z.std(0, unbiased=False), torch.ones(z.shape[1], dtype=torch.float64), atol=1e-6)
+    assert torch.allclose(z.std(0, unbiased=False), expected, atol=1e-6)
 
 
 def test_weights_of_the_frames_count_in_the_statistics():
@@ -212,6 +214,8 @@ def test_settings_and_topologies_that_cannot_work_are_refused():
         CGNetSettings(width=0)
     with pytest.raises(InputError):
         CGNetSettings(precision="half")
+    with pytest.raises(InputError):
+        CGNetSettings(stiff_scale=0.0)
     with pytest.raises(InputError):
         PriorSettings(quantile=0.7)
     with pytest.raises(MappingError):

@@ -12,10 +12,10 @@ import torch
 from bead_examples import fake_frames
 
 from molflow_sim.cg.cgnet import CGNetSettings
-from molflow_sim.cg.distill import _ForceMatching, fit_student, student_train_settings
 from molflow_sim.cg.frames import BeadFrames
 from molflow_sim.cg.internal import InternalCoordinates
 from molflow_sim.cg.langevin import Langevin
+from molflow_sim.cg.student_training import _ForceMatching, fit_student, student_train_settings
 from molflow_sim.cg.topology import backbone_topology
 from molflow_sim.errors import InputError, NonFiniteError, TrainingError
 from molflow_sim.evaluate.free_energy import dihedral, histogram, kl_divergence
@@ -158,7 +158,7 @@ def test_large_systems_need_no_stored_jacobian(monkeypatch):
     data = exact_samples(64)
     net = fit_student(data, "flow-forces", NETWORK, replace(SHORT, max_steps=5), progress=False)
     stored = _ForceMatching(net, data.positions, data.forces, data.weights)
-    monkeypatch.setattr("molflow_sim.cg.distill._MEMORY", 0)
+    monkeypatch.setattr("molflow_sim.cg.student_training._MEMORY", 0)
     live = _ForceMatching(net, data.positions, data.forces, data.weights)
     rows = np.arange(64)
     values = []
