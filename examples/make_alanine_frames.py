@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -24,11 +23,11 @@ import openmm
 from openmm import app, unit
 from rdkit import Chem
 from rdkit.Chem import AllChem, rdMolTransforms
+from replica_exchange import Molecule, ReplicaSettings, run_replicas
 
 from molflow_sim import __version__
 from molflow_sim.cg import read_frames
-from molflow_sim.files import atomic_path, sha256, write_bytes_atomically
-from molflow_sim.units import BOLTZMANN, KJ_PER_MOL
+from molflow_sim.files import sha256, write_bytes_atomically
 
 SMILES = "CC(=O)N[C@@H](C)C(=O)NC"
 HEAVY = [("ACE", "CH3"), ("ACE", "C"), ("ACE", "O"), ("ALA", "N"), ("ALA", "CA"), ("ALA", "CB"), ("ALA", "C")]
@@ -39,34 +38,20 @@ BACKBONE = (1, 3, 4, 6, 8)
 """C, N, CA, C, N: the heavy atoms whose dihedrals are φ (first four) and ψ (last four)."""
 STARTS = ((-80.0, 150.0), (-150.0, 160.0), (-70.0, -40.0), (60.0, 40.0))
 """φ, ψ in degrees that the replicas start from, in turn."""
-SAVE_EVERY_PS = 500.0
 
 
-@dataclass(frozen=True)
-class Settings:
-    """One all-atom run.
+@dataclass(frozen=True, kw_only=True)
+class Settings(ReplicaSettings):
+    """One all-atom run; see `ReplicaSettings` for the rest.
 
     Attributes
     ----------
     water : str
         ``implicit`` (OBC) or ``explicit`` (TIP3P, 1 bar).
-    temperatures : tuple of float
-        Replica temperatures in K, rising; the frames are the first one's.
-    interval_ps, timestep_fs, friction_ps : float
-        Between frames (and exchanges) in ps; integration step in fs; Langevin friction in 1/ps.
-    equilibration_ps : float
-        Left out at the start, per replica.
-    seed : int
-        Same seed, same versions: same frames.
     """
 
-    water: str = "implicit"
     temperatures: tuple[float, ...] = (300.0, 400.0, 530.0)
-    interval_ps: float = 2.0
-    timestep_fs: float = 2.0
-    friction_ps: float = 1.0
-    equilibration_ps: float = 100.0
-    seed: int = 2024
+    water: str = "implicit"
 
     @property
     def force_field(self) -> tuple[str, str]:
@@ -113,14 +98,14 @@ def build_capped_alanine(phi: float, psi: float) -> tuple[app.Topology, np.ndarr
     return topology, conformer.GetPositions()[order] / 10.0
 
 
-def solvate(settings: Settings) -> tuple[app.Topology, list[np.ndarray], openmm.System]:
-    """The system to simulate, and where each replica starts (nm)."""
+def solvate(settings: Settings) -> Molecule:
+    """The system to simulate, and where each replica starts."""
     field = app.ForceField(*settings.force_field)
     starts = [build_capped_alanine(*STARTS[r % len(STARTS)]) for r in range(len(settings.temperatures))]
     if settings.water == "implicit":
         topology = starts[0][0]
         system = field.createSystem(topology, nonbondedMethod=app.NoCutoff, constraints=app.HBonds)
-        return topology, [positions for _, positions in starts], system
+        return Molecule(topology, [p for _, p in starts], system, list(range(topology.getNumAtoms())))
     modeller = app.Modeller(starts[0][0], starts[0][1] * unit.nanometer)
     modeller.addSolvent(field, model="tip3p", padding=1.0 * unit.nanometer)
     system = field.createSystem(
@@ -128,80 +113,8 @@ def solvate(settings: Settings) -> tuple[app.Topology, list[np.ndarray], openmm.
     )
     system.addForce(openmm.MonteCarloBarostat(1.0, settings.temperatures[0], 25))
     positions = np.array(modeller.positions.value_in_unit(unit.nanometer))
-    return modeller.topology, [positions] * len(settings.temperatures), system
-
-
-class Dynamics:
-    """Replicas that take turns in one context, seeded anew for each block: a block depends on its start only."""
-
-    def __init__(self, settings: Settings, platform: str | None = None) -> None:
-        self.settings = settings
-        self.topology, starts, self.system = solvate(settings)
-        # For 22 atoms the Reference platform takes 50 µs a step, the CPU platform 350 µs; water wants the fastest.
-        name = platform or ("Reference" if settings.water == "implicit" else None)
-        step = settings.timestep_fs * 1e-3
-        self.integrator = openmm.LangevinMiddleIntegrator(settings.temperatures[0], settings.friction_ps, step)
-        chosen = (openmm.Platform.getPlatformByName(name),) if name else ()
-        self.context = openmm.Context(self.system, self.integrator, *chosen)
-        self.solute = [a.index for a in self.topology.atoms() if a.residue.name in ("ACE", "ALA", "NME")]
-        self.boxes = [np.empty(0)] * len(starts)
-        self.positions: list[np.ndarray] = []
-        self.velocities: list[np.ndarray] = []
-        for replica, (start, temperature) in enumerate(zip(starts, settings.temperatures)):
-            self.context.setPositions(start)
-            openmm.LocalEnergyMinimizer.minimize(self.context, 10.0, 200)
-            self.context.setVelocitiesToTemperature(temperature, settings.seed + replica)
-            self.positions.append(np.empty(0))
-            self.velocities.append(np.empty(0))
-            self._store(replica)
-        self.rng = np.random.default_rng()
-        self.exchanges = np.zeros(2, dtype=int)
-
-    def _store(self, replica: int) -> float:
-        state = self.context.getState(getPositions=True, getVelocities=True, getEnergy=True)
-        self.positions[replica] = state.getPositions(asNumpy=True).value_in_unit(unit.nanometer)
-        self.velocities[replica] = state.getVelocities(asNumpy=True).value_in_unit(unit.nanometer / unit.picosecond)
-        self.boxes[replica] = state.getPeriodicBoxVectors(asNumpy=True).value_in_unit(unit.nanometer)
-        return state.getPotentialEnergy().value_in_unit(unit.kilojoule_per_mole) * KJ_PER_MOL
-
-    def block(self, number: int, n_frames: int) -> np.ndarray:
-        """Run one block and return the frames of the lowest temperature, (n_frames, atoms, 3) in nm."""
-        self.rng = np.random.default_rng([self.settings.seed, number])
-        self.integrator.setRandomNumberSeed(int(self.rng.integers(1, 2**31 - 1)))
-        for force in self.system.getForces():
-            if isinstance(force, openmm.MonteCarloBarostat):
-                force.setRandomNumberSeed(int(self.rng.integers(1, 2**31 - 1)))
-        self.context.reinitialize()
-        return np.stack([self._advance() for _ in range(n_frames)])
-
-    def _advance(self) -> np.ndarray:
-        steps = round(self.settings.interval_ps * 1e3 / self.settings.timestep_fs)
-        temperatures, energies = self.settings.temperatures, []
-        for replica, temperature in enumerate(temperatures):
-            self.integrator.setTemperature(temperature)
-            if self.settings.water == "explicit":
-                self.context.setPeriodicBoxVectors(*self.boxes[replica])
-                self.context.setParameter(openmm.MonteCarloBarostat.Temperature(), temperature)
-            self.context.setPositions(self.positions[replica])
-            self.context.setVelocities(self.velocities[replica])
-            self.integrator.step(steps)
-            energies.append(self._store(replica))
-        frame = self.positions[0][self.solute]
-        first = int(self.rng.integers(2))
-        for low in range(first, len(temperatures) - 1, 2):
-            beta = [1.0 / (BOLTZMANN * t) for t in temperatures[low : low + 2]]
-            log_accept = (beta[0] - beta[1]) * (energies[low] - energies[low + 1])
-            accepted = np.log(self.rng.random()) < log_accept
-            self.exchanges += (accepted, 1)
-            if accepted:
-                self._swap(low, low + 1)
-        return frame
-
-    def _swap(self, a: int, b: int) -> None:
-        ratio = np.sqrt(self.settings.temperatures[b] / self.settings.temperatures[a])
-        self.positions[a], self.positions[b] = self.positions[b], self.positions[a]
-        self.velocities[a], self.velocities[b] = self.velocities[b] / ratio, self.velocities[a] * ratio
-        self.boxes[a], self.boxes[b] = self.boxes[b], self.boxes[a]
+    solute = [a.index for a in modeller.topology.atoms() if a.residue.name in ("ACE", "ALA", "NME")]
+    return Molecule(modeller.topology, [positions] * len(settings.temperatures), system, solute)
 
 
 def run_md(folder: Path, ns: float, settings: Settings | None = None, platform: str | None = None) -> tuple[Path, Path]:
@@ -222,55 +135,10 @@ def run_md(folder: Path, ns: float, settings: Settings | None = None, platform: 
     -------
     trajectory, topology : Path
     """
-    import mdtraj
-
     settings = settings or Settings()
-    wanted = max(1, round(1e3 * ns / settings.interval_ps))
-    folder.mkdir(parents=True, exist_ok=True)
-    state, described = folder / "state.npz", json.dumps(asdict(settings))
-    dynamics = Dynamics(settings, platform)
-    n_skip = round(settings.equilibration_ps / settings.interval_ps)
-    n_block = max(1, round(SAVE_EVERY_PS / settings.interval_ps))
-    frames, block = np.empty((0, len(dynamics.solute), 3), dtype=np.float32), 0
-    if state.is_file():
-        with np.load(state) as saved:
-            if str(saved["settings"]) != described:
-                raise SystemExit(f"{folder} holds a run with other settings; choose another folder")
-            frames, block = saved["frames"], int(saved["block"])
-            dynamics.positions, dynamics.velocities = list(saved["positions"]), list(saved["velocities"])
-            dynamics.boxes, dynamics.exchanges = list(saved["boxes"]), saved["exchanges"]
-        print(f"carrying on from frame {len(frames)}", flush=True)
-    elif n_skip:
-        dynamics.block(0, n_skip)
-        dynamics.exchanges[:] = 0
-    start, done = time.time(), len(frames)
-    while len(frames) < wanted:
-        block += 1
-        frames = np.concatenate([frames, dynamics.block(block, n_block).astype(np.float32)])
-        with atomic_path(state) as path:
-            np.savez(
-                path,
-                settings=described,
-                frames=frames,
-                block=block,
-                positions=np.array(dynamics.positions),
-                velocities=np.array(dynamics.velocities),
-                boxes=np.array(dynamics.boxes),
-                exchanges=dynamics.exchanges,
-            )
-        rate = (len(frames) - done) / (time.time() - start)
-        print(
-            f"{len(frames) * settings.interval_ps / 1e3:.1f} of {ns:g} ns, {max(0, wanted - len(frames)) / rate:.0f} s "
-            f"left, {dynamics.exchanges[0]} of {dynamics.exchanges[1]} exchanges accepted",
-            flush=True,
-        )
-    topology = mdtraj.Topology.from_openmm(dynamics.topology).subset(dynamics.solute)
-    trajectory = mdtraj.Trajectory(frames[:wanted], topology)
-    with atomic_path(folder / "md.pdb") as path:
-        trajectory[0].save_pdb(str(path))
-    with atomic_path(folder / "md.trr") as path:
-        trajectory.save_trr(str(path))
-    return folder / "md.trr", folder / "md.pdb"
+    # For 22 atoms the Reference platform takes 50 µs a step, the CPU platform 350 µs; water wants the fastest.
+    name = platform or ("Reference" if settings.water == "implicit" else None)
+    return run_replicas(folder, ns, settings, lambda: solvate(settings), name)
 
 
 def save_beads(trajectory: Path, topology: Path, settings: Settings, output: Path) -> None:

@@ -42,7 +42,7 @@ class CGNetSettings:
     """
 
     width: int = 160
-    depth: int = 5
+    depth: int = 3
     lipschitz: float = 4.0
     stiff_scale: float = 0.01
     precision: str = "double"

@@ -27,6 +27,7 @@ def report(
     *,
     topology: str | Path | None = None,
     beads: str | None = None,
+    native: str | Path | None = None,
     simulation: str | Path | None = None,
     discard_ps: float = 0.0,
     flow_samples: int = FLOW_SAMPLES,
@@ -40,6 +41,9 @@ def report(
         Model folder.
     reference, topology, beads
         As in `reference_frames`.
+    native : path, optional
+        File with the folded structure (PDB, ..., or .npz of bead frames; its first frame counts): adds the free energy
+        over the RMSD to it, the share of native frames and the number of folding and unfolding events.
     simulation : path, optional
         Folder of the run; ``simulation`` in the model folder by default. Its frames at the temperature nearest to the
         reference's are taken.
@@ -72,6 +76,7 @@ def report(
     folder = Path(model)
     record = check_model(folder)
     known = reference_frames(folder, reference, topology, beads)
+    structure = None if native is None else reference_frames(folder, native, Path(native), beads)
     samples: dict[str, BeadFrames] = {}
     about: dict[str, object] = {"frames of the fit": record.get("frames", "")}
     run = Path(simulation) if simulation is not None else folder / "simulation"
@@ -90,7 +95,11 @@ def report(
         raise InputError(f"{folder} holds no simulation; run one with: molflow cg simulate {folder}")
     about |= {name: text for name in ("samples", "method") if (text := _distilled(folder).get(name))}
     path = Path(output) if output is not None else folder / "report.html"
-    return compare(samples, known, path, title=f"Coarse-grained model {folder.resolve().name}", provenance=about)
+    if native is not None:
+        about["native structure"] = Path(native).name
+    return compare(
+        samples, known, path, native=structure, title=f"Coarse-grained model {folder.resolve().name}", provenance=about
+    )
 
 
 def reference_frames(

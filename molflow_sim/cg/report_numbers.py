@@ -39,7 +39,7 @@ class Score:
     coverage : float
         Share of the reference's probability in bins that the model populates.
     rmsd_mean, rmsd_lowest : float
-        RMSD of the beads to the reference's first frame after superposition, Å.
+        RMSD of the beads to the native structure, or else the reference's first frame, after superposition, Å.
     radius_of_gyration : float
         Mean, Å.
     local_shift : float
@@ -99,7 +99,14 @@ class Plane:
         return histogram(values, self.bins, self.ranges)[0]
 
 
-def choose_plane(reference: BeadFrames, all_frames: list[BeadFrames], kind: str, bins: int | None, lag: int) -> Plane:
+def choose_plane(
+    reference: BeadFrames,
+    all_frames: list[BeadFrames],
+    kind: str,
+    bins: int | None,
+    lag: int,
+    native: BeadFrames | None = None,
+) -> Plane:
     """The plane of a report; see `report.report` for the arguments and errors."""
     if kind not in ("auto", "phi-psi", "tica", "rmsd-rg"):
         raise InputError(f"unknown coordinates {kind!r}: use auto, phi-psi, tica or rmsd-rg")
@@ -112,14 +119,16 @@ def choose_plane(reference: BeadFrames, all_frames: list[BeadFrames], kind: str,
             ("φ (rad)", "ψ (rad)"), "phi-psi", lambda f: dihedral(f.positions, torsions), (ends, ends), bins or 60
         )
     project: Callable[[BeadFrames], np.ndarray]
-    tica = _tica(reference, lag, required=kind == "tica") if kind in ("auto", "tica") else None
+    wanted = kind == "tica" or (kind == "auto" and native is None)  # who gives a native structure asks for the RMSD
+    tica = _tica(reference, lag, required=kind == "tica") if wanted else None
     if tica is not None:
         names, kind, project = ("first TICA coordinate", "second TICA coordinate"), "tica", tica
     else:
-        names, kind = ("RMSD to the reference's first frame (Å)", "radius of gyration (Å)"), "rmsd-rg"
+        origin, named = origin_of_rmsd(reference, native)
+        names, kind = (f"RMSD to {named} (Å)", "radius of gyration (Å)"), "rmsd-rg"
 
         def project(frames: BeadFrames) -> np.ndarray:
-            return np.stack([rmsd(frames, reference), radius_of_gyration(frames)], axis=-1)
+            return np.stack([rmsd(frames, origin), radius_of_gyration(frames)], axis=-1)
 
     values = np.concatenate([project(f) for f in all_frames])
     ranges = tuple((float(v.min()), float(v.max()) + 1e-9) for v in values.T)
@@ -170,6 +179,11 @@ def _spread_pairs(beads: int) -> np.ndarray:
     return np.stack([i, j], axis=-1)[keep]
 
 
+def origin_of_rmsd(reference: BeadFrames, native: BeadFrames | None) -> tuple[BeadFrames, str]:
+    """The frames whose first one RMSD is measured to, and what to call it."""
+    return (reference, "the reference's first frame") if native is None else (native, "the native structure")
+
+
 def rmsd(frames: BeadFrames, reference: BeadFrames) -> np.ndarray:
     """RMSD of each frame to the reference's first frame after superposition, shape (F,), Å."""
     import mdtraj
@@ -210,9 +224,17 @@ def local_coordinates(topology: BeadTopology) -> list[tuple[str, str, Callable[[
     return found
 
 
-def score(label: str, frames: BeadFrames, reference: BeadFrames, plane: Plane, p: np.ndarray, q: np.ndarray) -> Score:
+def score(
+    label: str,
+    frames: BeadFrames,
+    reference: BeadFrames,
+    plane: Plane,
+    p: np.ndarray,
+    q: np.ndarray,
+    native: BeadFrames | None = None,
+) -> Score:
     """Numbers of one set of samples, without the grade."""
-    deviation = rmsd(frames, reference)
+    deviation = rmsd(frames, origin_of_rmsd(reference, native)[0])
     shift, worst = _local_shift(frames, reference)
     wild = np.zeros(len(frames), dtype=bool)
     if len(frames.topology.bonds):

@@ -12,6 +12,7 @@ import numpy as np
 
 import molflow_sim
 from molflow_sim.cg.frames import BeadFrames
+from molflow_sim.cg.report_folding import folding_html
 from molflow_sim.cg.report_numbers import Score
 from molflow_sim.screening.report import script_json
 
@@ -46,20 +47,24 @@ def page(
     provenance : dict
         Lines to add to the table of origins.
     data : dict
-        "surfaces" and "panels" for the figures.
+        "surfaces", "panels" and, with a native structure, "profile" for the figures.
     """
     from plotly.offline import get_plotlyjs
 
     beads = reference.topology
+    coordinates = _COORDINATES[result.coordinates]
+    if result.folding:
+        coordinates = coordinates.replace("the reference's first frame", "the native structure")
     summary = (
         f"{beads.n_beads} beads, {reference.n_frames:,} reference frames at {reference.temperature:g} K; free energies "
-        f"over {_COORDINATES[result.coordinates]}, {result.bins} × {result.bins} bins"
+        f"over {coordinates}, {result.bins} × {result.bins} bins"
     )
     values = {
         "TITLE": escape(title),
         "SUMMARY": escape(summary),
         "VERDICT": "".join(_verdict(s) for s in result.scores),
         "SCORES": _scores(result, reference),
+        "FOLDING": folding_html(result.folding),
         "PROVENANCE": _provenance(reference, samples, provenance),
         "PLOTLY": get_plotlyjs().replace("</script", "<\\/script"),
         "DATA": script_json({**data, "labels": ["reference", *samples]}),

@@ -12,6 +12,7 @@ import numpy as np
 
 from molflow_sim.cg import report_numbers as numbers
 from molflow_sim.cg.frames import BeadFrames
+from molflow_sim.cg.report_folding import Folding, check_native, folding_line, folding_numbers
 from molflow_sim.cg.report_numbers import Plane, Score
 from molflow_sim.cg.report_page import page
 from molflow_sim.errors import InputError, MappingError, TrajectoryError
@@ -19,7 +20,7 @@ from molflow_sim.evaluate.free_energy import free_energy, histogram, kl_divergen
 from molflow_sim.files import write_bytes_atomically
 from molflow_sim.units import BOLTZMANN, KCAL_PER_MOL
 
-__all__ = ["Report", "Score", "report"]
+__all__ = ["Folding", "Report", "Score", "report"]
 
 _SHOWN = 12
 _FEWEST = 20
@@ -42,9 +43,11 @@ class Report:
     halves : Score
         The second half of the reference against its first: what the reference's own length allows to tell.
     rmsd_reference, gyration_reference : float
-        Mean RMSD to its own first frame and mean radius of gyration of the reference, Å.
+        Mean RMSD to the native structure, or else its own first frame, and mean radius of gyration of the reference, Å.
     verdict : str
         A line per set of samples.
+    folding : tuple of Folding
+        With a native structure: the reference's numbers, then one per set of samples; else empty.
     """
 
     path: Path | None
@@ -55,6 +58,7 @@ class Report:
     rmsd_reference: float
     gyration_reference: float
     verdict: str
+    folding: tuple[Folding, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON (infinite ones as text)."""
@@ -67,6 +71,7 @@ def report(
     reference: BeadFrames,
     path: str | Path | None = None,
     *,
+    native: BeadFrames | None = None,
     coordinates: str = "auto",
     bins: int | None = None,
     lag: int = 10,
@@ -83,9 +88,13 @@ def report(
         Mapped all-atom frames, best not the ones that the model was fitted to.
     path : path, optional
         The HTML file; by default only the numbers are computed.
+    native : BeadFrames, optional
+        Its first frame is the folded structure: RMSD is measured to it, and the free energy over that RMSD, the share
+        of native frames and (in time series) folding and unfolding events are reported.
     coordinates : str
-        "phi-psi"; "tica" (of the reference, by deeptime); "rmsd-rg" (RMSD to the reference's first frame and radius of
-        gyration); "auto" takes the first of these that the beads, the frames and the installation allow.
+        "phi-psi"; "tica" (of the reference, by deeptime); "rmsd-rg" (RMSD to the native structure, or else the
+        reference's first frame, and radius of gyration); "auto" takes the first of these that the beads, the frames
+        and the installation allow, and passes over "tica" where there is a native structure.
     bins : int, optional
         Bins along each axis; default 60 for φ/ψ, else 10 to 60 by the number of reference frames.
     lag : int
@@ -102,7 +111,7 @@ def report(
     Raises
     ------
     MappingError
-        Samples of other beads than the reference's.
+        Samples or a native structure of other beads than the reference's.
     TrajectoryError
         Fewer than 20 frames on either side.
     InputError
@@ -121,17 +130,20 @@ def report(
         same = frames.topology.names == reference.topology.names
         if not same or not np.array_equal(frames.topology.bonds, reference.topology.bonds):
             raise MappingError(f"{label}: its beads are not those of the reference")
-    plane = numbers.choose_plane(reference, [reference, *labelled.values()], coordinates, bins, lag)
+    if native is not None:
+        check_native(native, reference)
+    plane = numbers.choose_plane(reference, [reference, *labelled.values()], coordinates, bins, lag, native)
     known = plane.project(reference)
     p = plane.probabilities(known)
     middle = len(reference) // 2
     first, second = (plane.probabilities(known[part]) for part in (slice(middle), slice(middle, None)))
-    halves = numbers.score("second half of the reference", reference[middle:], reference, plane, first, second)
+    halves = numbers.score("second half of the reference", reference[middle:], reference, plane, first, second, native)
     probabilities = {label: plane.probabilities(plane.project(frames)) for label, frames in labelled.items()}
     scores = []
     for label, frames in labelled.items():
-        own = numbers.score(label, frames, reference, plane, p, probabilities[label])
+        own = numbers.score(label, frames, reference, plane, p, probabilities[label], native)
         scores.append(replace(own, **numbers.graded(own, halves, reference)))
+    folding, profile = ((), None) if native is None else folding_numbers(native, reference, labelled)
     path = None if path is None else Path(path)
     result = Report(
         path=path,
@@ -139,14 +151,16 @@ def report(
         bins=plane.bins,
         scores=tuple(scores),
         halves=halves,
-        rmsd_reference=float(numbers.rmsd(reference, reference).mean()),
+        rmsd_reference=float(numbers.rmsd(reference, numbers.origin_of_rmsd(reference, native)[0]).mean()),
         gyration_reference=float(numbers.radius_of_gyration(reference).mean()),
-        verdict="\n".join(f"{s.label}: {s.verdict}" for s in scores),
+        verdict="\n".join([*(f"{s.label}: {s.verdict}" for s in scores), *map(folding_line, folding)]),
+        folding=folding,
     )
     if path is not None:
         data = {
             "surfaces": _surfaces(plane, p, reference, probabilities, labelled),
-            "panels": _distributions(reference, labelled),
+            "panels": _distributions(reference, labelled, native),
+            "profile": profile,
         }
         text = page(result, reference, labelled, title, dict(provenance or {}), data)
         write_bytes_atomically(path, text.encode("utf-8"))
@@ -184,14 +198,17 @@ def _surfaces(
     }
 
 
-def _distributions(reference: BeadFrames, samples: dict[str, BeadFrames]) -> list[dict[str, Any]]:
+def _distributions(
+    reference: BeadFrames, samples: dict[str, BeadFrames], native: BeadFrames | None
+) -> list[dict[str, Any]]:
     """Overlaid histograms; of each kind the `_SHOWN` that differ most."""
     measures = [(kind, label, function) for kind, label, function in numbers.local_coordinates(reference.topology)]
     panels = []
     for kind, label, function in measures:
         panels.append(_panel(kind, label, [function(f.positions) for f in (reference, *samples.values())]))
+    origin, named = numbers.origin_of_rmsd(reference, native)
     shape = {
-        "RMSD to the reference's first frame": lambda f: numbers.rmsd(f, reference),
+        f"RMSD to {named}": lambda f: numbers.rmsd(f, origin),
         "radius of gyration": numbers.radius_of_gyration,
     }
     for label, measure in shape.items():

@@ -55,6 +55,10 @@ REPORT_EPILOG = """
 molflow cg report model/ --reference md.xtc
 
 molflow cg report model/ --reference long.xtc --topology long.pdb --discard-ps 200 -o long.html
+
+A molecule that folds:
+
+molflow cg report model/ --reference md.xtc --native folded.pdb
 """
 EXPORT_EPILOG = """
 [bold]Examples[/bold]
@@ -250,6 +254,9 @@ def report(
         Path | None, typer.Option(help="The reference's atoms. [dim]default: those of the fit[/dim]")
     ] = None,
     beads: Annotated[str | None, typer.Option(help="As in fit. [dim]default: those of the fit[/dim]")] = None,
+    native: Annotated[
+        Path | None, typer.Option(help="Folded structure: adds RMSD to it and folding events.", show_default=False)
+    ] = None,
     simulation: Annotated[
         Path | None, typer.Option(help="Folder of the run. [dim]default: MODEL/simulation[/dim]")
     ] = None,
@@ -270,6 +277,7 @@ def report(
         reference,
         topology=topology,
         beads=beads,
+        native=native,
         simulation=simulation,
         discard_ps=discard_ps,
         output=output,

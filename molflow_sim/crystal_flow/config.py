@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 from molflow_sim.crystal_flow.network import ContactSettings
+from molflow_sim.crystal_flow.pairs import DENSE
 from molflow_sim.errors import InputError
 from molflow_sim.training.settings import TrainSettings, YamlSettings
 
@@ -24,6 +25,8 @@ class CrystalFlowConfig(YamlSettings):
         kJ/mol per molecule: crystals are drawn with weights exp(-ΔE/energy_scale).
     experimental_share : float
         Share of the batches' crystals that come from experiment, where the data has any.
+    packing_coefficient : (float, float)
+        Range of (molecular volume)/(cell volume per molecule) of the random starts.
     seed : int
         Of the pairs; `training.seed` is that of weights and batches.
     """
@@ -35,14 +38,20 @@ class CrystalFlowConfig(YamlSettings):
         )
     )
     starts: int = 4
-    energy_scale: float = 8.0
+    energy_scale: float = 4.0
     experimental_share: float = 0.1
+    packing_coefficient: tuple[float, float] = DENSE
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         if self.starts < 1 or self.energy_scale <= 0.0 or not 0.0 <= self.experimental_share < 1.0:
             raise InputError("starts must be at least 1, energy_scale positive and experimental_share in [0, 1)")
+        if (
+            len(self.packing_coefficient) != 2
+            or not 0.0 < self.packing_coefficient[0] <= self.packing_coefficient[1] < 1.0
+        ):
+            raise InputError(f"packing_coefficient must be two numbers in (0, 1), got {self.packing_coefficient}")
 
     @classmethod
     def from_dict(cls, data: Any, where: str = "settings") -> Self:

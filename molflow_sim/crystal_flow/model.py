@@ -85,8 +85,11 @@ class CrystalFlow:
         z_prime: int = 1,
         steps: int = 16,
         quality: float = 0.0,
+        relief: int | None = None,
     ) -> RigidPackings:
-        """Draw random packings and carry them along the flow; every one keeps its space group and site exactly.
+        """Draw random packings, carry them along the flow and part what still overlaps.
+
+        Every packing keeps its space group and site exactly.
 
         Parameters
         ----------
@@ -98,6 +101,8 @@ class CrystalFlow:
             Euler steps.
         quality : float
             Energy above the molecule's lowest packing to aim for, in 10 kJ/mol per molecule.
+        relief : int, optional
+            Evaluations of the soft overlap at the end, see `relieve`; 0 leaves the packings as the flow made them.
 
         Raises
         ------
@@ -110,14 +115,25 @@ class CrystalFlow:
             If the molecule is smaller or larger than those trained on; the message gives the range.
         """
         from molflow_sim.packing import random_packings
+        from molflow_sim.packing.relief import RELIEF_EVALUATIONS, relieve
 
         if steps < 1:
             raise InputError(f"steps must be at least 1, got {steps}")
         self._warn_of_size(molecule)
         start = random_packings(
-            molecule, n, space_groups=space_groups, z_prime=z_prime, seed=seed, first_index=first_index
-        )
-        return self.carry(start, steps=steps, quality=quality)
+            molecule, n, space_groups=space_groups, z_prime=z_prime, seed=seed, first_index=first_index,
+            packing_coefficient=self.packing_coefficient,
+        )  # fmt: skip
+        carried = self.carry(start, steps=steps, quality=quality)
+        return relieve(carried, RELIEF_EVALUATIONS if relief is None else relief)
+
+    @property
+    def packing_coefficient(self) -> tuple[float, float]:
+        """Range of (molecular volume)/(cell volume per molecule) that the flow was trained to start from."""
+        from molflow_sim.packing.random_packing import PACKING_COEFFICIENT
+
+        low, high = self.card.get("config", {}).get("packing_coefficient", PACKING_COEFFICIENT)
+        return float(low), float(high)
 
     def _warn_of_size(self, molecule: Molecule) -> None:
         low, high = self.card.get("data", {}).get("atoms", (0, 10**6))

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 QUALITY_UNIT = 10.0 * KJ_PER_MOL
 """eV per molecule: the unit in which the network is told how far above the lowest packing a crystal lies."""
 LARGEST_QUALITY = 3.0
+DENSE = (0.66, 0.76)
+"""Packing coefficients of crystals: starts of this density need no change of volume on the way."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,6 +155,7 @@ def make_pairs(
     seed: int = 0,
     scale: float = 8.0,
     rows: np.ndarray | None = None,
+    packing_coefficient: tuple[float, float] = DENSE,
 ) -> PairSet:
     """Pair every usable crystal of a data set with random packings of the same molecule, group and site.
 
@@ -170,6 +173,8 @@ def make_pairs(
         kJ/mol per molecule: crystals are drawn with weights exp(-ΔE/scale), every molecule counting the same.
     rows : ndarray of bool, shape (len(dataset),), optional
         Which crystals to use.
+    packing_coefficient : (float, float)
+        Of the starts, as in `random_packings`.
 
     Raises
     ------
@@ -210,7 +215,7 @@ def make_pairs(
             which[k] = index
             made[k] = []
         cells, centroids, rotations = random_starts(
-            [records[used[k]] for k in members for _ in range(starts)], free_t, free_r, rng
+            [records[used[k]] for k in members for _ in range(starts)], free_t, free_r, rng, packing_coefficient
         )
         length = (abs(np.linalg.det(cells)) / len(first.images[0])) ** (1.0 / 3.0)
         answers = []
@@ -255,8 +260,9 @@ class PairBatches:
         chosen = np.searchsorted(self._cumulative, rng.random(self.size)).clip(max=len(self._count) - 1)
         rows = self._first[chosen] + (rng.random(self.size) * self._count[chosen]).astype(int)
         start, end, quality = self.pairs.batch(rows)
-        # Equal steps through (0, 1) with one random offset: the same distribution with less noise.
-        time = (rng.permutation(self.size) + rng.random()) / self.size
+        # Equal steps through (0, 1) with one random offset: the same distribution with less noise. The square root
+        # gives late times, where there is more to learn from what a crystal looks like, the larger share.
+        time = np.sqrt((rng.permutation(self.size) + rng.random()) / self.size)
         return start, end, quality, torch.from_numpy(time.astype(np.float32))
 
 

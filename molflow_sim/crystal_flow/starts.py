@@ -16,7 +16,11 @@ if TYPE_CHECKING:
 
 
 def random_starts(
-    records: Sequence[CrystalRecord], free_translation: np.ndarray, free_rotation: np.ndarray, rng: np.random.Generator
+    records: Sequence[CrystalRecord],
+    free_translation: np.ndarray,
+    free_rotation: np.ndarray,
+    rng: np.random.Generator,
+    packing_coefficient: tuple[float, float] = PACKING_COEFFICIENT,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Random packings with the molecule, group and site of each record, drawn as `random_packings` draws them.
 
@@ -27,6 +31,8 @@ def random_starts(
     free_translation, free_rotation : ndarray, shape (3, 3)
         Projectors of the site, from `stabiliser`.
     rng : numpy Generator
+    packing_coefficient : (float, float)
+        As in `random_packings`.
 
     Returns
     -------
@@ -42,7 +48,7 @@ def random_starts(
         parameters[:, 3:] = 90.0 + np.abs(parameters[:, 3:] - 90.0)
     shape = cell_matrix(group.constrain(parameters))
     filled = van_der_waals_volume(first.numbers, first.conformers[0]) * len(first.images[0])
-    volume = filled / rng.uniform(*PACKING_COEFFICIENT, size=n)
+    volume = filled / rng.uniform(*packing_coefficient, size=n)
     cell = shape * np.cbrt(volume / np.linalg.det(shape))[:, None, None]
     along = (rng.random((n, 3))[:, None] @ cell)[:, 0] @ free_translation.T
     # From the record's own point of the site; at a general position that is no information.

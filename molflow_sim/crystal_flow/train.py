@@ -126,7 +126,16 @@ def train_crystal_flow(
     path = Path(folder) / PAIRS
     names = [f"{key}:{energy:.6f}" for key, energy in zip(np.array(data.keys)[data.molecule], data.energy)]
     identity = sha256(
-        repr((names, config.starts, config.seed, config.energy_scale, config.experimental_share)).encode()
+        repr(
+            (
+                names,
+                config.starts,
+                config.seed,
+                config.energy_scale,
+                config.experimental_share,
+                config.packing_coefficient,
+            )
+        ).encode()
     )
     if path.exists():
         pairs, known = PairSet.load(path), PairSet.card(path)
@@ -143,9 +152,14 @@ def pairs_of(data: CrystalDataset, config: CrystalFlowConfig) -> PairSet:
     """Pairs of a data set, experimental crystals getting their share of the weight."""
     experimental = np.array([data[i].experimental for i in range(len(data))])
     parts, shares = [], []
+    options: dict[str, Any] = {
+        "seed": config.seed,
+        "scale": config.energy_scale,
+        "packing_coefficient": config.packing_coefficient,
+    }
     for rows, share in ((~experimental, 1.0 - config.experimental_share), (experimental, config.experimental_share)):
         if rows.any() and share > 0.0:
-            parts.append(make_pairs(data, config.starts, seed=config.seed, scale=config.energy_scale, rows=rows))
+            parts.append(make_pairs(data, config.starts, **options, rows=rows))
             shares.append(share)
     return PairSet.join(parts, shares) if len(parts) > 1 else parts[0]
 

@@ -93,6 +93,7 @@ def random_packings(
     z_prime: int = 1,
     seed: int = 0,
     first_index: int = 0,
+    packing_coefficient: tuple[float, float] = PACKING_COEFFICIENT,
 ) -> RigidPackings:
     """Draw random rigid packings; neighbours may overlap, the press is there to part them.
 
@@ -109,16 +110,21 @@ def random_packings(
     seed : int
     first_index : int
         Number of the first candidate, kept in `RigidPackings.index`.
+    packing_coefficient : (float, float)
+        Range of (molecular volume)/(cell volume per molecule). The default leaves room to part molecules before the
+        press closes the cell; crystals have 0.65 to 0.78.
 
     Raises
     ------
     SpaceGroupError
         Unknown space group, or one that cannot host an enantiopure molecule.
     InputError
-        If `n` or `z_prime` is out of range.
+        If `n`, `z_prime` or `packing_coefficient` is out of range.
     """
     if n < 1:
         raise InputError(f"at least one candidate is needed, got {n}")
+    if not 0.0 < packing_coefficient[0] <= packing_coefficient[1] < 1.0:
+        raise InputError(f"packing coefficients lie between 0 and 1, smaller first; got {packing_coefficient}")
     if not 1 <= z_prime <= 4:
         raise InputError(f"z_prime must be 1 to 4, got {z_prime}")
     rng = np.random.default_rng(seed)
@@ -127,7 +133,7 @@ def random_packings(
     placement = rng.choice(len(placements), size=n, p=weights)
     population = populations(molecule)
     conformer = rng.choice(len(conformers), size=n, p=population)
-    coefficient = rng.uniform(*PACKING_COEFFICIENT, size=n)
+    coefficient = rng.uniform(*packing_coefficient, size=n)
     cell = np.empty((n, 3, 3))
     centroid = rng.random((n, z_prime, 3))
     rotation = _random_rotations(rng, (n, z_prime))
