@@ -128,7 +128,8 @@ def protonated(topology: app.Topology, positions: np.ndarray, field: app.ForceFi
     return modeller
 
 
-def folded(steps: int = 1000) -> tuple[app.Topology, np.ndarray]:
+@cache
+def folded(steps: int = 400) -> tuple[app.Topology, np.ndarray]:
     """The hairpin: torsions of the crystal, hydrogen bonds pulled to their length, side chains relaxed.
 
     Parameters

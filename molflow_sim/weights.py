@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load, save
-from torch import Tensor
+from torch import Tensor, nn
 
 from molflow_sim import __version__
 from molflow_sim.errors import WeightsError
@@ -103,3 +103,40 @@ def read_card(folder: str | Path | Traversable, name: str) -> dict[str, Any]:
     if not isinstance(card, dict) or card.get("format") != FORMAT or not isinstance(card.get("sha256"), str):
         raise WeightsError(f"{root / name}.json is not a card of the kind {FORMAT!r}")
     return card
+
+
+def load_into(module: nn.Module, tensors: Mapping[str, Tensor], what: str) -> None:
+    """Give a module its tensors, all of them and no others.
+
+    Parameters
+    ----------
+    module : nn.Module
+    tensors : mapping of str to Tensor
+    what : str
+        Name of the model in the error.
+
+    Raises
+    ------
+    WeightsError
+        Tensors missing, unknown or of another shape than the module's; one line that names the first of each.
+    """
+    own = module.state_dict()
+    missing = [name for name in own if name not in tensors]
+    unknown = [name for name in tensors if name not in own]
+    other = [
+        f"{name} ({tuple(tensors[name].shape)}, not {tuple(value.shape)})"
+        for name, value in own.items()
+        if name in tensors and tensors[name].shape != value.shape
+    ]
+    found = (("missing", missing), ("unknown", unknown), ("of another shape", other))
+    wrong = [
+        f"{kind}: {names[0]}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+        for kind, names in found
+        if names
+    ]
+    if wrong:
+        raise WeightsError(
+            f"the tensors do not fit the {what} that their card describes ({'; '.join(wrong)}): "
+            "the model is of another version or was put together from two; train it again"
+        )
+    module.load_state_dict(dict(tensors))

@@ -20,6 +20,8 @@ from torch import Tensor, nn
 
 from molflow_openmm.cg_force import ANGSTROM_PER_NM
 from molflow_openmm.cg_topology import check_replicas
+from molflow_sim.cg.cgnet import CGNet
+from molflow_sim.cg.scripted import EnergyAndForces, EnergyOf, ScriptedCGNet
 from molflow_sim.errors import InputError, MissingDependencyError
 from molflow_sim.files import write_bytes_atomically
 from molflow_sim.units import KJ_PER_MOL
@@ -32,7 +34,7 @@ PRECISIONS = {"single": torch.float32, "double": torch.float64}
 
 
 class BeadModule(nn.Module):
-    """Energy in kJ/mol of positions in nm, as OpenMM's torch plugin wants it.
+    """Energy in kJ/mol of positions in nm, as OpenMM's torch plugin wants it, of any force field that is a module.
 
     Parameters
     ----------
@@ -65,13 +67,17 @@ class TorchFunction:
 
     def __init__(self, forcefield: CGForceField, replicas: int, precision: str) -> None:
         self.origin, self.replicas, self.precision = forcefield.origin, replicas, precision
-        self._module = script(forcefield, replicas, precision)
+        self._forces = has_forces(forcefield)
+        self._module = script(forcefield, replicas, precision, forces=self._forces)
         self._device = torch.device("cpu")
 
     def __call__(self, state: openmm.State, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Energy (kJ/mol) and forces (kJ/mol/nm), shape (replicas × B, 3), of the positions' kind and device."""
         if positions.device != self._device:
             self._module, self._device = self._module.to(positions.device), positions.device
+        if self._forces:
+            energy, forces = self._module(positions)
+            return energy, forces.to(positions.dtype)
         with torch.enable_grad():
             x = positions.detach().requires_grad_(True)
             energy = self._module(x)
@@ -90,35 +96,67 @@ def _rebuild(folder: str, sha256: str, replicas: int, precision: str) -> TorchFu
     return TorchFunction(CGForceField.load(folder, sha256=sha256), replicas, precision)
 
 
-def script(forcefield: CGForceField, replicas: int = 1, precision: str = "double") -> torch.jit.ScriptModule:
-    """The force field as a TorchScript module: positions (replicas × B, 3) in nm to the energy in kJ/mol.
+def has_forces(forcefield: CGForceField) -> bool:
+    """Whether there is a module of this force field with its forces written out."""
+    return isinstance(forcefield.forcefield, CGNet)
+
+
+def script(
+    forcefield: CGForceField, replicas: int = 1, precision: str = "double", *, forces: bool = False
+) -> torch.jit.ScriptModule:
+    """The force field as a TorchScript module of positions (replicas × B, 3) in nm.
+
+    Parameters
+    ----------
+    forcefield : CGForceField
+    replicas : int
+        Copies of the molecule.
+    precision : str
+        "double" or "single"; of a CGnet the network's alone (features, prior and sums are always double).
+    forces : bool
+        Give energy (kJ/mol) and forces (kJ/mol/nm), not the energy alone.
 
     Raises
     ------
     InputError
-        An unknown precision, or a force field that is no torch module.
+        An unknown precision, a force field that is no torch module, or forces of one without forces written out.
     """
     if precision not in PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
     check_replicas(replicas)
     model, beads = forcefield.torch_module(), forcefield.beads
+    if isinstance(model, CGNet):
+        wrapped: nn.Module = ScriptedCGNet(model, replicas, precision, ANGSTROM_PER_NM, KJ_PER_MOL)
+    elif forces:
+        raise InputError(f"the forces of a {type(model).__name__} are not written out; export its energy alone")
+    else:
+        wrapped = BeadModule(model, replicas, PRECISIONS[precision])
     # Traced: the operations do not depend on the positions, and a force field need not be written in TorchScript.
     example = torch.from_numpy(np.random.default_rng(0).normal(size=(replicas * beads.n_beads, 3)))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         warnings.simplefilter("ignore", FutureWarning)
-        wrapped = BeadModule(model, replicas, PRECISIONS[precision]).eval()
-        module = torch.jit.trace(wrapped, example, check_trace=False)
+        # Not frozen: constants of a frozen module stay on the CPU when the plugin moves it to a GPU.
+        module = torch.jit.trace(wrapped.eval(), example, check_trace=False)
+        if isinstance(model, CGNet):
+            module = torch.jit.script((EnergyAndForces if forces else EnergyOf)(module).eval())
     return cast(torch.jit.ScriptModule, module)
 
 
 def export_torchscript(
-    model: str | Path | CGForceField, path: str | Path, replicas: int = 1, precision: str = "double"
+    model: str | Path | CGForceField,
+    path: str | Path,
+    replicas: int = 1,
+    precision: str = "double",
+    *,
+    forces: bool = False,
 ) -> Path:
     """Write the force field as a TorchScript file that needs nothing of this package.
 
     ``openmmtorch.TorchForce(str(path))`` and C++ programs read it. Its forward takes positions in nm, shape
-    (replicas × B, 3), and gives the energy in kJ/mol.
+    (replicas × B, 3), and gives the energy in kJ/mol, or with `forces` the energy and the forces in kJ/mol/nm, for
+    ``TorchForce.setOutputsForces(True)``: no autograd then, which saves a third of the time. The energy of a CGnet
+    can be differentiated once, not twice.
 
     Parameters
     ----------
@@ -129,7 +167,9 @@ def export_torchscript(
     replicas : int
         Copies of the molecule in one evaluation.
     precision : str
-        "double" or "single".
+        "double" or "single"; of a CGnet the network's alone.
+    forces : bool
+        Give the forces as well.
 
     Returns
     -------
@@ -141,27 +181,29 @@ def export_torchscript(
     WeightsError
         No model, or a damaged one.
     InputError
-        Unknown precision.
+        Unknown precision, or forces of a force field that does not have them written out.
     """
     from molflow_openmm.cg_forcefield import CGForceField
 
     forcefield = model if isinstance(model, CGForceField) else CGForceField.load(model)
     buffer = io.BytesIO()
-    torch.jit.save(script(forcefield, replicas, precision), buffer)
+    torch.jit.save(script(forcefield, replicas, precision, forces=forces), buffer)
     path = Path(path)
     write_bytes_atomically(path, buffer.getvalue())
     return path
 
 
 def torch_force(forcefield: CGForceField, replicas: int, precision: str) -> Any:
-    """An `openmmtorch.TorchForce` of the exported module (TorchScript; forces by autograd in C++).
+    """An `openmmtorch.TorchForce` of the exported module, with the forces written out where there are such.
 
     Raises
     ------
     MissingDependencyError
         No openmmtorch that works with this torch.
     """
-    force = _plugin("TorchForce").TorchForce(script(forcefield, replicas, precision))
+    forces = has_forces(forcefield)
+    force = _plugin("TorchForce").TorchForce(script(forcefield, replicas, precision, forces=forces))
+    force.setOutputsForces(forces)
     force.setUsesPeriodicBoundaryConditions(False)
     force.setName("molflow-cg")
     return force

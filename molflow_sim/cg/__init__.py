@@ -28,6 +28,7 @@ _PUBLIC = {
     "export": "pipeline",
     "fit": "pipeline",
     "simulate": "pipeline",
+    "report": "comparison",
     "Report": "reporting",
     "Score": "reporting",
 }

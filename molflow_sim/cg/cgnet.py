@@ -16,6 +16,7 @@ from molflow_sim.cg.prior import PriorEnergy, PriorSettings
 from molflow_sim.cg.topology import BeadTopology
 from molflow_sim.errors import InputError, MolflowError, TrajectoryError, WeightsError
 from molflow_sim.units import BOLTZMANN
+from molflow_sim.weights import load_into
 
 if TYPE_CHECKING:
     from molflow_sim.cg.fused import FusedCGNet
@@ -234,9 +235,11 @@ class CGNet(nn.Module):
             net = cls(topology, float(card["temperature"]), CGNetSettings(**settings, prior=prior))
             if tensors["mlp.output.weight"].dtype == torch.float64:
                 net.mlp.double()
-            net.load_state_dict(dict(tensors))
+            load_into(net, tensors, "CGnet")
         except WeightsError:
             raise
-        except (KeyError, TypeError, ValueError, RuntimeError, MolflowError) as error:
-            raise WeightsError(f"these weights are no CGnet of this version: {error}") from None
+        except KeyError as error:
+            raise WeightsError(f"these weights are no CGnet of this version: {error.args[0]} is missing") from None
+        except (TypeError, ValueError, RuntimeError, MolflowError) as error:
+            raise WeightsError(f"these weights are no CGnet of this version: {str(error).splitlines()[0]}") from None
         return net.fold()

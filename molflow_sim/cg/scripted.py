@@ -9,6 +9,7 @@ The functions are those of `molflow_sim.cg.features`, `prior` and `mlp`; tests h
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -107,18 +108,19 @@ class ScriptedCGNet(nn.Module):
     def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Total energy, a scalar, and forces, both float64, of positions of shape (R × B, 3)."""
         copies, n_beads, angles, torsions = self.replicas, self.n_beads, self.angles, self.torsions
-        x = positions.detach().to(torch.float64)
+        x = positions.to(torch.float64)
         if copies > 1:
             x = x.view(copies, n_beads, 3).transpose(0, 1).reshape(n_beads, 3 * copies)
-        vectors = torch.mm(self.oriented, x).view(-1, copies, 3)
-        distance = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-        inverse = distance.reciprocal()
-        unit = vectors * inverse
         dots = angles + 3 * torsions
-        direction, left, right, third = unit.split([self.pairs, dots, dots, 3 * torsions])
-        length, _ = distance.squeeze(-1).split([self.pairs, 2 * dots + 3 * torsions])
-        inverse_length, inverse_rest = inverse.split([self.pairs, 2 * dots + 3 * torsions])
-        inverse_length = inverse_length.squeeze(-1)
+        rows = self.pairs + 2 * dots + 3 * torsions
+        # No size is left to be inferred: the compiler of torch 2.9 gets that wrong at times.
+        vectors = torch.mm(self.oriented, x).view(rows, copies, 3)
+        distance = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
+        unit = vectors / distance
+        direction, rest = unit.split([self.pairs, rows - self.pairs])
+        left, right, third = rest.split([dots, dots, 3 * torsions])
+        length, length_rest = distance.split([self.pairs, rows - self.pairs])
+        length = length.squeeze(-1)
 
         dot = (left * right).sum(-1)
         normal = torch.linalg.cross(left[angles:], right[angles:], dim=-1)
@@ -134,9 +136,9 @@ class ScriptedCGNet(nn.Module):
 
         off = torch.cat([length, torch.atan(cosine * root_angle)]) - self.centre
         pull = self.harmonic * off
-        repulsion = (self.sigma * inverse_length).pow(self.exponent)
+        repulsion = (self.sigma / length).pow(self.exponent)
         pull_bond, pull_angle = pull.split([self.pairs, angles])
-        by_length = torch.addcmul(pull_bond, repulsion, inverse_length, value=-float(self.exponent))
+        by_length = torch.addcdiv(pull_bond, repulsion, length, value=-float(self.exponent))
 
         network, slope = self._network(features)
         prior = torch.add(repulsion.sum(), (pull * off).sum(), alpha=0.5)
@@ -152,12 +154,11 @@ class ScriptedCGNet(nn.Module):
             -p,
         ]).unsqueeze(-1)  # fmt: skip
         by_triple = (by_sine * s).view(1, torsions, copies, 1) * normal.view(3, torsions, copies, 3)
-        by_unit = torch.cat([by_dot * right, by_dot * left, by_triple.view(-1, copies, 3)])
-        rest = unit[self.pairs :]
+        by_unit = torch.cat([by_dot * right, by_dot * left, by_triple.view(3 * torsions, copies, 3)])
         along = (by_unit * rest).sum(-1, keepdim=True)
-        across = torch.addcmul(by_unit, along, rest, value=-1.0) * inverse_rest
+        across = torch.addcmul(by_unit, along, rest, value=-1.0) / length_rest
         radial = (slope_length + by_length).unsqueeze(-1) * direction
-        forces = torch.mm(self.back, torch.cat([radial, across]).view(-1, 3 * copies))
+        forces = torch.mm(self.back, torch.cat([radial, across]).view(rows, 3 * copies))
         if copies > 1:
             forces = forces.view(n_beads, copies, 3).transpose(0, 1).reshape(copies * n_beads, 3)
         return energy, forces
@@ -167,9 +168,9 @@ class ScriptedCGNet(nn.Module):
         z = features
         if not self.double_network:
             z = torch.addcmul(self.shift, z, self.scale).to(torch.float32)
-        product = torch.addmm
+        product: Callable[..., Tensor] = torch.addmm
         if self.replicas == 1:
-            z, product = z.view(-1), torch.addmv
+            z, product = z.squeeze(-1), torch.addmv
         w, back, b = ([getattr(self, f"{kind}_{n}") for n in range(self.depth)] for kind in ("weight", "back", "bias"))
         images = [torch.tanh(product(b[0], w[0], z))]
         h = images[0]
@@ -189,14 +190,37 @@ class ScriptedCGNet(nn.Module):
         return energy if self.replicas == 1 else energy.sum(), slope
 
 
+class EnergyAndForces(nn.Module):
+    """A traced module of energy and forces run without recording; to be scripted.
+
+    TorchForce asks for gradients by the positions even where it will not use them, and the compiler of TorchScript
+    would then prepare the derivative of everything, whatever was detached while tracing.
+
+    Parameters
+    ----------
+    module : torch.jit.ScriptModule
+        Positions to energy and forces.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Energy and forces."""
+        with torch.no_grad():
+            energy, forces = self.module(positions)
+        return energy, forces
+
+
 class EnergyOf(nn.Module):
-    """The energy alone, whose gradient is the given forces: one step of autograd instead of hundreds.
+    """The energy alone, whose gradient is the given forces: one step of autograd instead of hundreds; to be scripted.
 
     Second derivatives are not there; asking autograd for them is an error, not a zero.
 
     Parameters
     ----------
-    module : nn.Module
+    module : torch.jit.ScriptModule
         Positions to energy and forces.
     """
 
@@ -205,11 +229,12 @@ class EnergyOf(nn.Module):
         self.module = module
 
     def forward(self, positions: Tensor) -> Tensor:
-        """Energy, a scalar, of the module's positions."""
-        energy, forces = self.module(positions)
-        # Zero, with the right slope.
-        nothing = ((positions.detach() - positions) * forces).sum()
-        return torch.as_tensor(energy + nothing)
+        """Energy, a scalar."""
+        with torch.no_grad():
+            energy, forces = self.module(positions)
+            here = positions.clone()
+        # The difference is zero and has the right slope.
+        return energy + ((here - positions) * forces).sum()
 
 
 def oriented_vectors(index: FeatureIndex, n_beads: int) -> np.ndarray:

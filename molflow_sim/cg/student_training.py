@@ -27,6 +27,9 @@ Method = Literal["flow-forces", "force-matching", "density"]
 _MEMORY = 2**30
 """Bytes of stored Jacobians; above, their products are computed anew in every step."""
 
+_NEGLIGIBLE = 1e-6
+"""Samples with less than this share of the mean weight do not count."""
+
 _MOST_HELD = 8192
 """Held-out samples are looked at in one batch."""
 
@@ -169,9 +172,13 @@ class _ForceMatching:
         x = torch.from_numpy(positions)
         self.geometry, self.mean, self.scale = net.geometry, net.mean, net.scale
         rest = torch.from_numpy(forces) - _prior_forces(net, x)
-        self.unit = float(rest.square().mean())
+        share = torch.from_numpy(weights / weights.mean())
+        # Overlapping beads have forces of the prior beyond all bounds and a weight of next to nothing: left in the
+        # unit, they would shrink the loss until no gradient is left, and 0 · ∞ is not a number.
+        rest[share < _NEGLIGIBLE] = 0.0
+        self.unit = float((share * rest.square().mean((1, 2))).mean())
         self.kT = net.kT
-        target, w = (rest / net.kT).flatten(1).float(), torch.from_numpy(weights / weights.mean()).float()
+        target, w = (rest / net.kT).flatten(1).float(), share.float()
         n_features = net.index.n_features
         self.stored = len(x) * n_features * target.shape[1] * 4 <= _MEMORY
         self.tensors: Sequence[Tensor]

@@ -36,6 +36,7 @@ from molflow_sim.cg.topology import BeadTopology
 from molflow_sim.errors import InputError, TrajectoryError, WeightsError
 from molflow_sim.flow.smooth import TruncatedNormalCDF
 from molflow_sim.units import BOLTZMANN
+from molflow_sim.weights import load_into
 
 KIND = "molflow-cg-teacher"
 _CHUNK = 20_000  # frames at a time where nothing is trained: some 100 MB
@@ -347,9 +348,14 @@ class BeadFlow(nn.Module):
             settings = TeacherSettings.from_dict(card["settings"], "the flow's card")
             topology = BeadTopology.from_json(card["topology"])
             flow = cls(topology, settings, card["temperature"], tensors).to(tensors["bond_mean"].dtype)
-            flow.load_state_dict(tensors)
-        except (KeyError, RuntimeError, InputError) as error:
-            raise WeightsError(f"the tensors do not fit the flow's card: {error}") from error
+        except KeyError as error:
+            raise WeightsError(
+                f"the flow's tensors or card do not fit this version: {error.args[0]} is missing; fit it again"
+            ) from None
+        except (TypeError, ValueError, RuntimeError, InputError) as error:
+            reason = str(error).splitlines()[0]
+            raise WeightsError(f"the flow's tensors and card do not fit: {reason}; fit it again") from None
+        load_into(flow, tensors, "flow")
         return flow.eval()
 
 

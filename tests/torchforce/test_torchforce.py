@@ -84,17 +84,27 @@ def test_single_precision_agrees_to_single_precision(forcefield, frames):
     x = frames.positions[:1]
     ours = evaluated(forcefield.createSystem(), x)
     theirs = evaluated(forcefield.createSystem(backend="torchforce", precision="single"), x)
-    assert theirs[0] == pytest.approx(ours[0], rel=1e-3)
+    assert theirs[0] == pytest.approx(ours[0], rel=1e-5)
+    assert np.abs(theirs[1] - ours[1]).max() < 1e-5 * np.abs(ours[1]).max()
 
 
-def test_exported_file_runs_in_torchforce(folder, forcefield, frames, tmp_path):
-    path = export_torchscript(folder, tmp_path / "model.pt")
+@pytest.mark.parametrize("forces", [False, True], ids=["energy", "energy and forces"])
+def test_exported_file_runs_in_torchforce(folder, forcefield, frames, tmp_path, forces):
+    force = openmmtorch.TorchForce(str(export_torchscript(folder, tmp_path / "model.pt", forces=forces)))
+    force.setOutputsForces(forces)
     system = openmm.System()
     for mass in forcefield.beads.masses.tolist():
         system.addParticle(mass)
-    system.addForce(openmmtorch.TorchForce(str(path)))  # its kernels: OpenMM finds them if torch was imported first
-    x = frames.positions[5]
-    assert evaluated(system, x)[0] == pytest.approx(evaluated(forcefield.createSystem(), x)[0], rel=1e-5)
+    system.addForce(force)  # its kernels: OpenMM finds them if torch was imported first
+    theirs, ours = (context_of(s, frames.positions[0]) for s in (system, forcefield.createSystem()))
+    for x in frames.positions[5:10]:  # TorchScript rewrites a module after its first calls
+        found = []
+        for context in (theirs, ours):
+            context.setPositions(0.1 * x)
+            state = context.getState(energy=True, forces=True)
+            found.append((state.getPotentialEnergy()._value, state.getForces(asNumpy=True)._value))
+        assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)
+        assert np.abs(found[0][1] - found[1][1]).max() < 1e-5 * np.abs(found[1][1]).max()
 
 
 def test_langevin_dynamics_runs_with_torchforce(forcefield, frames):

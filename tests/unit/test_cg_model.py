@@ -95,8 +95,11 @@ def test_weights_of_another_kind_are_refused(folder, tmp_path):
         other._save("student", tensors, {**card, "kind": "painn"}, None)
         other.load_student()
     del tensors["mean"]
-    with pytest.raises(WeightsError, match="no CGnet"):
+    with pytest.raises(WeightsError, match=r"do not fit the CGnet .* \(missing: mean\): .*train it again$") as caught:
         CGNet.from_state(tensors, card)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(WeightsError, match="no CGnet of this version: temperature is missing"):
+        CGNet.from_state(tensors, {key: value for key, value in card.items() if key != "temperature"})
 
 
 def test_a_further_force_field_is_found_by_its_kind(tmp_path, monkeypatch):

@@ -154,6 +154,24 @@ def test_weights_of_the_samples_count():
     assert error < 0.05 * np.square(fresh.forces).mean()
 
 
+def test_overlapping_samples_that_have_no_weight_do_not_drown_the_others():
+    data = exact_samples(64)
+    net = fit_student(data, "flow-forces", NETWORK, replace(SHORT, max_steps=5), progress=False)
+    apart = _ForceMatching(net, data.positions, data.forces, data.weights)
+    clashing = data.positions[:1].copy()
+    clashing[0, 4] = clashing[0, 0] + 1e-3  # the prior's repulsion has an exponent of six: its force is 10²⁰ here
+    loss = _ForceMatching(
+        net,
+        np.concatenate([data.positions, clashing]),
+        np.concatenate([data.forces, data.forces[:1]]),
+        np.append(data.weights, 1e-40),
+    )
+    assert loss.unit == pytest.approx(apart.unit)
+    value = loss(net.mlp, loss.batches(np.arange(65), 65, 0).batch(0))["loss"].item()
+    known = apart(net.mlp, apart.batches(np.arange(64), 64, 0).batch(0))["loss"].item()
+    assert value == pytest.approx(known, rel=0.01)
+
+
 def test_large_systems_need_no_stored_jacobian(monkeypatch):
     data = exact_samples(64)
     net = fit_student(data, "flow-forces", NETWORK, replace(SHORT, max_steps=5), progress=False)

@@ -256,8 +256,13 @@ class TestState:
             BeadFlow.from_state(tensors, {**card, "kind": "something else"})
         with pytest.raises(WeightsError, match="fit"):
             BeadFlow.from_state({k: v for k, v in list(tensors.items())[:-1]}, card)
-        with pytest.raises(WeightsError, match="fit"):
+        with pytest.raises(WeightsError, match=r"do not fit the flow .*of another shape: .* not .* more") as caught:
             BeadFlow.from_state(tensors, {**card, "settings": {**card["settings"], "hidden": [8, 8]}})
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 400
+        with pytest.raises(WeightsError, match="bond_mean is missing"):
+            BeadFlow.from_state({k: v for k, v in tensors.items() if k != "bond_mean"}, card)
+        with pytest.raises(WeightsError, match="unknown: more"):
+            BeadFlow.from_state({**tensors, "more": torch.zeros(1)}, card)
 
 
 def test_settings_that_cannot_work_are_refused():
