@@ -22,6 +22,8 @@ from molflow_sim.training.settings import YamlSettings
 from molflow_sim.units import BOLTZMANN
 
 _CHUNK = 4096  # evaluations with gradients at a time: some 200 MB
+_POOL = 6  # configurations drawn for each that is kept
+_POOL_CHUNK = 50_000
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,11 @@ class ForceSampleSettings(YamlSettings):
         distance in the frames.
     repulsion_strength : float
         kT per Å². Weights are exp(−½ k Σ (d_min − d)²) over the pairs below d_min; 0 for equal weights.
+    flatness : float
+        How many times more often than they come configurations with a rare torsion are taken, at most; 1 takes them as
+        they come. Forces tell a student the weight of a basin only by way of the barriers around it, where a flow puts
+        few samples. Which configurations are taken does not depend on the augmentation, so the mean forces that are
+        learned stay the same.
     """
 
     n_augmentations: int = 1
@@ -52,11 +59,14 @@ class ForceSampleSettings(YamlSettings):
     absolute_bound: float = 0.0
     repulsion_distance: float = 0.0
     repulsion_strength: float = 100.0
+    flatness: float = 30.0
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         if self.n_augmentations < 1:
             raise InputError(f"n_augmentations must be at least 1, got {self.n_augmentations}")
+        if not (math.isfinite(self.flatness) and self.flatness >= 1.0):
+            raise InputError(f"flatness must be at least 1, got {self.flatness}")
         for name in ("relative_bound", "absolute_bound", "repulsion_distance", "repulsion_strength"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise InputError(f"{name} must not be negative, got {getattr(self, name)}")
@@ -140,8 +150,8 @@ def sample_with_forces(
     positions, forces = [], []
     with one_torch_thread():
         chunk = max(_CHUNK // settings.n_augmentations, 64)
-        for start in range(0, n, chunk):
-            drawn, eta = exact.sample(min(chunk, n - start), generator)
+        every, augmentation = _drawn(exact, n, settings, generator)
+        for drawn, eta in zip(every.split(chunk), augmentation.split(chunk)):
             positions.append(drawn)
             forces.append(mean_forces(exact, drawn, eta, settings.n_augmentations, generator))
     x, f = torch.cat(positions).numpy(), torch.cat(forces).numpy()
@@ -158,6 +168,42 @@ def sample_with_forces(
     least = flow.least_distances.double().numpy()
     weights = repulsion_weights(x, flow.topology, settings, least)
     return ForceSamples(x, f, weights, flow.topology, flow.temperature, float(keep.mean()), bound)
+
+
+def _drawn(flow: BeadFlow, n: int, settings: ForceSampleSettings, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Draw n configurations and their augmentations; rare torsions more often, see `flatness`."""
+    if settings.flatness == 1.0 or flow.topology.n_beads < 4:
+        return flow.sample(n, generator)
+    with torch.no_grad():
+        parts = [flow.sample(min(_POOL_CHUNK, _POOL * n - k), generator) for k in range(0, _POOL * n, _POOL_CHUNK)]
+        x, eta = (torch.cat(part) for part in zip(*parts))
+        torsions = flow.internal.to_internal(x)[2]
+    share = rarity(torsions.numpy()).clip(max=settings.flatness)
+    rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+    chosen = torch.from_numpy(np.sort(rng.choice(len(x), n, replace=False, p=share / share.sum())))
+    return x[chosen], eta[chosen]
+
+
+def rarity(torsions: np.ndarray, bins: int = 72) -> np.ndarray:
+    """How rare the rarest torsion of each configuration is: most frequent bin over its own bin, at least 1.
+
+    Parameters
+    ----------
+    torsions : ndarray, shape (M, T)
+        rad.
+    bins : int
+        Of each torsion's histogram.
+
+    Returns
+    -------
+    ndarray, shape (M,)
+    """
+    bin_of = np.floor((torsions / (2.0 * np.pi) % 1.0) * bins).astype(int) % bins
+    out = np.ones(len(torsions))
+    for column in bin_of.T:
+        count = np.bincount(column, minlength=bins)
+        out = np.maximum(out, count.max() / count[column])
+    return out
 
 
 def instantaneous_forces(flow: BeadFlow, x: Tensor, eta: Tensor) -> Tensor:

@@ -10,8 +10,9 @@ import torch
 from test_cg_teacher import SMALL, chain, draw, rough_flow
 
 from molflow_sim.cg.teacher import ForceSampleSettings, instantaneous_forces, mean_forces, sample_with_forces
-from molflow_sim.cg.teacher_forces import distant_pairs, repulsion_weights
+from molflow_sim.cg.teacher_forces import distant_pairs, rarity, repulsion_weights
 from molflow_sim.errors import InputError, NonFiniteError
+from molflow_sim.evaluate.free_energy import dihedral
 from molflow_sim.units import BOLTZMANN
 
 
@@ -102,9 +103,50 @@ class TestSamples:
             sample_with_forces(rough_flow(4), 50, settings=ForceSampleSettings(absolute_bound=1e-9))
 
     def test_settings_that_cannot_work_are_refused(self):
-        for wrong in ({"n_augmentations": 0}, {"relative_bound": -1.0}, {"repulsion_strength": float("nan")}):
+        for wrong in (
+            {"n_augmentations": 0},
+            {"relative_bound": -1.0},
+            {"repulsion_strength": float("nan")},
+            {"flatness": 0.5},
+        ):
             with pytest.raises(InputError):
                 ForceSampleSettings(**wrong)
+
+
+class TestFlatness:
+    def test_rarity_is_that_of_the_rarest_torsion(self):
+        torsions = np.zeros((100, 2))
+        torsions[:4, 0] = 3.0  # 4 of 100 in another bin of the first torsion
+        torsions[4:14, 1] = -2.0
+        expected = np.ones(100)
+        expected[:4], expected[4:14] = 96 / 4, 90 / 10
+        assert np.allclose(rarity(torsions), expected)
+
+    def test_bins_go_round_the_circle(self):
+        assert np.allclose(rarity(np.array([[0.01], [0.01 + 2 * np.pi], [0.01 - 2 * np.pi]])), 1.0)
+
+    def test_rare_torsions_come_more_often_and_at_flatness_one_as_the_flow_has_them(self):
+        flow = rough_flow(4)
+        plain, flat = (
+            sample_with_forces(flow, 2000, settings=ForceSampleSettings(relative_bound=0.0, flatness=f))
+            for f in (1, 50)
+        )
+        bins = [np.histogram(dihedrals(s.positions), 24, (-np.pi, np.pi))[0] / len(s) for s in (plain, flat)]
+        entropy = [-(p[p > 0] * np.log(p[p > 0])).sum() for p in bins]
+        assert entropy[1] > entropy[0] + 0.02
+        assert entropy[1] < np.log(24)
+
+    def test_the_forces_are_those_of_the_configurations_taken(self):
+        # At fixed configuration and augmentation nothing changes; without augmentation that can be seen directly.
+        flow = rough_flow(4, dataclasses.replace(SMALL, n_augmentations=0))
+        taken = sample_with_forces(flow, 200, settings=ForceSampleSettings(relative_bound=0.0, flatness=20.0))
+        x = torch.from_numpy(taken.positions)
+        again = instantaneous_forces(flow.double(), x, x.new_zeros(len(x), 0)).numpy()
+        assert np.allclose(taken.forces, again, rtol=1e-9, atol=1e-9 * np.abs(again).max())
+
+
+def dihedrals(x):
+    return dihedral(x, (0, 1, 2, 3))
 
 
 class TestRepulsion:
