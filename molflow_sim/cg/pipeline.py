@@ -262,12 +262,14 @@ def simulate(
     return run
 
 
-def export(model: str | Path, path: str | Path, replicas: int = 1, precision: str = "double") -> Path:
+def export(
+    model: str | Path, path: str | Path, replicas: int = 1, precision: str = "double", *, forces: bool = False
+) -> Path:
     """Write the force field as TorchScript; `molflow_openmm.export_torchscript` under its short name.
 
     Parameters
     ----------
-    model, path, replicas, precision
+    model, path, replicas, precision, forces
         As in `molflow_openmm.export_torchscript`.
 
     Returns
@@ -281,7 +283,7 @@ def export(model: str | Path, path: str | Path, replicas: int = 1, precision: st
     """
     from molflow_openmm import export_torchscript
 
-    return export_torchscript(Path(model), path, replicas, precision)
+    return export_torchscript(Path(model), path, replicas, precision, forces=forces)
 
 
 def _asked(train: TrainSettings, steps: int | None, seed: int, device: str | None) -> TrainSettings:

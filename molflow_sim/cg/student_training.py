@@ -55,6 +55,7 @@ def fit_student(
     train_settings: TrainSettings | None = None,
     folder: str | Path | None = None,
     *,
+    energy_weight: float = 1.0,
     validation_fraction: float = 0.1,
     progress: bool = True,
 ) -> CGNet:
@@ -64,7 +65,7 @@ def fit_student(
     ----------
     data : ForceSamples or BeadFrames
         Anything with positions (F, B, 3) in Å, topology, temperature and, but for "density", forces in eV/Å; weights
-        (F,) are used where there are any.
+        (F,) and energies (F,) in eV are used where there are any.
     method : str
         "flow-forces": the samples and instantaneous forces of a flow (Köhler et al. 2023, eq. 11). "force-matching":
         mapped forces of the reference (eq. 3). Both minimise the mean square deviation of the forces. "density": the
@@ -75,6 +76,10 @@ def fit_student(
         Default: `student_train_settings`.
     folder : path, optional
         Checkpoints and metrics; a killed training is resumed from here ("density" starts its replicas anew).
+    energy_weight : float
+        Where the data have energies (a flow's density of positions), the variance of their difference to the force
+        field's is added with this weight, each term in units of what the prior alone leaves; 0 for forces alone. Forces
+        fix the weight of a basin only by way of its barriers, energies do it directly.
     validation_fraction : float
         Share of the data that is held out: the weights kept are those (averaged ones) that do best on it, since
         noisy forces are soon learned by heart.
@@ -119,7 +124,10 @@ def fit_student(
         raise NonFiniteError("forces of the data are not finite")
     order = np.random.default_rng(plan.seed).permutation(len(positions))
     held = min(max(1, round(validation_fraction * len(order))), _MOST_HELD)
-    matching = _ForceMatching(net, positions, forces, weights)
+    energies = getattr(data, "energies", None) if energy_weight > 0.0 else None
+    if energies is not None and not np.isfinite(energies).all():
+        raise NonFiniteError("energies of the data are not finite")
+    matching = _ForceMatching(net, positions, forces, weights, energies, energy_weight)
     best = _Best(matching, None if folder is None else Path(folder))
     net.mlp.train()
     train(
@@ -165,10 +173,19 @@ class _ForceMatching:
     """Mean square deviation of forces, in units of that of the prior alone; called with the MLP and a batch.
 
     Features and their Jacobian J are fixed for fixed frames, and the force of the network is -Jᵀ dy/dz: with J stored,
-    a step needs the network's gradient alone. Sets too large for that have Jᵀ applied by differentiation.
+    a step needs the network's gradient alone. Sets too large for that have Jᵀ applied by differentiation. Energies, if
+    there are any, add the variance of their difference, in units of that of the prior alone.
     """
 
-    def __init__(self, net: CGNet, positions: np.ndarray, forces: np.ndarray, weights: np.ndarray) -> None:
+    def __init__(
+        self,
+        net: CGNet,
+        positions: np.ndarray,
+        forces: np.ndarray,
+        weights: np.ndarray,
+        energies: np.ndarray | None = None,
+        energy_weight: float = 1.0,
+    ) -> None:
         x = torch.from_numpy(positions)
         self.geometry, self.mean, self.scale = net.geometry, net.mean, net.scale
         rest = torch.from_numpy(forces) - _prior_forces(net, x)
@@ -179,6 +196,13 @@ class _ForceMatching:
         self.unit = float((share * rest.square().mean((1, 2))).mean())
         self.kT = net.kT
         target, w = (rest / net.kT).flatten(1).float(), share.float()
+        self.energy_weight = 0.0 if energies is None else energy_weight
+        height = torch.zeros(len(x), dtype=torch.float64)
+        if energies is not None:
+            height = (torch.from_numpy(energies) - _prior_energies(net, x)) / net.kT
+            height[share < _NEGLIGIBLE] = 0.0
+            height -= (share * height).mean() / share.mean()
+        self.energy_unit = float((share * height.square()).mean()) or 1.0
         n_features = net.index.n_features
         self.stored = len(x) * n_features * target.shape[1] * 4 <= _MEMORY
         self.tensors: Sequence[Tensor]
@@ -187,9 +211,9 @@ class _ForceMatching:
             parts = [features_and_jacobian(net.geometry, part, size) for part in x.split(size)]
             z = torch.cat([((f - net.mean) * net.scale).float() for f, _ in parts])
             jacobian = torch.cat([(j * net.scale[:, None]).float() for _, j in parts])
-            self.tensors = (target, w, z, jacobian)
+            self.tensors = (target, w, height.float(), z, jacobian)
         else:
-            self.tensors = (target, w, x)
+            self.tensors = (target, w, height.float(), x)
 
     def batches(self, rows: np.ndarray, size: int, seed: int) -> TensorBatches:
         """Batches of some of the data."""
@@ -197,22 +221,32 @@ class _ForceMatching:
         return TensorBatches([t[index] for t in self.tensors], size, seed)
 
     def __call__(self, mlp: nn.Module, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        target, w = batch[:2]
+        target, w, height = batch[:3]
         dtype = next(mlp.parameters()).dtype
         if self.stored:
-            z, jacobian = batch[2:]
-            _, slope = mlp.with_gradient(z.to(dtype))  # type: ignore[operator]
+            z, jacobian = batch[3:]
+            y, slope = mlp.with_gradient(z.to(dtype))  # type: ignore[operator]
             forces = -torch.bmm(slope.unsqueeze(1), jacobian.to(dtype)).squeeze(1)
         else:
             with torch.enable_grad():
-                x = batch[2].clone().requires_grad_(True)
+                x = batch[3].clone().requires_grad_(True)
                 mean, scale = self.mean.to(x), self.scale.to(x)
                 z = (self.geometry.to(x.device)(x).features - mean) * scale
-                _, slope = mlp.with_gradient(z.detach().to(dtype))  # type: ignore[operator]
+                y, slope = mlp.with_gradient(z.detach().to(dtype))  # type: ignore[operator]
                 (pull,) = torch.autograd.grad(z, x, slope.to(x.dtype), create_graph=True)
             forces = -pull.flatten(1).to(dtype)
-        error = (forces - target).square().mean(1)
-        return {"loss": (w * error).mean() * self.kT**2 / self.unit}
+        error = (w * (forces - target).square().mean(1)).mean() * self.kT**2 / self.unit
+        if not self.energy_weight:
+            return {"loss": error}
+        off = y - height
+        off = off - (w * off).sum() / w.sum()  # the zero of energy is free
+        spread = (w * off.square()).mean() / self.energy_unit
+        return {"loss": error + self.energy_weight * spread, "forces": error, "energies": spread}
+
+
+def _prior_energies(net: CGNet, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return torch.cat([net.prior(net.geometry(part)) for part in x.split(4096)])
 
 
 def _prior_forces(net: CGNet, x: Tensor) -> Tensor:

@@ -52,6 +52,9 @@ class ForceSampleSettings(YamlSettings):
         they come. Forces tell a student the weight of a basin only by way of the barriers around it, where a flow puts
         few samples. Which configurations are taken does not depend on the augmentation, so the mean forces that are
         learned stay the same.
+    energy_augmentations : int
+        Augmentations for an importance estimate of each configuration's energy −kT ln p(x), that of the density of
+        positions; 0 for none.
     """
 
     n_augmentations: int = 1
@@ -60,6 +63,7 @@ class ForceSampleSettings(YamlSettings):
     repulsion_distance: float = 0.0
     repulsion_strength: float = 100.0
     flatness: float = 30.0
+    energy_augmentations: int = 4
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
@@ -67,6 +71,8 @@ class ForceSampleSettings(YamlSettings):
             raise InputError(f"n_augmentations must be at least 1, got {self.n_augmentations}")
         if not (math.isfinite(self.flatness) and self.flatness >= 1.0):
             raise InputError(f"flatness must be at least 1, got {self.flatness}")
+        if self.energy_augmentations < 0:
+            raise InputError(f"energy_augmentations must not be negative, got {self.energy_augmentations}")
         for name in ("relative_bound", "absolute_bound", "repulsion_distance", "repulsion_strength"):
             if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
                 raise InputError(f"{name} must not be negative, got {getattr(self, name)}")
@@ -92,6 +98,8 @@ class ForceSamples:
         Share of the drawn samples within the bound on forces.
     bound : float
         That bound on the mean-square force component, (kT/nm)²; inf for none.
+    energies : ndarray, shape (M,), optional
+        −kT ln p(x) in eV, p in Å⁻³ᴮ⁺⁶: potential of mean force of the flow, up to a constant.
     """
 
     positions: np.ndarray
@@ -101,6 +109,7 @@ class ForceSamples:
     temperature: float
     kept_fraction: float
     bound: float
+    energies: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -167,7 +176,18 @@ def sample_with_forces(
     x, f = x[keep], f[keep]
     least = flow.least_distances.double().numpy()
     weights = repulsion_weights(x, flow.topology, settings, least)
-    return ForceSamples(x, f, weights, flow.topology, flow.temperature, float(keep.mean()), bound)
+    energies = _energies(exact, x, settings.energy_augmentations, generator)
+    return ForceSamples(x, f, weights, flow.topology, flow.temperature, float(keep.mean()), bound, energies)
+
+
+def _energies(flow: BeadFlow, x: np.ndarray, n_augmentations: int, generator: torch.Generator) -> np.ndarray | None:
+    if not n_augmentations:
+        return None
+    chunk = max(_POOL_CHUNK // n_augmentations, 64)
+    with one_torch_thread(), torch.no_grad():
+        parts = [flow.log_prob(part, n_augmentations, generator) for part in torch.from_numpy(x).split(chunk)]
+    energies: np.ndarray = -BOLTZMANN * flow.temperature * torch.cat(parts).numpy()
+    return energies
 
 
 def _drawn(flow: BeadFlow, n: int, settings: ForceSampleSettings, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -292,11 +292,15 @@ def export(
     torchscript: Annotated[Path, typer.Option(help="File to write (.pt).", show_default=False)],
     replicas: Annotated[int, typer.Option(help="Copies evaluated at once.")] = 1,
     precision: Annotated[str, typer.Option(help="double or single.")] = "double",
+    forces: Annotated[
+        bool, typer.Option("--forces", help="Give forces (kJ/mol/nm) as well, for TorchForce.setOutputsForces(True).")
+    ] = False,
     quiet: Quiet = False,
 ) -> None:
     """Write the force field as TorchScript: positions (nm) to energy (kJ/mol), for openmmtorch and C++."""
     from molflow_sim.cg.pipeline import export as run
 
-    path = run(model, torchscript, replicas=replicas, precision=precision)
+    path = run(model, torchscript, replicas=replicas, precision=precision, forces=forces)
     if not quiet:
-        say(Console(), f"wrote {path}: positions ({replicas} × beads, 3) in nm to energy in kJ/mol")
+        more = ", forces in kJ/mol/nm" if forces else ""
+        say(Console(), f"wrote {path}: positions ({replicas} × beads, 3) in nm to energy in kJ/mol{more}")

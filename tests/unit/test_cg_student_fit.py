@@ -212,3 +212,26 @@ def test_what_cannot_be_fitted_is_refused():
     data.forces[3, 1, 2] = np.nan
     with pytest.raises(NonFiniteError):
         fit_student(data, "flow-forces", NETWORK, SHORT)
+
+
+def test_energies_fix_the_weights_of_basins_that_poor_forces_leave_open():
+    data = exact_samples(1500, seed=3)
+    rng = np.random.default_rng(4)
+    noisy = data.forces + 20.0 * data.forces.std() * rng.normal(size=data.forces.shape)
+    energies = energy(torch.from_numpy(data.positions)).numpy() + 0.3  # any zero of energy will do
+    known = SimpleNamespace(**{**vars(data), "forces": noisy, "energies": energies})
+    fresh = exact_samples(800, seed=5)
+    expected = energy(torch.from_numpy(fresh.positions)).numpy() / KT
+    spread = []
+    for weight in (0.0, 1.0):
+        net = fit_student(known, "flow-forces", NETWORK, SHORT, energy_weight=weight, progress=False)
+        spread.append(np.std(net.energy_and_forces(fresh.positions)[0] / KT - expected))
+    assert spread[1] < 0.3
+    assert spread[1] < 0.5 * spread[0]
+
+
+def test_energies_that_are_not_finite_are_refused():
+    data = exact_samples(50)
+    data.energies = np.full(50, np.nan)
+    with pytest.raises(NonFiniteError, match="energies"):
+        fit_student(data, "flow-forces", NETWORK, SHORT, progress=False)

@@ -113,6 +113,26 @@ class TestSamples:
                 ForceSampleSettings(**wrong)
 
 
+class TestEnergies:
+    def test_without_augmentation_they_are_the_flows_energies(self):
+        flow = rough_flow(4, dataclasses.replace(SMALL, n_augmentations=0))
+        samples = sample_with_forces(flow, 50)
+        x = torch.from_numpy(samples.positions)
+        assert np.allclose(samples.energies, flow.double().energy(x, x.new_zeros(len(x), 0)).detach().numpy())
+
+    def test_with_augmentation_they_estimate_the_density_of_positions(self):
+        flow = rough_flow(4)
+        samples = sample_with_forces(flow, 50, settings=ForceSampleSettings(energy_augmentations=64))
+        many = flow.double().log_prob(torch.from_numpy(samples.positions), 4000, torch.Generator().manual_seed(9))
+        difference = -samples.energies / (BOLTZMANN * 300.0) - many.detach().numpy()
+        assert np.abs(difference).mean() < 0.2 * np.std(many.detach().numpy())
+
+    def test_none_are_made_if_none_are_wanted(self):
+        assert (
+            sample_with_forces(rough_flow(4), 30, settings=ForceSampleSettings(energy_augmentations=0)).energies is None
+        )
+
+
 class TestFlatness:
     def test_rarity_is_that_of_the_rarest_torsion(self):
         torsions = np.zeros((100, 2))
