@@ -34,12 +34,13 @@ def starts(model: Path) -> BeadFrames | None:
     return BeadFrames.load(path) if path.is_file() else None
 
 
-def langevin(model: Path, temperature: float, replicas: int, ns: float, folder: Path) -> dict[str, Any]:
+def langevin(model: Path, temperature: float, replicas: int, ns: float, folder: Path, precision: str) -> dict[str, Any]:
     """Run, or carry on, and look at every frame."""
-    row: dict[str, Any] = {"temperature": temperature, "replicas": replicas, "ns": ns}
+    row: dict[str, Any] = {"temperature": temperature, "replicas": replicas, "ns": ns, "precision": precision}
     start = time.perf_counter()
     try:
-        options = {"output": folder, "start": starts(model), "progress": _tell(f"{temperature:g} K")}
+        options = {"output": folder, "start": starts(model), "precision": precision}
+        options["progress"] = _tell(f"{temperature:g} K")
         run = simulate_cg(model, replicas, ns, temperature, **options)
     except MolflowError as error:
         return row | {"failed": error.reason}
@@ -132,6 +133,7 @@ def main() -> None:
     parser.add_argument("--replicas", type=int, default=100)
     parser.add_argument("--ns", type=float, default=5.0)
     parser.add_argument("--temperatures", type=float, nargs="+", default=[300.0, 500.0])
+    parser.add_argument("--precision", default="double", help="of the network in Langevin dynamics: double or single")
     parser.add_argument("--nve-replicas", type=int, default=100)
     parser.add_argument("--nve-ps", type=float, default=1000.0, help="length at constant energy, 0 for none")
     parser.add_argument("--nve-timestep", type=float, default=1.0, help="fs")
@@ -143,7 +145,7 @@ def main() -> None:
     result: dict[str, Any] = {"langevin": [], "constant_energy": None}
     for temperature in options.temperatures:
         name = f"{temperature:g}K_{options.replicas}x{options.ns:g}ns"
-        row = langevin(options.model, temperature, options.replicas, options.ns, folder / name)
+        row = langevin(options.model, temperature, options.replicas, options.ns, folder / name, options.precision)
         result["langevin"].append(row)
         if "failed" in row:
             print(f"{temperature:g} K: {row['failed']}", flush=True)

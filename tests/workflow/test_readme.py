@@ -1,4 +1,4 @@
-"""The README's Python examples run as they stand: the screening with fewer candidates, the beads with a model made here."""
+"""The Python examples of the README run as they stand, the screening with fewer candidates."""
 
 from __future__ import annotations
 
