@@ -27,6 +27,9 @@ class CrystalFlowConfig(YamlSettings):
         Share of the batches' crystals that come from experiment, where the data has any.
     packing_coefficient : (float, float)
         Range of (molecular volume)/(cell volume per molecule) of the random starts.
+    validation_share : float
+        Share of the molecules that `train_crystal_flow` keeps for the validation curve (and for `training.keep_best`)
+        where there are at least 20 of them.
     seed : int
         Of the pairs; `training.seed` is that of weights and batches.
     """
@@ -41,12 +44,15 @@ class CrystalFlowConfig(YamlSettings):
     energy_scale: float = 4.0
     experimental_share: float = 0.1
     packing_coefficient: tuple[float, float] = DENSE
+    validation_share: float = 0.08
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         if self.starts < 1 or self.energy_scale <= 0.0 or not 0.0 <= self.experimental_share < 1.0:
             raise InputError("starts must be at least 1, energy_scale positive and experimental_share in [0, 1)")
+        if not 0.0 <= self.validation_share < 0.5:
+            raise InputError(f"validation_share must lie in [0, 0.5), got {self.validation_share}")
         if (
             len(self.packing_coefficient) != 2
             or not 0.0 < self.packing_coefficient[0] <= self.packing_coefficient[1] < 1.0

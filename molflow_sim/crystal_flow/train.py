@@ -21,7 +21,13 @@ from molflow_sim.files import sha256
 if TYPE_CHECKING:
     from molflow_sim.dataset import CrystalDataset
 
-PAIRS = "pairs.npz"
+PAIRS, VALIDATION_PAIRS = "pairs.npz", "pairs_validation.npz"
+PAIRS_DEPEND_ON = (
+    "starts", "seed", "energy_scale", "experimental_share", "packing_coefficient", "validation_share",
+)  # fmt: skip
+FEWEST_FOR_VALIDATION = 20
+"""Molecules; with fewer none is set aside."""
+VALIDATION_BATCHES = 12
 
 
 def flow_matching_loss(network: nn.Module, batch: tuple[Any, ...]) -> dict[str, Tensor]:
@@ -83,10 +89,12 @@ def train_on_pairs(
         config.training,
         folder,
         validation=None if validation is None else PairBatches(validation, size, config.training.seed + 1),
+        validation_batches=VALIDATION_BATCHES,
         progress=progress,
     )
     flow = CrystalFlow(network)
-    metrics = {name: result.last(name) for name in ("loss", "explained", "val_loss", "val_explained")}
+    kept = result.lowest("val_loss") if config.training.keep_best else result.steps
+    metrics = {name: result.at(kept, name) for name in ("loss", "explained", "val_loss", "val_explained")}
     flow.save(
         folder,
         {
@@ -94,6 +102,7 @@ def train_on_pairs(
             "data": {"pairs": len(pairs), "crystals": len(pairs.weight), "atoms": _range(pairs), **(card or {})},
             "fine-tuned from": None if initial is None else initial.card.get("sha256"),
             "steps": result.steps,
+            "weights of step": kept,
             "metrics": {k: v for k, v in metrics.items() if np.isfinite(v)},
         },
     )
@@ -123,33 +132,44 @@ def train_crystal_flow(
         As `train_on_pairs`, or if the data holds no usable crystal, or has changed since the folder was begun.
     """
     config = config or CrystalFlowConfig()
-    path = Path(folder) / PAIRS
     names = [f"{key}:{energy:.6f}" for key, energy in zip(np.array(data.keys)[data.molecule], data.energy)]
-    identity = sha256(
-        repr(
-            (
-                names,
-                config.starts,
-                config.seed,
-                config.energy_scale,
-                config.experimental_share,
-                config.packing_coefficient,
-            )
-        ).encode()
+    made_from = [getattr(config, name) for name in PAIRS_DEPEND_ON]
+    identity = sha256(repr((names, *made_from)).encode())
+    aside = validation_rows(data, config.validation_share)
+    pairs = _stored_pairs(Path(folder) / PAIRS, identity, data, config, ~aside)
+    validation = None
+    if aside.any():
+        validation = _stored_pairs(Path(folder) / VALIDATION_PAIRS, identity, data, config, aside)
+    counts = {side: len(np.unique(data.molecule[rows])) for side, rows in (("train", ~aside), ("aside", aside))}
+    card = {"molecules": counts["train"], "validation molecules": counts["aside"], "identity": identity}
+    return train_on_pairs(
+        pairs, config, folder, initial=initial, validation=validation, card=card, progress=progress
     )
+
+
+def validation_rows(data: CrystalDataset, share: float) -> np.ndarray:
+    """Boolean (n,): crystals of the molecules set aside for validation, chosen by a hash of their keys."""
+    if len(data.keys) < FEWEST_FOR_VALIDATION:
+        return np.zeros(len(data), bool)
+    aside = np.array([int(sha256(key.encode())[:8], 16) < share * 2**32 for key in data.keys])
+    rows: np.ndarray = aside[data.molecule]
+    return rows
+
+
+def _stored_pairs(
+    path: Path, identity: str, data: CrystalDataset, config: CrystalFlowConfig, rows: np.ndarray
+) -> PairSet:
     if path.exists():
-        pairs, known = PairSet.load(path), PairSet.card(path)
-        if known.get("identity") != identity:
-            raise TrainingError(f"{folder} holds a training on other data or settings; choose another folder")
+        if PairSet.card(path).get("identity") != identity:
+            raise TrainingError(f"{path.parent} holds a training on other data or settings; choose another folder")
     else:
-        pairs = pairs_of(data, config)
-        pairs.save(path, {"identity": identity})
-    card = {"molecules": len(data.keys), "identity": identity}
-    return train_on_pairs(pairs, config, folder, initial=initial, card=card, progress=progress)
+        pairs_of(data, config, rows).save(path, {"identity": identity})
+    return PairSet.load(path)
 
 
-def pairs_of(data: CrystalDataset, config: CrystalFlowConfig) -> PairSet:
-    """Pairs of a data set, experimental crystals getting their share of the weight."""
+def pairs_of(data: CrystalDataset, config: CrystalFlowConfig, rows: np.ndarray | None = None) -> PairSet:
+    """Pairs of a data set (or of chosen rows of it), experimental crystals getting their share of the weight."""
+    chosen = np.ones(len(data), bool) if rows is None else rows
     experimental = np.array([data[i].experimental for i in range(len(data))])
     parts, shares = [], []
     options: dict[str, Any] = {
@@ -157,9 +177,9 @@ def pairs_of(data: CrystalDataset, config: CrystalFlowConfig) -> PairSet:
         "scale": config.energy_scale,
         "packing_coefficient": config.packing_coefficient,
     }
-    for rows, share in ((~experimental, 1.0 - config.experimental_share), (experimental, config.experimental_share)):
-        if rows.any() and share > 0.0:
-            parts.append(make_pairs(data, config.starts, **options, rows=rows))
+    for kind, share in ((~experimental, 1.0 - config.experimental_share), (experimental, config.experimental_share)):
+        if (kind & chosen).any() and share > 0.0:
+            parts.append(make_pairs(data, config.starts, **options, rows=kind & chosen))
             shares.append(share)
     return PairSet.join(parts, shares) if len(parts) > 1 else parts[0]
 

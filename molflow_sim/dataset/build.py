@@ -73,7 +73,7 @@ def build_crystal_dataset(
 ) -> BuildSummary:
     """Search the low-energy packings of many molecules and keep them with their energies.
 
-    For each molecule: conformers, random packings, the rigid press, de-duplication, energies of the full potential.
+    For each molecule: conformers, packings (random ones unless `settings` say otherwise), the rigid press, de-duplication, energies of the full potential.
     Calling again with the same arguments carries on where a former call was stopped, even by force, and repeats
     nothing that is done; molecules and CIFs may be added between calls.
 
@@ -107,6 +107,8 @@ def build_crystal_dataset(
     ------
     InputError
         A file or folder that cannot be read, or nothing to do.
+    WeightsError
+        The generator's weights are missing or damaged.
     StoreError
         `output` belongs to another data set (other settings, exclusions or code), or is in use.
     """
@@ -123,7 +125,7 @@ def build_crystal_dataset(
         "what": f"crystal data set, format {FORMAT}",
         "code": code_version(),
         "exclude": digest(sorted(excluded)),
-        **settings.to_dict(),
+        **settings.identity(),
         **_other_stages(stages),
     }
     executor: Executor = LocalExecutor() if processes == 1 else ProcessExecutor(processes, lost)

@@ -121,10 +121,11 @@ def _molecule_shard(
     parameters = stages.parametrize(molecule, settings.charges)
     seed = int(digest(settings.seed, item.content, length=8), 16)
     groups = settings.space_groups
-    packings = stages.press(stages.generate(molecule, settings.candidates, groups, settings.z_prime, seed), parameters)
+    proposed = stages.generate(molecule, settings.candidates, groups, settings.z_prime, seed, settings.make_generator())
+    packings = stages.press(proposed, parameters)
     good = np.flatnonzero(packings.ok)
     if not len(good):
-        raise NoCandidatesError(f"none of {settings.candidates} random packings pressed to a plausible crystal")
+        raise NoCandidatesError(f"none of {settings.candidates} packings pressed to a plausible crystal")
     packings = packings.select(good)
     representative = stages.deduplicate_packings(packings, packings.energy)
     copies = np.bincount(representative, minlength=len(packings))

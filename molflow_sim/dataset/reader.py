@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,10 @@ from molflow_sim.units import KJ_PER_MOL
 
 SHARDS = ("molecules", "crystals")
 """Folders of the store that hold shards: generated packings, experimental crystals."""
+
+SAME_ENERGY = 0.05 * KJ_PER_MOL
+SAME_VOLUME = 3e-3
+"""eV per molecule, and relative: packings of one molecule and space group that agree so far are one, found twice."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +107,8 @@ class CrystalDataset(Sequence[CrystalRecord]):
     Parameters
     ----------
     folder : path or sequence of paths
-        Written by `build_crystal_dataset`, finished or not; what is whole is read.
+        Written by `build_crystal_dataset`, finished or not; what is whole is read. A packing that a later folder has
+        found again (the rounds of a closed loop do) is read once.
     split : {"train", "test"}, optional
         Only this side of the split.
     verify : bool
@@ -133,13 +139,14 @@ class CrystalDataset(Sequence[CrystalRecord]):
                 if split is None or shard["meta"]["split"] == split:
                     self._shards.append(shard)
         sizes = [len(shard["cell"]) for shard in self._shards]
-        self._shard = np.repeat(np.arange(len(sizes)), sizes)
-        self._row = np.concatenate([np.arange(n) for n in sizes]) if sizes else np.zeros(0, int)
-        self.energy = np.concatenate([shard["energy"] for shard in self._shards]) if sizes else np.zeros(0)
         keys = [shard["meta"]["key"] for shard in self._shards]
+        new = _found_first(self._shards)
+        self._shard = np.repeat(np.arange(len(sizes)), sizes)[new]
+        self._row = np.concatenate([np.arange(n) for n in sizes])[new] if sizes else np.zeros(0, int)
+        self.energy = np.concatenate([shard["energy"] for shard in self._shards])[new] if sizes else np.zeros(0)
         self.keys: tuple[str, ...] = tuple(dict.fromkeys(keys))
         number = {key: k for k, key in enumerate(self.keys)}
-        self.molecule = np.repeat(np.array([number[key] for key in keys], int), sizes)
+        self.molecule = np.repeat(np.array([number[key] for key in keys], int), sizes)[new]
         lowest = np.full(len(self.keys), np.inf)
         np.minimum.at(lowest, self.molecule, self.energy)
         self.relative_energy = self.energy - lowest[self.molecule]
@@ -209,6 +216,25 @@ class CrystalDataset(Sequence[CrystalRecord]):
         if per_molecule:
             weights /= np.bincount(self.molecule, weights, minlength=len(self.keys))[self.molecule]
         return weights
+
+
+def _found_first(shards: list[Shard]) -> np.ndarray:
+    """Boolean over all rows of all shards: not a packing that an earlier shard of the same molecule holds."""
+    new = [np.ones(len(shard["cell"]), bool) for shard in shards]
+    # An experimental crystal and a searched one stay two: their energies have different zeros.
+    keys = [(shard["meta"]["key"], shard["meta"]["experimental"]) for shard in shards]
+    repeated = {key for key, count in Counter(keys).items() if count > 1}
+    known: dict[tuple[str, bool], list[tuple[np.ndarray, ...]]] = {key: [] for key in repeated}
+    for mine, shard, key in zip(new, shards, keys):
+        if key not in repeated:
+            continue
+        group, volume = shard["group"][shard["site"][:, 0]], abs(np.linalg.det(shard["cell"]))
+        for energies, groups, volumes in known[key]:
+            same = abs(shard["energy"][:, None] - energies) < SAME_ENERGY
+            same &= (group[:, None] == groups) & (abs(volume[:, None] / volumes - 1.0) < SAME_VOLUME)
+            mine &= ~same.any(1)
+        known[key].append((shard["energy"], group, volume))
+    return np.concatenate(new) if new else np.zeros(0, bool)
 
 
 def _manifest(folder: Path) -> dict[str, Record]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from molflow_sim.errors import InputError
 from molflow_sim.screening.settings import ScreenSettings
+
+if TYPE_CHECKING:
+    from molflow_sim.packing.generators import Generator
 
 
 @dataclass(frozen=True)
@@ -16,7 +19,7 @@ class DatasetSettings:
     Attributes
     ----------
     candidates : int
-        Random packings pressed for each molecule.
+        Packings pressed for each molecule.
     window : float
         kJ/mol per molecule; packings higher than this above the molecule's lowest are left out.
     keep : int
@@ -31,6 +34,12 @@ class DatasetSettings:
         Molecules in the asymmetric unit.
     charges : str
         Charge model of the potential, see `molflow_sim.parametrize`.
+    generator : str
+        Where the packings come from: ``"random"``, ``"flow"`` (a trained crystal flow) or ``"mixed"``.
+    flow_share : float
+        Share of the flow's candidates in ``"mixed"``.
+    weights : str or None
+        Folder of weights for the flow; those of the package if None.
     """
 
     candidates: int = 400
@@ -41,6 +50,9 @@ class DatasetSettings:
     space_groups: str | tuple[str, ...] = "common"
     z_prime: int = 1
     charges: str = "mmff94"
+    generator: str = "random"
+    flow_share: float = 0.5
+    weights: str | None = None
 
     def __post_init__(self) -> None:
         # The settings that a screening has too are checked as it checks them.
@@ -50,8 +62,12 @@ class DatasetSettings:
             space_groups=self.space_groups,
             z_prime=self.z_prime,
             charges=self.charges,
+            generator=self.generator,
+            flow_share=self.flow_share,
+            weights=self.weights,
         )
         object.__setattr__(self, "space_groups", search.space_groups)
+        object.__setattr__(self, "weights", search.weights)
         for name in ("keep", "max_atoms"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
@@ -59,6 +75,25 @@ class DatasetSettings:
         if isinstance(self.window, bool) or not isinstance(self.window, (int, float)) or not 0 < self.window < 1e4:
             raise InputError(f"window must be a positive energy in kJ/mol, not {self.window!r}")
         object.__setattr__(self, "window", float(self.window))
+
+    def make_generator(self) -> Generator:
+        """The generator of these settings; no weights are read yet."""
+        from molflow_sim.packing.generators import make_generator
+
+        return make_generator(self.generator, weights=self.weights, flow_share=self.flow_share)
+
+    def identity(self) -> dict[str, Any]:
+        """The settings that make two data sets different ones; weights count by their SHA-256, wherever they lie.
+
+        Raises
+        ------
+        WeightsError
+            If the generator's weights cannot be used.
+        """
+        values = self.to_dict()
+        for name in ("generator", "flow_share", "weights"):
+            del values[name]
+        return {**values, "packings": self.make_generator().identity()}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-like values."""

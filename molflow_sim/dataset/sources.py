@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,9 +28,9 @@ class TrainingSource:
     kind : str
         ``data set``, ``CIFs`` or ``landscape``.
     folder : Path
-        The folder of the data set that is read (CIFs and landscapes are converted).
+        The (first) folder of the data that is read (CIFs and landscapes are converted).
     dropped : int
-        Rows of its dropped.csv: what could not be used, each with its reason.
+        Rows of dropped.csv there: what could not be used, each with its reason.
     """
 
     dataset: CrystalDataset
@@ -64,7 +65,7 @@ def kind_of(folder: str | Path) -> str:
 
 
 def training_source(
-    folder: str | Path,
+    folder: str | Path | Sequence[str | Path],
     converted: str | Path,
     *,
     split: str | None = None,
@@ -76,8 +77,8 @@ def training_source(
 
     Parameters
     ----------
-    folder : path
-        A data set, CIFs (searched with subfolders), or a screening's output.
+    folder : path or sequence of paths
+        A data set, CIFs (searched with subfolders), or a screening's output; of several, all must be data sets.
     converted : path
         Where CIFs or a landscape are put as a data set; the same call again converts only what is new.
     split : {"train", "all"}, optional
@@ -100,7 +101,17 @@ def training_source(
     """
     if split not in (None, "train", "all"):
         raise InputError(f"split must be 'train' or 'all', not {split!r}")
-    kind = kind_of(folder)
+    folders = [Path(folder)] if isinstance(folder, (str, Path)) else [Path(f) for f in folder]
+    if not folders:
+        raise InputError("no folder is given to train on")
+    kinds = [kind_of(f) for f in folders]
+    folder, kind = folders[0], kinds[0]
+    if len(folders) > 1 and set(kinds) != {"data set"}:
+        other = next(f for f, k in zip(folders, kinds) if k != "data set")
+        raise InputError(
+            f"{other} is no data set; several folders can be trained on together once each is one "
+            "(molflow dataset crystals, with --cifs for CIFs)"
+        )
     data = Path(folder) if kind == "data set" else Path(converted)
     if kind == "CIFs":
         from molflow_sim.dataset.build import build_crystal_dataset
@@ -111,10 +122,11 @@ def training_source(
 
         landscape_dataset(Landscape.load(folder), data)
     side = split or ("all" if kind == "landscape" else "train")
-    dataset = CrystalDataset(data, split=None if side == "all" else side)
+    read = [data, *folders[1:]]
+    dataset = CrystalDataset(read, split=None if side == "all" else side)
     dropped = _rows(data / "dropped.csv")
     if not len(dataset):
-        whole = len(CrystalDataset(data, verify=False))
+        whole = len(CrystalDataset(read, verify=False))
         why = (
             f"all {whole} crystals are of molecules on the test side of the split; give --split all to train on them"
             if whole

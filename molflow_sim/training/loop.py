@@ -52,6 +52,15 @@ class TrainResult:
         """The last value of a metric, NaN if it was never logged."""
         return next((value for _, key, value in reversed(self.metrics) if key == name), math.nan)
 
+    def at(self, step: int, name: str) -> float:
+        """The value of a metric at a step, NaN if it was not logged there."""
+        return next((value for k, key, value in self.metrics if (k, key) == (step, name)), math.nan)
+
+    def lowest(self, name: str) -> int:
+        """The (first) step at which a metric was lowest, 0 if it was never logged."""
+        found = [(value, k) for k, key, value in self.metrics if key == name]
+        return min(found)[1] if found else 0
+
 
 def train(
     module: nn.Module,
@@ -87,10 +96,13 @@ def train(
     Raises
     ------
     TrainingError
-        If the folder holds a training with other settings, or the loss stops being finite.
+        If the folder holds a training with other settings, the loss stops being finite, or the best weights are to be
+        kept and there is no validation set.
     WeightsError
         If its checkpoint is damaged.
     """
+    if settings.keep_best and validation is None:
+        raise TrainingError("keep_best needs a validation set to judge the weights by")
     start = time.perf_counter()
     shell = _Shell(module, loss, batches, settings, validation, validation_batches)
     path = None if folder is None else Path(folder)
@@ -119,7 +131,7 @@ def train(
         if path is not None:
             trainer.save_checkpoint(path / NAME, weights_only=False)
             write_metrics(path, shell.metrics)
-    shell.use_average()
+    shell.use_final()
     module.to("cpu").eval()
     return TrainResult(trainer.global_step, time.perf_counter() - start, shell.metrics)
 
@@ -150,6 +162,8 @@ class _Shell(lightning.LightningModule):
         self._validation, self._n_validation = validation, validation_batches
         self.metrics: list[tuple[int, str, float]] = []
         self._average: list[Tensor] | None = None
+        self._best: list[Tensor] | None = None
+        self._best_loss = math.inf
         self._random: Tensor | None = None
         self._sums: dict[str, Tensor] = {}
         self._count = 0
@@ -200,6 +214,8 @@ class _Shell(lightning.LightningModule):
                 values = self._loss(self.network, _move(self._validation.batch(k), self.device))
                 for name, value in values.items():
                     sums[name] = sums.get(name, 0.0) + float(value.detach())
+            if self._settings.keep_best and sums["loss"] < self._best_loss:
+                self._best_loss, self._best = sums["loss"], [p.detach().clone() for p in self.network.parameters()]
         finally:
             self.network.train()
             self._restore(live)
@@ -224,9 +240,16 @@ class _Shell(lightning.LightningModule):
                 for p, mean in zip(self.network.parameters(), self._average):
                     p.copy_(mean)
 
+    def use_final(self) -> None:
+        """Put the weights that the training ends with into the network."""
+        if self._best is not None:
+            self._average = self._best
+        self.use_average()
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["molflow_settings"] = asdict(self._settings)
         checkpoint["molflow_average"] = self._average
+        checkpoint["molflow_best"] = None if self._best is None else [self._best_loss, self._best]
         # For losses that draw random numbers of their own.
         checkpoint["molflow_random"] = torch.get_rng_state()
         # Written with the state, so that a metric is never ahead of the weights.
@@ -236,6 +259,9 @@ class _Shell(lightning.LightningModule):
         average = checkpoint.get("molflow_average")
         device = next(self.network.parameters()).device
         self._average = None if average is None else [x.to(device) for x in average]
+        if checkpoint.get("molflow_best") is not None:
+            self._best_loss, best = checkpoint["molflow_best"]
+            self._best = [x.to(device) for x in best]
         self.metrics = [(int(k), str(name), float(v)) for k, name, v in checkpoint["molflow_metrics"]]
         self._random = checkpoint["molflow_random"].to("cpu")
 
@@ -244,6 +270,8 @@ class _Shell(lightning.LightningModule):
             torch.set_rng_state(self._random)
         if self._average is not None:
             self._average = [x.to(self.device) for x in self._average]
+        if self._best is not None:
+            self._best = [x.to(self.device) for x in self._best]
 
 
 class _Keeper(Callback):

@@ -92,6 +92,8 @@ class TrainSettings(YamlSettings):
         Time between checkpoints: what a killed run loses at most.
     log_every, validate_every : int
         Steps between lines of the metrics, and between looks at the validation set.
+    keep_best : bool
+        End with the (averaged) weights of the lowest validation loss instead of the last ones; needs a validation set.
     seed : int
     """
 
@@ -107,6 +109,7 @@ class TrainSettings(YamlSettings):
     checkpoint_minutes: float = 5.0
     log_every: int = 50
     validate_every: int = 500
+    keep_best: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
