@@ -22,6 +22,11 @@ Experimental crystals as well:
 
     molflow dataset crystals molecules.smi -o packings/ --cifs cifs/
 
+Another round with a trained flow, in a folder of its own, to train on both:
+
+    molflow dataset crystals molecules.smi -o round1/ --exclude holdout.smi --generator flow --weights flow0/
+    molflow train crystal-flow packings/ round1/ -o flow1/
+
 Carry on after an interruption: give the same command again.
 """
 
@@ -37,7 +42,7 @@ def crystals(
         Path | None, typer.Argument(help="File with one molecule a line: SMILES [name].", show_default=False)
     ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the data set.")] = Path("dataset"),
-    candidates: Annotated[int, typer.Option(help="Random packings pressed for each molecule.")] = 400,
+    candidates: Annotated[int, typer.Option(help="Packings pressed for each molecule.")] = 400,
     window: Annotated[float, typer.Option(help="kJ/mol above the molecule's lowest packing that are kept.")] = 15.0,
     keep: Annotated[int, typer.Option(help="Packings kept at most for each molecule.")] = 60,
     max_atoms: Annotated[int, typer.Option(help="Larger molecules are dropped.")] = 40,
@@ -46,6 +51,12 @@ def crystals(
         str, typer.Option("--space-groups", "-g", help="'common', or symbols separated by commas (P21/c,P-1).")
     ] = "common",
     charges: Annotated[str, typer.Option(help="Charge model: mmff94, hf-esp, gfn2, gfn2-esp.")] = "mmff94",
+    generator: Annotated[str, typer.Option(help="Where the packings come from: random, flow or mixed.")] = "random",
+    flow_share: Annotated[float, typer.Option(help="Share of the flow's packings in mixed.")] = 0.5,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Folder of weights for the flow (default: those of the package).", show_default=False),
+    ] = None,
     processes: Annotated[int, typer.Option(help="Processes of one thread each.")] = 2,
     exclude: Annotated[
         Path | None,
@@ -75,6 +86,9 @@ def crystals(
         seed=seed,
         space_groups=space_groups,
         charges=charges,
+        generator=generator,
+        flow_share=flow_share,
+        weights=None if weights is None else str(weights),
     )
     summary = build_crystal_dataset(
         molecules,

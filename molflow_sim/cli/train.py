@@ -37,9 +37,11 @@ def _train() -> None:
 @app.command("crystal-flow", epilog=EPILOG)
 def crystal_flow(
     data: Annotated[
-        Path,
+        list[Path],
         typer.Argument(
-            help="A data set, a folder of CIFs, or the folder of a screening.", metavar="FOLDER", show_default=False
+            help="A data set (or several), a folder of CIFs, or the folder of a screening.",
+            metavar="FOLDER...",
+            show_default=False,
         ),
     ],
     output: Annotated[

@@ -208,3 +208,13 @@ def test_a_damaged_screening_is_named(tmp_path):
         kind_of(tmp_path)
     with pytest.raises(InputError, match="no such folder"):
         kind_of(tmp_path / "nowhere")
+
+
+def test_several_data_sets_are_trained_on_together_and_nothing_else_beside_them(capsys, tmp_path, cifs, stand_in):  # noqa: F811
+    first = training_source(cifs, tmp_path / "one", split="all", progress=False).folder
+    landscape_dataset(landscape(), tmp_path / "two")
+    code, _, _ = outcome(capsys, first, tmp_path / "two", "-o", tmp_path / "out", "--split", "all", "-q")
+    (data, *_), *_ = stand_in.calls
+    assert code == 0 and len(data) > len(CrystalDataset(first))
+    code, _, err = outcome(capsys, first, cifs, "-o", tmp_path / "other", "-q")
+    assert code != 0 and "cifs" in err and "--cifs" in err

@@ -20,7 +20,7 @@ from molflow_sim.crystal_flow import CrystalFlow, CrystalFlowConfig, PairBatches
 from molflow_sim.crystal_flow.network import ContactSettings
 from molflow_sim.crystal_flow.path import distance, interpolate
 from molflow_sim.crystal_flow.starts import van_der_waals_volume
-from molflow_sim.crystal_flow.train import train_crystal_flow, train_on_pairs
+from molflow_sim.crystal_flow.train import train_crystal_flow, train_on_pairs, validation_rows
 from molflow_sim.dataset import CrystalDataset, DatasetSettings, build_crystal_dataset
 from molflow_sim.errors import InputError, TrainingError
 from molflow_sim.training import TrainSettings
@@ -187,3 +187,19 @@ def test_training_and_sampling_need_no_chemistry_library(tmp_path, pairs) -> Non
     run = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     assert "trained 2" in run.stdout
+
+
+def test_whole_molecules_are_set_aside_for_validation_once_there_are_enough(dataset) -> None:
+    assert not validation_rows(dataset, 0.5).any()
+
+    class Many:
+        keys = tuple(f"molecule {k}" for k in range(200))
+        molecule = np.repeat(np.arange(200), 3)
+
+        def __len__(self) -> int:
+            return len(self.molecule)
+
+    aside = validation_rows(Many(), 0.2)  # type: ignore[arg-type]
+    assert (aside.reshape(200, 3).sum(1) % 3 == 0).all()
+    assert 0.1 < aside.mean() < 0.3
+    assert (validation_rows(Many(), 0.4) >= aside).all()  # type: ignore[arg-type]

@@ -265,7 +265,21 @@ def test_low_packings_weigh_more_and_every_molecule_the_same(dataset):
 
 def test_several_folders_read_as_one(dataset, folder):
     twice = CrystalDataset([folder, folder])
-    assert len(twice) == 2 * len(dataset) and twice.keys == dataset.keys
+    assert len(twice) == len(dataset) and twice.keys == dataset.keys  # found again is not found twice
+
+
+def test_another_round_with_the_flow_adds_what_is_new(folder, dataset, tmp_path):
+    settings = replace(SETTINGS, generator="flow")
+    with pytest.raises(InputError, match="no weights"):
+        replace(SETTINGS, weights=str(tmp_path))
+    again = build_crystal_dataset(MOLECULES[:1], tmp_path / "round", settings=settings, processes=1, progress=False)
+    assert again.molecules == 1
+    run = json.loads((tmp_path / "round" / "run.json").read_text())["identity"]
+    assert run["packings"]["generator"] == "flow" and run["packings"]["weights"]
+    joined = CrystalDataset([folder, tmp_path / "round"])
+    found = len(CrystalDataset(tmp_path / "round"))
+    assert len(dataset) < len(joined) <= len(dataset) + found
+    assert joined.keys == dataset.keys
 
 
 def test_indices_count_from_both_ends_and_end(dataset):

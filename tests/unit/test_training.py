@@ -78,6 +78,36 @@ def test_averaged_weights_end_up_in_the_network_and_are_validated(tmp_path) -> N
     assert len(tensors) >= 4
 
 
+def test_the_weights_that_validate_best_are_kept_also_over_a_stop(tmp_path) -> None:
+    """Training pulls the weights to one function, validation asks for another that they pass on the way."""
+    x, y = data()
+    passed = TensorBatches((x, 0.5 * y), 32)
+
+    class Stop(Exception):
+        pass
+
+    class Breaking(TensorBatches):
+        def batch(self, step: int):
+            if step == 57:  # the best weights are behind by then
+                raise Stop
+            return super().batch(step)
+
+    changes = {"keep_best": True, "validate_every": 2, "checkpoint_minutes": 0.0, "learning_rate": 0.05, "log_every": 2}
+    settings = TrainSettings(**{**SETTINGS.__dict__, **changes, "max_steps": 150})
+    with pytest.raises(Stop):
+        stopped = network()
+        train(stopped, squares, Breaking((x, y), 32), settings, tmp_path, validation=passed, progress=False)
+    module = network()
+    result = train(module, squares, TensorBatches((x, y), 32), settings, tmp_path, validation=passed, progress=False)
+    best = result.lowest("val_loss")
+    assert 2 < best < 57
+    assert result.at(best, "val_loss") < 0.5 * result.last("val_loss")
+    found = sum(squares(module, passed.batch(k))["loss"].item() for k in range(4)) / 4
+    assert found == pytest.approx(result.at(best, "val_loss"), rel=1e-5)
+    with pytest.raises(TrainingError, match="validation"):
+        train(network(), squares, TensorBatches((x, y), 32), settings, progress=False)
+
+
 def test_a_folder_with_other_settings_is_refused(tmp_path) -> None:
     train(network(), squares, TensorBatches(data(), 32), SETTINGS, tmp_path, progress=False)
     other = TrainSettings(**{**SETTINGS.__dict__, "learning_rate": 0.2})
