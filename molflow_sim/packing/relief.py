@@ -18,20 +18,30 @@ from molflow_sim.units import KJ_PER_MOL
 
 RELIEF_PRESSURE = 0.8
 """kJ/mol/Å³: balances the overlaps at about the density of crystals."""
-RELIEF_EVALUATIONS = 15
+RELIEF_EVALUATIONS = 40
+CRYSTAL_PACKING_COEFFICIENT = 0.72
+"""Mean of (molecular volume)/(cell volume per molecule) over organic crystals; the standard deviation is 0.04."""
 
 
-def relieve(packings: RigidPackings, evaluations: int = RELIEF_EVALUATIONS) -> RigidPackings:
-    """Part overlapping molecules by the press's soft overlap energy, under a pressure that keeps the density.
+def relieve(
+    packings: RigidPackings,
+    evaluations: int = RELIEF_EVALUATIONS,
+    packing_coefficient: float | None = CRYSTAL_PACKING_COEFFICIENT,
+) -> RigidPackings:
+    """Part overlapping molecules by the press's soft overlap energy, and bring the cells to a density.
 
-    Symmetry and special positions are kept. A handful of evaluations are no minimisation: the packings stay where they
-    are but for the overlaps. Takes about half a millisecond a packing of twenty atoms.
+    Symmetry and special positions are kept. A few dozen evaluations are no minimisation: the packings stay about where
+    they are but for the overlaps. Takes about a millisecond a packing of twenty atoms.
 
     Parameters
     ----------
     packings : RigidPackings
     evaluations : int
-        Evaluations of the soft overlap; 0 changes nothing.
+        Evaluations of the soft overlap, under a pressure that balances it near the density of crystals; 0 changes
+        nothing.
+    packing_coefficient : float or None
+        The cells are scaled to this before and after; None leaves the volume that the pressure gives, which differs by
+        a tenth and more from that of crystals.
 
     Returns
     -------
@@ -41,12 +51,29 @@ def relieve(packings: RigidPackings, evaluations: int = RELIEF_EVALUATIONS) -> R
     Raises
     ------
     InputError
-        If `evaluations` is negative.
+        If `evaluations` is negative, or the packing coefficient does not lie between 0 and 1.
     """
     if evaluations < 0:
         raise InputError(f"evaluations must not be negative, got {evaluations}")
     if evaluations == 0 or len(packings) == 0:
         return packings
+    if packing_coefficient is None:
+        return _parted(packings, evaluations)
+    if not 0.0 < packing_coefficient < 1.0:
+        raise InputError(f"a packing coefficient lies between 0 and 1, got {packing_coefficient}")
+    dense = _scaled(packings, packing_coefficient)
+    return _scaled(_parted(dense, evaluations), packing_coefficient)
+
+
+def _scaled(packings: RigidPackings, packing_coefficient: float) -> RigidPackings:
+    """Cells scaled to a packing coefficient, centres and molecules with them."""
+    images = np.array([packings.placements[k].n_images for k in packings.placement])
+    wanted = images * packings.centroid.shape[1] * packings.molecule.volume / packing_coefficient
+    factor = np.cbrt(wanted / abs(np.linalg.det(packings.cell)))
+    return replace(packings, cell=packings.cell * factor[:, None, None])
+
+
+def _parted(packings: RigidPackings, evaluations: int) -> RigidPackings:
     molecule, nothing = packings.molecule, np.zeros(packings.molecule.n_atoms)
     tables = PressTables(
         molecule.numbers, packings.conformers, nothing, nothing, nothing, nothing, molecule.bonds, packings.placements

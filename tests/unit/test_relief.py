@@ -26,9 +26,16 @@ def test_most_overlaps_of_dense_random_packings_are_gone(dense):
     assert clash_free(relieve(dense)) > 0.8
 
 
-def test_the_density_stays_that_of_a_crystal(dense):
-    ratio = np.linalg.det(relieve(dense).cell) / np.linalg.det(dense.cell)
+def test_the_density_becomes_that_of_crystals(dense):
+    moved = relieve(dense)
+    filled = [k * dense.molecule.volume for k in (dense.placements[p].n_images for p in dense.placement)]
+    np.testing.assert_allclose(filled / np.linalg.det(moved.cell), 0.72)
+
+
+def test_left_alone_the_pressure_keeps_the_density_near_that_of_crystals(dense):
+    ratio = np.linalg.det(relieve(dense, packing_coefficient=None).cell) / np.linalg.det(dense.cell)
     assert 0.8 < np.median(ratio) < 1.25
+    assert np.ptp(ratio) > 0.05
 
 
 def test_space_groups_and_order_are_kept_and_symmetry_stays_exact(dense):
@@ -45,6 +52,8 @@ def test_no_evaluations_change_nothing_and_negative_numbers_are_refused(dense):
     assert relieve(dense, 0) is dense
     with pytest.raises(InputError):
         relieve(dense, -1)
+    with pytest.raises(InputError, match="between 0 and 1"):
+        relieve(dense, packing_coefficient=72.0)
 
 
 def test_packing_coefficients_out_of_range_are_refused():
