@@ -1,0 +1,322 @@
+"""What limits the share of candidates that press into the experimental minimum? Oracles, one at a time.
+
+    python benchmarks/generation_limits.py -o limits.json --targets 8 --candidates 1000
+
+On the targets of crystal_generation.py, each figure is set beside plain random packing (RDKit's conformers, space group
+not given) on the same targets in the same run:
+
+1. the conformer known: the measured one in place of RDKit's;
+2. the group known: candidates drawn in the experimental crystal's own space group and site;
+3. the energies known: a sampler that draws distinct minima with weights exp(-ΔE/s), the experimental one among them;
+4. closeness: how far the measured structure may be disturbed for the press to bring it back.
+
+Each target has a JSON file of its own beside the output; the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from _generation import CLASSES, class_of, held_out
+from _generation_tables import Table, print_tables
+from _limits import DISTURBANCES, Landscape, Limits, measure
+from _search import Minimum
+from _targets import DATA, Target
+from crystal_generation import HOLDOUT
+from recovery import SOURCES, spread, write_json
+
+from molflow_sim import __version__
+from molflow_sim.errors import MolflowError
+
+SCALES = (1.0, 2.0, 4.0, 8.0)
+"""kJ/mol: scales of the sampler's weights."""
+
+Count = tuple[float, int]
+"""Hits (expected ones are no whole numbers) and candidates."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what is missing, then print the tables."""
+    args = _arguments(argv)
+    exclude = args.exclude or (HOLDOUT if HOLDOUT.exists() else None)
+    try:
+        targets, left_out = held_out(args.data, exclude)
+    except OSError as error:
+        print(error, file=sys.stderr)
+        return 2
+    by_class = {name: [t for t in targets if class_of(t) == name] for name in CLASSES}
+    counts = ", ".join(f"{len(v)} {k}" for k, v in by_class.items())
+    print(f"held out: {counts} targets of {len(targets) + len(left_out)} files")
+    if args.targets:
+        by_class = {name: spread(group, args.targets) for name, group in by_class.items()}
+    chosen = [t for name in args.classes for t in by_class[name] if not args.names or t.name in args.names]
+    if not chosen:
+        print("no targets are left", file=sys.stderr)
+        return 2
+    runs = _runs(args, chosen)
+    tables = [conformer_table(runs), group_table(runs), sampler_table(runs), closeness_table(runs)]
+    write_json(
+        args.output,
+        {
+            "version": __version__,
+            "held_out": {name: len([t for t in targets if class_of(t) == name]) for name in CLASSES},
+            "candidates": args.candidates,
+            "seed": args.seed,
+            "threads": os.environ.get("OMP_NUM_THREADS", ""),
+            "tables": {table.title: table.rows for table in tables},
+            "runs": [asdict(r) for r in runs],
+        },
+    )
+    print_tables(tables)
+    return 0
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("-o", "--output", type=Path, default=Path("limits.json"), help="JSON with all results")
+    parser.add_argument("--data", type=Path, default=DATA, help="folder that holds cif/")
+    parser.add_argument("--exclude", type=Path, help=".smi file of molecules that are held out besides")
+    parser.add_argument("--targets", type=int, default=0, help="how many of each class, 0 for all")
+    parser.add_argument("--names", nargs="*", default=[], help="COD numbers, of those chosen")
+    parser.add_argument("--classes", nargs="+", choices=CLASSES, default=list(CLASSES))
+    parser.add_argument("--candidates", type=int, default=1000, help="pressed for each source of conformers and group")
+    parser.add_argument("--disturbed", type=int, default=20, help="disturbed copies of the measured crystal a setting")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-minutes", type=float, default=float("inf"))
+    parser.add_argument("--print-only", action="store_true", help="print what is stored and run nothing")
+    return parser.parse_args(argv)
+
+
+def _runs(args: argparse.Namespace, targets: Sequence[Target]) -> list[Limits]:
+    folder = args.output.with_name(args.output.name + ".parts")
+    folder.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + 60.0 * args.max_minutes
+    done = []
+    for target in targets:
+        path = folder / f"{target.name}-{args.candidates}-{args.disturbed}-{args.seed}.json"
+        result = _read(path)
+        if result is None and not args.print_only and time.monotonic() < deadline:
+            try:
+                result = measure(
+                    target,
+                    args.candidates,
+                    args.disturbed,
+                    seed=args.seed,
+                    out_of_time=lambda: time.monotonic() > deadline,
+                )
+            except MolflowError as error:
+                print(f"{target.name}: {error.reason}", file=sys.stderr)
+            if result is not None:
+                write_json(path, asdict(result))
+                print(f"{target.name} {result.group}: {_line(result)}, {result.seconds:.0f} s", file=sys.stderr)
+        if result is not None:
+            done.append(result)
+    return done
+
+
+def _line(result: Limits) -> str:
+    parts = []
+    for source in SOURCES:
+        found = result.landscape(source)
+        if found is None:
+            parts.append(f"{source} {result.errors.get(source, 'not done')}")
+            continue
+        lowest = min(found.experimental, default=None)
+        parts.append(
+            f"{source} {found.hits} hits of {found.candidates} ({found.drawn_hits} of {found.drawn} in the group), "
+            f"{found.known_hits} of {found.known} in the group, dE {'none' if lowest is None else f'{lowest:.1f}'} "
+            f"of {len(found.experimental) + len(found.others)} minima"
+        )
+    return "; ".join(parts)
+
+
+def _read(path: Path) -> Limits | None:
+    try:
+        return Limits(**json.loads(path.read_text()))
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def compare(mine: Sequence[Count], base: Sequence[Count]) -> dict[str, float | None]:
+    """Rates per 1,000 and ratios of two sides that have done the same targets.
+
+    The pooled ratio is that of the mean rates. The typical one is the geometric mean over targets; less than half a
+    hit counts as half, and a target that has no hits on either side counts as 1, whatever the numbers of candidates.
+    """
+    if not mine:
+        return {"hits per 1000": None, "enrichment": None, "typical": None}
+    rates, plain = (1000.0 * float(np.mean([h / n for h, n in side])) for side in (mine, base))
+    logs = [
+        0.0 if h < 0.5 and h0 < 0.5 else float(np.log(max(h, 0.5) / n) - np.log(max(h0, 0.5) / n0))
+        for (h, n), (h0, n0) in zip(mine, base)
+    ]
+    return {
+        "hits per 1000": round(rates, 2),
+        "enrichment": round(rates / plain, 2) if plain else None,
+        "typical": round(float(np.exp(np.mean(logs))), 2),
+    }
+
+
+def conformer_table(runs: Sequence[Limits]) -> Table:
+    """Random packing with each source of conformers."""
+    rows = []
+    for klass in CLASSES:
+        pairs = _pairs(runs, klass)
+        base = [(a.hits, a.candidates) for a, _ in pairs]
+        for k, source in enumerate(SOURCES):
+            mine = [pair[k] for pair in pairs]
+            if mine:
+                rows.append(
+                    {
+                        "class": klass,
+                        "conformers": source,
+                        "group": "open",
+                        "targets": len(mine),
+                        **compare([(m.hits, m.candidates) for m in mine], base),
+                        "hit": sum(m.hits > 0 for m in mine),
+                        "kept": sum(Minimum(**m.minimum).kept for m in mine),
+                    }
+                )
+    return Table(
+        "1. The conformer known",
+        rows,
+        "hits: random packings, space group not given, that press into the experimental minimum; enrichment (ratio of\n"
+        "means over targets) and typical (geometric mean of the targets' own ratios, half a hit for none) are over\n"
+        "RDKit's; hit: targets with a hit; kept: targets whose measured packing, pressed with these conformers, stays.",
+    )
+
+
+def group_table(runs: Sequence[Limits]) -> Table:
+    """Candidates in the experimental group and site, over the same with the group open."""
+    rows = []
+    for klass in CLASSES:
+        pairs = _pairs(runs, klass)
+        for k, source in enumerate(SOURCES):
+            able = [pair for pair in pairs if pair[k].known]
+            mine = [pair[k] for pair in able]
+            if not mine:
+                continue
+            known = [(m.known_hits, m.known) for m in mine]
+            over = compare(known, [(a.hits, a.candidates) for a, _ in able])
+            share = [m.drawn / m.candidates for m in mine]
+            rates = [m.drawn_hits / m.drawn for m in mine if m.drawn]
+            elsewhere = [1.0 - m.drawn_hits / m.hits for m in mine if m.hits]
+            rows.append(
+                {
+                    "class": klass,
+                    "conformers": source,
+                    "group": "known",
+                    "targets": len(mine),
+                    "no site": len(pairs) - len(mine),
+                    "drawn %": _mean(share, 100.0, 1),
+                    "drawn hits per 1000": _mean(rates, 1000.0, 2),
+                    **compare(known, [(m.hits, m.candidates) for m in mine]),
+                    "over RDKit's, open": over["enrichment"],
+                    "typical over that": over["typical"],
+                    "hits elsewhere %": _mean(elsewhere, 100.0, 1),
+                }
+            )
+    return Table(
+        "2. The space group and site known",
+        rows,
+        "drawn: share of table 1's candidates that happen to have the experiment's group and site (settings of one\n"
+        "group count as one, so do mirror images), and the hits among these; hits per 1000: as many candidates\n"
+        "as in table 1, all in that group and site; enrichment and typical are over the open group with the same\n"
+        "conformers, and at last over RDKit's with the open group; hits elsewhere: share of table 1's hits reached\n"
+        "from another group or site. Means over targets, of those that have any such candidates or hits. no site:\n"
+        "targets left out since these conformers lack the symmetry of the site.",
+    )
+
+
+def sampler_table(runs: Sequence[Limits]) -> Table:
+    """A sampler of low minima, over random packing with the same conformers."""
+    rows = []
+    for klass in CLASSES:
+        pairs = _pairs(runs, klass)
+        for k, source in enumerate(SOURCES):
+            both = [pair for pair in pairs if pair[k].experimental]
+            mine = [pair[k] for pair in both]
+            for scale in SCALES if mine else ():
+                expected = [(m.candidates * m.share(scale), m.candidates) for m in mine]
+                ranks = [1 + sum(e < min(m.experimental) - 1e-9 for e in m.others) for m in mine]
+                rows.append(
+                    {
+                        "class": klass,
+                        "conformers": source,
+                        "s, kJ/mol": f"{scale:g}",
+                        "targets": len(mine),
+                        "no minimum": len(pairs) - len(mine),
+                        "random": _mean([m.hits / m.candidates for m in mine], 1000.0, 2),
+                        **compare(expected, [(m.hits, m.candidates) for m in mine]),
+                        "worse": sum(h < m.hits for (h, _), m in zip(expected, mine)),
+                        "median dE": round(float(np.median([min(m.experimental) for m in mine])), 1),
+                        "median rank": float(np.median(ranks)),
+                        "minima": float(np.median([len(m.experimental) + len(m.others) for m in mine])),
+                    }
+                )
+    return Table(
+        "3. A perfect sampler of the force field's low end",
+        rows,
+        "hits per 1000: 1,000 times the probability of the experimental form when the distinct minima of the pressed\n"
+        "candidates (and the form, where only the measured structure or table 2 gives it) are drawn with weights\n"
+        "exp(-dE/s); dE: rigid-press lattice energy per molecule over the lowest, with the conformer's strain. It is\n"
+        "an upper bound: minima not found yet can only lower it. random: hits per 1000 of random packing with the\n"
+        "same conformers on the same targets, which enrichment and typical are over; worse: targets that random\n"
+        "packing hits more often; no minimum: targets left out, the form being met in no way; rank: among the minima.",
+    )
+
+
+def closeness_table(runs: Sequence[Limits]) -> Table:
+    """Share of disturbed copies of the measured crystal that the press brings back."""
+    rows = []
+    for klass in CLASSES:
+        group = [r for r in runs if r.klass == klass and r.disturbed and len(r.returned) == len(DISTURBANCES)]
+        for k, (angle, shift, strain) in enumerate(DISTURBANCES):
+            shares = [100.0 * back / r.disturbed for r in group if (back := r.returned[k]) is not None]
+            if shares:
+                rows.append(
+                    {
+                        "class": klass,
+                        "turn, °": f"{angle:g}",
+                        "shift, Å": f"{shift:g}",
+                        "strain, %": f"{100.0 * strain:g}",
+                        "targets": len(shares),
+                        "back %": round(float(np.mean(shares)), 1),
+                        "median": round(float(np.median(shares)), 1),
+                        "lowest": round(min(shares), 1),
+                    }
+                )
+    return Table(
+        "4. How close is close enough",
+        rows,
+        "back: the measured crystal, its own conformer, group and site kept, is turned, shifted and strained (largest\n"
+        "principal strain) in random directions and pressed as any candidate; share that is then the experimental\n"
+        "form: mean, median and lowest over targets. Targets that the potential does not keep are left out, and those\n"
+        "whose site leaves nothing to disturb.",
+    )
+
+
+def _pairs(runs: Sequence[Limits], klass: str) -> list[tuple[Landscape, Landscape]]:
+    """Landscapes with RDKit's and with the measured conformer, of the class's targets that have both."""
+    found = []
+    for r in runs:
+        a, b = (r.landscape(source) for source in SOURCES)
+        if r.klass == klass and a is not None and b is not None:
+            found.append((a, b))
+    return found
+
+
+def _mean(values: Sequence[float], unit: float, digits: int) -> float | None:
+    return round(unit * float(np.mean(values)), digits) if values else None
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
