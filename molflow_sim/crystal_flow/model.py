@@ -17,6 +17,7 @@ from molflow_sim.crystal_flow.network import ContactNetwork, ContactSettings, Ve
 from molflow_sim.crystal_flow.path import step
 from molflow_sim.crystal_flow.state import CrystalBatch
 from molflow_sim.errors import InputError, WeightsError
+from molflow_sim.threads import one_torch_thread
 from molflow_sim.weights import load_weights, save_weights
 
 if TYPE_CHECKING:
@@ -152,9 +153,10 @@ class CrystalFlow:
         # Crystals of one placement go together: equal numbers of operations leave nothing to pad.
         order = np.argsort(packings.placement, kind="stable")
         for rows in np.split(order, np.arange(BATCH, len(order), BATCH)):
-            batch = batch_of(packings.select(rows))
-            for k in range(steps):
-                batch = step(batch, self.velocity(batch, k / steps, quality), 1.0 / steps)
+            with one_torch_thread():  # a busy machine would lose most of its time in barriers
+                batch = batch_of(packings.select(rows))
+                for k in range(steps):
+                    batch = step(batch, self.velocity(batch, k / steps, quality), 1.0 / steps)
             new_cell, good = _sound(batch, torch.from_numpy(packings.cell[rows]))
             parameters = cell_parameters(new_cell)
             names = [packings.space_groups[i] for i in rows]

@@ -25,6 +25,8 @@ PAIRS, VALIDATION_PAIRS = "pairs.npz", "pairs_validation.npz"
 PAIRS_DEPEND_ON = (
     "starts", "seed", "energy_scale", "experimental_share", "packing_coefficient", "validation_share",
 )  # fmt: skip
+EXPERIMENTAL_STARTS = 4
+"""Times as many starts for an experimental crystal: it is drawn more often than one of a molecule's many packings."""
 FEWEST_FOR_VALIDATION = 20
 """Molecules; with fewer none is set aside."""
 VALIDATION_BATCHES = 12
@@ -177,9 +179,12 @@ def pairs_of(data: CrystalDataset, config: CrystalFlowConfig, rows: np.ndarray |
         "scale": config.energy_scale,
         "packing_coefficient": config.packing_coefficient,
     }
-    for kind, share in ((~experimental, 1.0 - config.experimental_share), (experimental, config.experimental_share)):
+    for kind, share, more in (
+        (~experimental, 1.0 - config.experimental_share, 1),
+        (experimental, config.experimental_share, EXPERIMENTAL_STARTS),
+    ):
         if (kind & chosen).any() and share > 0.0:
-            parts.append(make_pairs(data, config.starts, **options, rows=kind & chosen))
+            parts.append(make_pairs(data, more * config.starts, **options, rows=kind & chosen))
             shares.append(share)
     return PairSet.join(parts, shares) if len(parts) > 1 else parts[0]
 

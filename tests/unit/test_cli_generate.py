@@ -43,7 +43,7 @@ def test_an_extxyz_file_holds_n_crystals_with_their_provenance(capsys, tmp_path)
     assert code == 0 and "4 crystals" in out and len(frames) == 4
     for k, atoms in enumerate(frames):
         assert atoms.pbc.all() and len(atoms) == 6 * atoms.info["z"]
-        assert atoms.info["candidate"] == k and atoms.info["seed"] == 5 and atoms.info["generator"] == "random"
+        assert atoms.info["candidate"] == k and atoms.info["seed"] == 5 and atoms.info["generator"] == "flow"
         assert atoms.info["version"] == code_version() and atoms.info["space_group"] in ("P -1", "P 1 21/c 1")
         assert not atoms.info["pressed"] and atoms.info["smiles"] == "NC=O"
 
@@ -151,7 +151,7 @@ def test_a_list_of_which_nothing_can_be_used_leaves_the_reasons_and_no_empty_fil
         (["NC=O", "-o", "a.db", "-g", "P99"], 2, "P99"),
         (["C[C@H](O)C#N", "-o", "a.db", "-g", "P-1"], 2, "Sohncke"),
         (["NC=O", "-o", "a.db", "--generator", "magic"], 2, "random, flow, mixed"),
-        (["NC=O", "-o", "a.db", "--weights", "w"], 2, "no weights"),
+        (["NC=O", "-o", "a.db", "--weights", "w", "--generator", "random"], 2, "no weights"),
         (["absent.smi", "-o", "a.db"], 2, "absent.smi"),
         (["NC=O"], 2, "--output"),
     ],
