@@ -107,7 +107,8 @@ def solvate(settings: Settings) -> Molecule:
         system = field.createSystem(topology, nonbondedMethod=app.NoCutoff, constraints=app.HBonds)
         return Molecule(topology, [p for _, p in starts], system, list(range(topology.getNumAtoms())))
     modeller = app.Modeller(starts[0][0], starts[0][1] * unit.nanometer)
-    modeller.addSolvent(field, model="tip3p", padding=1.0 * unit.nanometer)
+    # A cube of 2.8 nm: at the 2.0 nm that a padding of 1.0 gives, the molecule would see its own image within 1.1 nm.
+    modeller.addSolvent(field, model="tip3p", padding=1.4 * unit.nanometer)
     system = field.createSystem(
         modeller.topology, nonbondedMethod=app.PME, nonbondedCutoff=0.9 * unit.nanometer, constraints=app.HBonds
     )

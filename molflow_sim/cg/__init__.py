@@ -23,6 +23,7 @@ _PUBLIC = {
     "CGNet": "cgnet",
     "CGNetSettings": "cgnet",
     "fit_student": "student_training",
+    "DistillSettings": "distill_settings",
     "ModelFolder": "model",
     "distill": "pipeline",
     "export": "pipeline",

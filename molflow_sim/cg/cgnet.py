@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from molflow_sim.cg.features import BeadGeometry, FeatureIndex
 from molflow_sim.cg.mlp import BoundedMLP
+from molflow_sim.cg.nested import NestedSettings
 from molflow_sim.cg.prior import PriorEnergy, PriorSettings
 from molflow_sim.cg.topology import BeadTopology
 from molflow_sim.errors import InputError, MolflowError, TrajectoryError, WeightsError
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class CGNetSettings:
+class CGNetSettings(NestedSettings):
     """Size and bounds of a CGnet.
 
     Attributes

@@ -22,7 +22,7 @@ from molflow_sim.errors import InputError
 if TYPE_CHECKING:
     from molflow_openmm import CGSimulation
 
-    from molflow_sim.cg.cgnet import CGNetSettings
+    from molflow_sim.cg.distill_settings import DistillSettings
     from molflow_sim.cg.forcefield import ForceField
     from molflow_sim.cg.teacher import BeadFlow, TeacherSettings
     from molflow_sim.training import TrainSettings
@@ -132,7 +132,7 @@ def distill(
     *,
     method: str = "flow-forces",
     samples: int = 200_000,
-    settings: CGNetSettings | None = None,
+    settings: DistillSettings | None = None,
     train: TrainSettings | None = None,
     steps: int | None = None,
     seed: int = 0,
@@ -151,8 +151,8 @@ def distill(
         fit need forces) and "density" (the frames alone).
     samples : int
         Configurations drawn from the flow, for "flow-forces".
-    settings : CGNetSettings, optional
-        The force field's size and bounds.
+    settings : DistillSettings, optional
+        The force field's size and bounds, and how the flow is sampled.
     train, steps, seed, device, progress
         As in `fit`.
     overwrite : bool
@@ -171,7 +171,7 @@ def distill(
     StoreError
         The folder holds another student.
     """
-    from molflow_sim.cg.cgnet import CGNetSettings
+    from molflow_sim.cg.distill_settings import DistillSettings
     from molflow_sim.cg.frames import BeadFrames
     from molflow_sim.cg.model import ModelFolder
     from molflow_sim.cg.student_training import fit_student, student_train_settings
@@ -184,11 +184,12 @@ def distill(
     if samples < 1000:
         raise InputError(f"{samples} samples are too few to distil from: at least 1000 are needed")
     check_model(folder)
-    settings = settings or CGNetSettings()
-    identity: dict[str, Any] = {"method": method, "force field": asdict(settings), "seed": seed}
+    settings = settings or DistillSettings()
+    identity: dict[str, Any] = {"method": method, "force field": asdict(settings.force_field), "seed": seed}
     if method == "flow-forces":
         flow = ModelFolder(folder).load_teacher()
         identity |= {"flow": read_card(folder, "teacher")["sha256"], "samples": samples}
+        identity |= {"sampling": asdict(settings.sampling), "energy weight": settings.energy_weight}
         n = samples
     else:
         frames = BeadFrames.load(folder / FRAMES)
@@ -205,13 +206,19 @@ def distill(
         data: Any
         if method == "flow-forces":
             _say(progress, f"drawing {samples} configurations with forces from the flow")
-            data = sample_with_forces(flow, samples, seed)
+            data = sample_with_forces(flow, samples, seed, settings.sampling)
             _say(progress, data.summary)
             stage.note(drawn=data.summary)
         else:
             data = frames
         student = fit_student(
-            data, method, settings, train, folder / TRAINING / "student", progress=progress is not None
+            data,
+            method,
+            settings.force_field,
+            train,
+            folder / TRAINING / "student",
+            energy_weight=settings.energy_weight,
+            progress=progress is not None,
         )
         ModelFolder(folder).save_student(student, {**identity, "training": asdict(train)})
         stage.finish()

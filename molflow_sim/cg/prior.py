@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from molflow_sim.cg.features import FeatureIndex, Geometry
 from molflow_sim.errors import InputError, TrajectoryError
+from molflow_sim.training.settings import YamlSettings
 from molflow_sim.units import BOLTZMANN
 
 RIGID = 1e-3
@@ -21,7 +22,7 @@ RIGID = 1e-3
 
 
 @dataclass(frozen=True)
-class PriorSettings:
+class PriorSettings(YamlSettings):
     """How the prior is taken from data.
 
     Attributes

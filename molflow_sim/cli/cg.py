@@ -37,6 +37,10 @@ molflow cg distill model/
 molflow cg distill model/ --samples 400000 --seed 1 --overwrite
 
 molflow cg distill baseline/ --method density
+
+molflow cg distill model/ --config small.yaml
+
+small.yaml may hold {force_field: {width: 128, depth: 2}, sampling: {flatness: 10.0}, energy_weight: 0.5}.
 """
 SIMULATE_EPILOG = """
 [bold]Examples[/bold]
@@ -103,7 +107,12 @@ def fit(
     steps: Annotated[
         int | None, typer.Option(help="Training steps. [dim]default: by the number of frames[/dim]", show_default=False)
     ] = None,
-    settings: Annotated[Path | None, typer.Option(help="YAML with settings of the flow.", show_default=False)] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file of settings of the flow; what it leaves out keeps its default.", show_default=False
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     device: Device = None,
     resume: Resume = True,
@@ -125,7 +134,7 @@ def fit(
         beads=beads,
         temperature=temperature,
         stride=stride,
-        settings=TeacherSettings.from_yaml(settings) if settings else None,
+        settings=TeacherSettings.from_yaml(config) if config else None,
         steps=steps,
         seed=seed,
         device=device,
@@ -149,6 +158,13 @@ def distill(
         int | None,
         typer.Option(help="Training steps. [dim]default: by the number of samples[/dim]", show_default=False),
     ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(
+            help="YAML file of settings of the force field and of the sampling; what it leaves out keeps its default.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
     device: Device = None,
     resume: Resume = True,
@@ -158,6 +174,7 @@ def distill(
 
     Writes student.safetensors and student.json into the model folder.
     """
+    from molflow_sim.cg.distill_settings import DistillSettings
     from molflow_sim.cg.pipeline import distill as run
 
     start = time.monotonic()
@@ -166,6 +183,7 @@ def distill(
         model,
         method=method,
         samples=samples,
+        settings=DistillSettings.from_yaml(config) if config else None,
         steps=steps,
         seed=seed,
         device=device,

@@ -84,7 +84,7 @@ def test_the_group_lists_its_verbs(capsys):
         ({"stride": "10"}, "15 frames are too few"),
         ({"steps": "0"}, "max_steps"),
         ({"device": "tpu"}, "device"),
-        ({"settings": "nothing.yaml"}, "nothing.yaml"),
+        ({"config": "nothing.yaml"}, "nothing.yaml"),
     ],
 )
 def test_fit_refuses_bad_input_in_one_line_before_any_work(capsys, peptide, changes, words):
@@ -148,6 +148,41 @@ def test_later_verbs_say_where_there_is_no_model(capsys, tmp_path, verb):
 def test_distill_refuses_wrong_options(capsys, tmp_path, options, words):
     code, _, err = outcome(capsys, "distill", tmp_path, *options)
     assert code == 2 and words in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("flatness: 1.0", "unknown flatness; known are energy_weight, force_field, sampling"),
+        ("sampling: {flatnes: 1.0}", "sampling: unknown flatnes; known are .*flatness"),
+        ("force_field: {prior: {power: 6}}", "force_field: prior: unknown power; known are .*exponent"),
+        ("force_field: {width: wide}", "force_field: width must be int, got 'wide'"),
+        ("sampling: 3", "sampling: expected a mapping"),
+        ("energy_weight: -1", "energy_weight must not be negative"),
+        ("sampling: [", "not YAML"),
+        (None, "small.yaml cannot be read"),
+    ],
+)
+def test_distill_names_what_is_wrong_in_its_settings(capsys, tmp_path, text, words):
+    if text is not None:
+        (tmp_path / "small.yaml").write_text(text)
+    code, _, err = outcome(capsys, "distill", tmp_path / "none", "--config", tmp_path / "small.yaml")
+    assert code == 2 and err.startswith("molflow: ") and re.search(words, err)
+
+
+def test_settings_of_a_distillation_come_back_from_yaml_and_what_is_left_out_keeps_its_default(tmp_path):
+    from molflow_sim.cg import DistillSettings
+    from molflow_sim.cg.cgnet import CGNetSettings
+    from molflow_sim.cg.prior import PriorSettings
+    from molflow_sim.cg.teacher_forces import ForceSampleSettings
+
+    chosen = DistillSettings(CGNetSettings(width=24, prior=PriorSettings(exponent=8)), ForceSampleSettings(flatness=2))
+    chosen.to_yaml(tmp_path / "small.yaml")
+    assert DistillSettings.from_yaml(tmp_path / "small.yaml") == chosen
+    (tmp_path / "part.yaml").write_text("force_field: {width: 24, prior: {exponent: 8}}\nsampling: {flatness: 2}\n")
+    assert DistillSettings.from_yaml(tmp_path / "part.yaml") == chosen
+    (tmp_path / "none.yaml").write_text("")
+    assert DistillSettings.from_yaml(tmp_path / "none.yaml") == DistillSettings()
 
 
 def test_a_fit_that_has_not_ended_is_not_distilled(capsys, tmp_path):

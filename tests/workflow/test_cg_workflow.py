@@ -123,6 +123,26 @@ def test_a_changed_or_cut_off_model_is_refused_by_every_verb(capsys, model, tmp_
         ModelFolder(tmp_path).load_student()
 
 
+def test_distill_makes_the_force_field_of_its_settings_file_and_refuses_another_one(capsys, model, tmp_path):
+    import shutil
+
+    copy, small = tmp_path / "copy", tmp_path / "small.yaml"
+    shutil.copytree(model, copy, ignore=shutil.ignore_patterns("student*", "distill.json", "simulation"))
+    small.write_text("force_field: {width: 24, depth: 2}\nsampling: {flatness: 1.0}\nenergy_weight: 0.0\n")
+    words = ["cg", "distill", str(copy), "--samples", "2000", "--steps", "20", "-q", "--config", str(small)]
+    assert run(words) == 0
+    settings = ModelFolder(copy).load_student().settings
+    assert (settings.width, settings.depth) == (24, 2)
+    asked = json.loads((copy / "distill.json").read_text())["identity"]
+    assert asked["sampling"]["flatness"] == 1.0 and asked["energy weight"] == 0.0
+    header = (copy / "training" / "student" / "metrics.csv").read_text()
+    assert "energies" not in header, "a weight of zero leaves the energies out"
+    small.write_text(small.read_text().replace("flatness: 1.0", "flatness: 30.0"))
+    assert run(words) == 2
+    err = capsys.readouterr().err
+    assert "differs in its sampling" in err and err.count("\n") == 1
+
+
 def test_force_matching_asks_for_forces(model):
     with pytest.raises(InputError, match="no forces"):
         distill(model, method="force-matching", overwrite=True)
