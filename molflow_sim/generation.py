@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from molflow_sim.molecule import Molecule
 
 GENERATOR = "flow"
-"""What proposes crystals that are to be used as they come: nearly all of the flow's are free of clashes. A screening, which
-presses every candidate, takes cheaper ones (`molflow_sim.screening.settings.DEFAULT_GENERATOR`)."""
+"""What proposes crystals that are to be used as they come: nearly all of the flow's are free of clashes. A screening,
+which presses every candidate, takes cheaper ones (`molflow_sim.screening.settings.DEFAULT_GENERATOR`)."""
 BATCH = 500
 """Candidates generated and pressed at once; batch k draws from (seed, k), so more candidates leave the first as is."""
 SUFFIXES = (".extxyz", ".xyz", ".db", ".cif")

@@ -144,9 +144,7 @@ def train_crystal_flow(
         validation = _stored_pairs(Path(folder) / VALIDATION_PAIRS, identity, data, config, aside)
     counts = {side: len(np.unique(data.molecule[rows])) for side, rows in (("train", ~aside), ("aside", aside))}
     card = {"molecules": counts["train"], "validation molecules": counts["aside"], "identity": identity}
-    return train_on_pairs(
-        pairs, config, folder, initial=initial, validation=validation, card=card, progress=progress
-    )
+    return train_on_pairs(pairs, config, folder, initial=initial, validation=validation, card=card, progress=progress)
 
 
 def validation_rows(data: CrystalDataset, share: float) -> np.ndarray:

@@ -73,7 +73,8 @@ def build_crystal_dataset(
 ) -> BuildSummary:
     """Search the low-energy packings of many molecules and keep them with their energies.
 
-    For each molecule: conformers, packings (random ones unless `settings` say otherwise), the rigid press, de-duplication, energies of the full potential.
+    For each molecule: conformers, packings (random ones unless `settings` say otherwise), the rigid press,
+    de-duplication, energies of the full potential.
     Calling again with the same arguments carries on where a former call was stopped, even by force, and repeats
     nothing that is done; molecules and CIFs may be added between calls.
 
