@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from _closeness import Poses, body_turns, close, poses
 from _search import Search, candidates_of, search
 from _targets import DATA, Target, read_targets, reason_left_out
 from pymatgen.core.structure_matcher import StructureMatcher
+from recovery import spread
 
 from molflow_sim import MolecularCrystal
 from molflow_sim.dataset.skeletons import skeletons_of_smiles, split_of_molecule
@@ -22,6 +24,7 @@ from molflow_sim.packing import RigidPackings
 
 SIDES = ("pyxtal", "pyxtal-vdw", "random", "flow")
 CLASSES = ("rigid", "flexible")
+HOLDOUT = DATA.parent / "molecules" / "holdout.smi"
 MAX_ATOMS = 60
 """Larger molecules are no targets: beyond the range that a flow trained on molecules of up to 40 atoms is meant for."""
 SITES = (0.5, 0.8, 1.0)
@@ -61,6 +64,35 @@ def held_out(folder: Path = DATA, exclude: Path | None = None) -> tuple[list[Tar
         return why
 
     return read_targets(folder, reason)
+
+
+def choose(args: argparse.Namespace) -> tuple[list[Target], dict[str, int]]:
+    """The targets that a benchmark's options ask for, and how many are held out in each class, which is printed.
+
+    Parameters
+    ----------
+    args : Namespace
+        With ``data``, ``exclude``, ``targets`` (of each class, 0 for all), ``names`` and ``classes``.
+
+    Raises
+    ------
+    SystemExit
+        With a line on stderr, if the folder cannot be read or no target is left.
+    """
+    try:
+        targets, left_out = held_out(args.data, args.exclude or (HOLDOUT if HOLDOUT.exists() else None))
+    except OSError as error:
+        raise SystemExit(str(error)) from None
+    by_class = {name: [t for t in targets if class_of(t) == name] for name in CLASSES}
+    counts = {name: len(group) for name, group in by_class.items()}
+    print(f"held out: {counts['rigid']} rigid, {counts['flexible']} flexible targets of "
+          f"{len(targets) + len(left_out)} files")  # fmt: skip
+    if args.targets:
+        by_class = {name: spread(group, args.targets) for name, group in by_class.items()}
+    chosen = [t for name in args.classes for t in by_class[name] if not args.names or t.name in args.names]
+    if not chosen:
+        raise SystemExit("no targets are left")
+    return chosen, counts
 
 
 @dataclass

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from _generation import class_of
-from _search import BATCH, Minimum, _with_conformer, candidates_of, matches, minimum_from_experiment, molecule_of
+from _search import BATCH, Minimum, candidates_of, matches, minimum_from_experiment, molecule_of, with_conformer
 from _targets import Target
 from recovery import SOURCES
 from scipy.spatial.transform import Rotation
@@ -222,7 +222,7 @@ def kept_energies(target: Target, molecule: Molecule, parameters: MoleculeParame
 
     The conformer nearest to the measured one need not be the lowest that does.
     """
-    starts = [_with_conformer(target, molecule, x) for x in molecule.conformers]
+    starts = [with_conformer(target, molecule, x) for x in molecule.conformers]
     settings = PressSettings(soft_evaluations=0, squeeze_evaluations=0, max_evaluations=300)
     pressed = press(RigidPackings.from_crystals(starts), parameters, settings)
     kept = matches(target, pressed, np.flatnonzero(pressed.ok), prefilter=False)

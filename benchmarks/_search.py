@@ -115,7 +115,7 @@ def molecule_of(target: Target, source: str, seed: int) -> Molecule:
 def minimum_from_experiment(target: Target, molecule: Molecule, parameters: MoleculeParameters) -> Minimum:
     """Press the experimental packing with each of the molecule's conformers laid over the measured one."""
     reference = prepare(target.crystal)
-    starts = [_with_conformer(target, molecule, x) for x in molecule.conformers]
+    starts = [with_conformer(target, molecule, x) for x in molecule.conformers]
     packings = RigidPackings.from_crystals(starts)
     pressed = press(packings, parameters, PressSettings(soft_evaluations=0, squeeze_evaluations=0, max_evaluations=300))
     best: Minimum | None = None
@@ -134,7 +134,7 @@ def minimum_from_experiment(target: Target, molecule: Molecule, parameters: Mole
     return best
 
 
-def _with_conformer(target: Target, molecule: Molecule, conformer: np.ndarray) -> MolecularCrystal:
+def with_conformer(target: Target, molecule: Molecule, conformer: np.ndarray) -> MolecularCrystal:
     """The experimental crystal with another conformer in place of the measured one, in the molecule's atom order."""
     site = target.crystal.asymmetric_unit[0]
     best: tuple[float, np.ndarray] | None = None

@@ -26,37 +26,22 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from _generation import CLASSES, SIDES, Run, class_of, held_out, run, warm_up
+from _generation import CLASSES, SIDES, Run, choose, run, warm_up
 from _generation_tables import enrichment_table, press_table, print_tables, raw_table
 from _targets import DATA, Target
-from recovery import SOURCES, spread, write_json
+from recovery import SOURCES, write_json
 
 from molflow_sim import __version__
 from molflow_sim.errors import MolflowError
 from molflow_sim.packing import make_generator
 
 MILESTONES = (30, 100, 300, 1000, 4000)
-HOLDOUT = DATA.parent / "molecules" / "holdout.smi"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, then print the tables."""
     args = _arguments(argv)
-    exclude = args.exclude or (HOLDOUT if HOLDOUT.exists() else None)
-    try:
-        targets, left_out = held_out(args.data, exclude)
-    except OSError as error:
-        print(error, file=sys.stderr)
-        return 2
-    by_class = {name: [t for t in targets if class_of(t) == name] for name in CLASSES}
-    counts = ", ".join(f"{len(v)} {k}" for k, v in by_class.items())
-    print(f"held out: {counts} targets of {len(targets) + len(left_out)} files")
-    if args.targets:
-        by_class = {name: spread(group, args.targets) for name, group in by_class.items()}
-    chosen = [t for name in args.classes for t in by_class[name] if not args.names or t.name in args.names]
-    if not chosen:
-        print("no targets are left", file=sys.stderr)
-        return 2
+    chosen, counts = choose(args)
     sides, digest = _usable(args.sides, chosen[0], args.weights)
     runs = _runs(args, chosen, sides, digest)
     tables = [raw_table(runs, sides), press_table(runs, sides, MILESTONES), enrichment_table(runs, sides)]
@@ -64,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.output,
         {
             "version": __version__,
-            "held_out": {name: len([t for t in targets if class_of(t) == name]) for name in CLASSES},
+            "held_out": counts,
             "seed": args.seed,
             "threads": os.environ.get("OMP_NUM_THREADS", ""),
             "tables": {table.title: table.rows for table in tables},

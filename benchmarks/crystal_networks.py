@@ -25,10 +25,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from _generation import CLASSES, class_of, held_out
+from _generation import CLASSES, choose, class_of
 from _targets import DATA, Target
-from crystal_generation import HOLDOUT
-from recovery import spread, write_json
+from recovery import write_json
 
 from molflow_sim import MolecularCrystal, Molecule
 from molflow_sim.crystal_flow import CrystalFlow, CrystalFlowConfig, PairSet, train_on_pairs
@@ -140,8 +139,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     data = CrystalDataset(options.data, split="train")
     print(f"{len(data)} crystals of {len(data.keys)} molecules, {options.minutes:g} min of training each")
-    targets, _ = held_out(options.cifs, HOLDOUT if HOLDOUT.exists() else None)
-    chosen = [t for c in CLASSES for t in spread([t for t in targets if class_of(t) == c], options.targets)]
+    wanted = {"data": options.cifs, "exclude": None, "targets": options.targets, "names": [], "classes": CLASSES}
+    chosen, _ = choose(argparse.Namespace(**wanted))
     rows: list[dict[str, Any]] = []
     for name in options.networks:
         folder = options.output / name

@@ -25,13 +25,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from _generation import CLASSES, class_of, held_out
+from _generation import CLASSES, choose
 from _generation_tables import Table, print_tables
 from _limits import DISTURBANCES, Landscape, Limits, measure
 from _search import Minimum
 from _targets import DATA, Target
-from crystal_generation import HOLDOUT
-from recovery import SOURCES, spread, write_json
+from recovery import SOURCES, write_json
 
 from molflow_sim import __version__
 from molflow_sim.errors import MolflowError
@@ -46,28 +45,14 @@ Count = tuple[float, int]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, then print the tables."""
     args = _arguments(argv)
-    exclude = args.exclude or (HOLDOUT if HOLDOUT.exists() else None)
-    try:
-        targets, left_out = held_out(args.data, exclude)
-    except OSError as error:
-        print(error, file=sys.stderr)
-        return 2
-    by_class = {name: [t for t in targets if class_of(t) == name] for name in CLASSES}
-    counts = ", ".join(f"{len(v)} {k}" for k, v in by_class.items())
-    print(f"held out: {counts} targets of {len(targets) + len(left_out)} files")
-    if args.targets:
-        by_class = {name: spread(group, args.targets) for name, group in by_class.items()}
-    chosen = [t for name in args.classes for t in by_class[name] if not args.names or t.name in args.names]
-    if not chosen:
-        print("no targets are left", file=sys.stderr)
-        return 2
+    chosen, counts = choose(args)
     runs = _runs(args, chosen)
     tables = [conformer_table(runs), group_table(runs), sampler_table(runs), closeness_table(runs)]
     write_json(
         args.output,
         {
             "version": __version__,
-            "held_out": {name: len([t for t in targets if class_of(t) == name]) for name in CLASSES},
+            "held_out": counts,
             "candidates": args.candidates,
             "seed": args.seed,
             "threads": os.environ.get("OMP_NUM_THREADS", ""),
