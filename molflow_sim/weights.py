@@ -1,7 +1,8 @@
 """Trained weights on disk: safetensors for the numbers, JSON for what they are; never a pickle.
 
 ``NAME.safetensors`` holds the tensors, ``NAME.json`` the card: what was trained, on what, with which seed and version,
-and the SHA-256 of the tensors' file. Both are written whole or not at all, the card last.
+and the SHA-256 of the tensors' file. Replacing a pair may be cut off anywhere (a checkpoint is, if its run is killed):
+new tensors go to ``NAME.next.safetensors``, then the card that names them is replaced, then they take their own name.
 """
 
 from __future__ import annotations
@@ -49,9 +50,10 @@ def save_weights(folder: str | Path, name: str, tensors: Mapping[str, Tensor], c
             raise WeightsError(f"tensor {key!r} of {name} holds values that are not finite; nothing was written")
     data = save(plain)
     head = {"format": FORMAT, "version": __version__, "sha256": sha256(data)}
-    write_bytes_atomically(folder / f"{name}.safetensors", data)
     text = json.dumps({**card, **head}, indent=1, ensure_ascii=False, allow_nan=False)
+    write_bytes_atomically(folder / f"{name}.next.safetensors", data)
     write_bytes_atomically(folder / f"{name}.json", text.encode() + b"\n")
+    (folder / f"{name}.next.safetensors").replace(folder / f"{name}.safetensors")
 
 
 def load_weights(folder: str | Path | Traversable, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -70,10 +72,17 @@ def load_weights(folder: str | Path | Traversable, name: str) -> tuple[dict[str,
     """
     root = Path(folder) if isinstance(folder, str) else folder
     card = read_card(root, name)
-    try:
-        data = (root / f"{name}.safetensors").read_bytes()
-    except OSError as error:
-        raise WeightsError(f"no weights {name}.safetensors in {root}: {error.strerror}") from None
+    data, missing = None, ""
+    for path in (root / f"{name}.safetensors", root / f"{name}.next.safetensors"):
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            missing = missing or str(error.strerror)
+            continue
+        if sha256(data) == card["sha256"]:
+            break
+    if data is None:
+        raise WeightsError(f"no weights {name}.safetensors in {root}: {missing}")
     if sha256(data) != card["sha256"]:
         raise WeightsError(
             f"{root / name}.safetensors is not the file its card describes (SHA-256 differs): "

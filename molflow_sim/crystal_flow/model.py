@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from molflow_sim.crystal_flow.inference import velocity_field
 from molflow_sim.crystal_flow.network import ContactNetwork, ContactSettings, Velocity
 from molflow_sim.crystal_flow.path import step
 from molflow_sim.crystal_flow.state import CrystalBatch
@@ -70,10 +71,7 @@ class CrystalFlow:
 
     def velocity(self, batch: CrystalBatch, time: float, quality: float) -> Velocity:
         """The velocity field at one time for all crystals of a batch, without gradients."""
-        with torch.no_grad():
-            full = batch.cell.new_full((len(batch),), 1.0)
-            velocity: Velocity = self.network(batch, time * full, quality * full)
-            return velocity
+        return velocity_field(self.network, batch)(batch, time, quality)
 
     def propose(
         self,
@@ -155,8 +153,9 @@ class CrystalFlow:
         for rows in np.split(order, np.arange(BATCH, len(order), BATCH)):
             with one_torch_thread():  # a busy machine would lose most of its time in barriers
                 batch = batch_of(packings.select(rows))
+                field = velocity_field(self.network, batch)
                 for k in range(steps):
-                    batch = step(batch, self.velocity(batch, k / steps, quality), 1.0 / steps)
+                    batch = step(batch, field(batch, k / steps, quality), 1.0 / steps)
             new_cell, good = _sound(batch, torch.from_numpy(packings.cell[rows]))
             parameters = cell_parameters(new_cell)
             names = [packings.space_groups[i] for i in rows]

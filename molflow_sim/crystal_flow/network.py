@@ -96,41 +96,63 @@ class ContactNetwork(nn.Module):
         quality : Tensor, shape (B,)
             Energy above the molecule's lowest packing to aim for, in units of 10 kJ/mol per molecule.
         """
-        b, m, n = len(batch), batch.centroid.shape[1], batch.numbers.shape[1]
+        m, n = batch.centroid.shape[1], batch.numbers.shape[1]
         s = self.settings
-        mask = batch.atom_mask[:, None].expand(b, m, n).reshape(-1)
-        owner = torch.arange(b * m, device=mask.device).repeat_interleave(n)
-        count = batch.n_atoms.to(batch.cell.dtype)
-        h = self.embed(self.element[batch.numbers])[:, None].expand(b, m, n, -1).reshape(b * m * n, -1)
-        inner = intramolecular_edges(batch, s.inner_cutoff)
-        radial = _radial(inner.distance, s.inner_cutoff, s.radial)
-        for layer in self.inner:
-            h = layer(h, inner, radial)
-        h = h + self.context(_context(batch, time, quality)).repeat_interleave(m * n, 0)
+        h = self.molecules(batch) + self.told(batch, time, quality).repeat_interleave(m * n, 0)
         edges = intermolecular_edges(batch, s.outer_cutoff)
-        radial = _radial(edges.distance, s.outer_cutoff, s.radial)
+        radial = radial_functions(edges.distance, s.outer_cutoff, s.radial)
         for layer, pool in zip(self.outer, self.pool):
             h = layer(h, edges, radial)
-            mean = h.new_zeros(b, h.shape[1]).index_add_(0, owner // m, h * mask[:, None]) / (count * m)[:, None]
-            h = h + pool(mean).repeat_interleave(m * n, 0)
-        return self._move(batch, edges, self.force(h, edges, radial), owner, count)
+            h = h + pool(mean_of_atoms(batch, h)).repeat_interleave(m * n, 0)
+        return self._move(batch, edges, self.force(h, edges, radial))
 
-    def _move(self, batch: CrystalBatch, edges: Edges, push: Tensor, owner: Tensor, count: Tensor) -> Velocity:
+    def molecules(self, batch: CrystalBatch) -> Tensor:
+        """Scalars (B · M · N, width) of atoms by what their own molecule is; cell and packing play no part."""
+        b, m, n = len(batch), batch.centroid.shape[1], batch.numbers.shape[1]
+        s = self.settings
+        h = self.embed(self.element[batch.numbers])[:, None].expand(b, m, n, -1).reshape(b * m * n, -1)
+        inner = intramolecular_edges(batch, s.inner_cutoff)
+        radial = radial_functions(inner.distance, s.inner_cutoff, s.radial)
+        for layer in self.inner:
+            h = layer(h, inner, radial)
+        return h
+
+    def told(self, batch: CrystalBatch, time: Tensor, quality: Tensor) -> Tensor:
+        """What is added to all atoms of a crystal (B, width) for its time, its aim and its symmetry."""
+        told: Tensor = self.context(_context(batch, time, quality))
+        return told
+
+    def _move(self, batch: CrystalBatch, edges: Edges, push: Tensor) -> Velocity:
         """Rigid-body and cell velocities from the pushes (E, 3 channels) along the pairs."""
-        b, m = batch.centroid.shape[:2]
+        b, m, n = len(batch), batch.centroid.shape[1], batch.numbers.shape[1]
         line = edges.vector / edges.distance[:, None]
-        molecule = owner[edges.receiver]
+        molecule = edges.receiver // n
         arm = torch.einsum("bmxy,bny->bmnx", batch.rotation, batch.conformer).reshape(-1, 3)[edges.receiver]
         zero = line.new_zeros(b * m, 3)
         force = zero.index_add(0, molecule, push[:, :1] * line)
         torque = zero.index_add(0, molecule, torch.linalg.cross(arm, push[:, 1:2] * line))
         flat = (push[:, 2:] * line)[:, :, None] * edges.vector[:, None, :]
         virial = line.new_zeros(b, 9).index_add(0, molecule // m, flat.reshape(-1, 9)).reshape(b, 3, 3)
-        size = (batch.conformer.square().sum((1, 2)) / count).clamp_min(0.25)
-        centre = force.reshape(b, m, 3) / count[:, None, None]
-        turn = torque.reshape(b, m, 3) / (count * size)[:, None, None]
-        strain = virial / (count * m)[:, None, None] / 10.0
-        return project(batch, Velocity(centre, turn, 0.5 * (strain + strain.transpose(1, 2))))
+        return rigid_velocity(batch, force, torque, virial)
+
+
+def mean_of_atoms(batch: CrystalBatch, h: Tensor) -> Tensor:
+    """Means (B, width) of the scalars h (B · M · N, width) over the atoms of a crystal."""
+    b, m = batch.centroid.shape[:2]
+    mask = batch.atom_mask[:, None, :, None].to(h.dtype)
+    summed = (h.reshape(b, m, -1, h.shape[1]) * mask).sum((1, 2))
+    return summed / (batch.n_atoms.to(batch.cell.dtype) * m)[:, None]
+
+
+def rigid_velocity(batch: CrystalBatch, force: Tensor, torque: Tensor, virial: Tensor) -> Velocity:
+    """Velocities from forces and torques (B · M, 3) on molecules and virials (B, 3, 3), within the symmetry."""
+    b, m = batch.centroid.shape[:2]
+    count = batch.n_atoms.to(batch.cell.dtype)
+    size = (batch.conformer.square().sum((1, 2)) / count).clamp_min(0.25)
+    centre = force.reshape(b, m, 3) / count[:, None, None]
+    turn = torque.reshape(b, m, 3) / (count * size)[:, None, None]
+    strain = virial / (count * m)[:, None, None] / 10.0
+    return project(batch, Velocity(centre, turn, 0.5 * (strain + strain.transpose(1, 2))))
 
 
 def project(batch: CrystalBatch, velocity: Velocity) -> Velocity:
@@ -173,7 +195,7 @@ def _context(batch: CrystalBatch, time: Tensor, quality: Tensor) -> Tensor:
     return torch.cat(parts, 1)
 
 
-def _radial(distance: Tensor, cutoff: float, k: int) -> Tensor:
+def radial_functions(distance: Tensor, cutoff: float, k: int) -> Tensor:
     """Gaussians (E, k) on [0.5 Å, cutoff], times a cosine that ends them smoothly."""
     centre = torch.linspace(0.5, cutoff, k, device=distance.device, dtype=distance.dtype)
     width = (cutoff - 0.5) / k
@@ -191,10 +213,17 @@ class _Messages(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, h: Tensor, edges: Edges, radial: Tensor) -> Tensor:
-        sent = torch.nn.functional.silu(self.send(self.norm(h)))
-        message = sent[edges.sender] * self.filter(radial)
-        total = torch.zeros_like(h).index_add(0, edges.receiver, message)
-        return h + self.update(torch.cat([h, 0.3 * total], 1))
+        message = self.sent(h)[edges.sender] * self.filter(radial)
+        return self.updated(h, torch.zeros_like(h).index_add(0, edges.receiver, message))
+
+    def sent(self, h: Tensor) -> Tensor:
+        """What atoms send."""
+        return torch.nn.functional.silu(self.send(self.norm(h)))
+
+    def updated(self, h: Tensor, total: Tensor) -> Tensor:
+        """Scalars when `total` has come in."""
+        new: Tensor = h + self.update(torch.cat([h, 0.3 * total], 1))
+        return new
 
 
 class _Force(nn.Module):
@@ -210,7 +239,12 @@ class _Force(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, h: Tensor, edges: Edges, radial: Tensor) -> Tensor:
-        h = self.norm(h)
-        mixed = self.receive(h)[edges.receiver] + self.send(h)[edges.sender] + self.filter(radial)
+        receive, send = self.ends(h)
+        mixed = receive[edges.receiver] + send[edges.sender] + self.filter(radial)
         # The second factor vanishes at the cutoff, so that no pair appears with a jump.
         return self.out(torch.nn.functional.silu(mixed) * self.fade(radial))
+
+    def ends(self, h: Tensor) -> tuple[Tensor, Tensor]:
+        """The receiver's and the sender's part of what a push depends on, of every atom."""
+        h = self.norm(h)
+        return self.receive(h), self.send(h)

@@ -174,6 +174,39 @@ def test_damaged_weights_are_refused_by_name(tmp_path, damage) -> None:
         load_weights(tmp_path, "net")
 
 
+@pytest.mark.parametrize("cut_at", [1, 2, 3])
+def test_a_replacement_cut_off_anywhere_leaves_one_whole_pair(tmp_path, monkeypatch, cut_at) -> None:
+    """Tensors, card, and the renaming that ends it: killed before any of them, old or new weights are there."""
+    import molflow_sim.weights as module
+
+    save_weights(tmp_path, "net", {"a": torch.zeros(3)}, {"round": 1})
+    done = []
+
+    class Killed(Exception):
+        pass
+
+    def counted(act):
+        def step(*arguments):
+            done.append(arguments)
+            if len(done) == cut_at:
+                raise Killed
+            act(*arguments)
+
+        return step
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_bytes_atomically", counted(module.write_bytes_atomically))
+        patch.setattr(module.Path, "replace", counted(module.Path.replace))
+        with pytest.raises(Killed):
+            save_weights(tmp_path, "net", {"a": torch.ones(3)}, {"round": 2})
+    tensors, card = load_weights(tmp_path, "net")
+    assert card["round"] == (1 if cut_at < 3 else 2)
+    assert torch.equal(tensors["a"], torch.full((3,), float(card["round"] - 1)))
+    save_weights(tmp_path, "net", {"a": torch.full((3,), 2.0)}, {"round": 3})
+    assert float(load_weights(tmp_path, "net")[0]["a"][0]) == 2.0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.json", "net.safetensors"]
+
+
 def test_weights_that_are_not_finite_are_not_written(tmp_path) -> None:
     with pytest.raises(WeightsError, match="not finite"):
         save_weights(tmp_path, "net", {"a": torch.tensor([1.0, float("nan")])}, {})
