@@ -66,6 +66,18 @@ def held_out(folder: Path = DATA, exclude: Path | None = None) -> tuple[list[Tar
     return read_targets(folder, reason)
 
 
+def add_target_options(parser: argparse.ArgumentParser) -> None:
+    """The options that `choose` reads, and those of a run that is done piece by piece."""
+    parser.add_argument("--data", type=Path, default=DATA, help="folder that holds cif/")
+    parser.add_argument("--exclude", type=Path, help=".smi file of molecules that are held out besides")
+    parser.add_argument("--targets", type=int, default=0, help="how many of each class, 0 for all")
+    parser.add_argument("--names", nargs="*", default=[], help="COD numbers, of those chosen")
+    parser.add_argument("--classes", nargs="+", choices=CLASSES, default=list(CLASSES))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-minutes", type=float, default=float("inf"))
+    parser.add_argument("--print-only", action="store_true", help="print what is stored and run nothing")
+
+
 def choose(args: argparse.Namespace) -> tuple[list[Target], dict[str, int]]:
     """The targets that a benchmark's options ask for, and how many are held out in each class, which is printed.
 

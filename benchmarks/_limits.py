@@ -9,15 +9,15 @@ from typing import Any
 
 import numpy as np
 from _generation import class_of
-from _search import BATCH, Minimum, candidates_of, matches, minimum_from_experiment, molecule_of, with_conformer
+from _search import BATCH, Minimum, candidates_of, matches, molecule_of, nearest_minimum, pressed_experiment
 from _targets import Target
 from recovery import SOURCES
 from scipy.spatial.transform import Rotation
 
 from molflow_sim import MolecularCrystal, Molecule
 from molflow_sim.errors import MolflowError
-from molflow_sim.forcefield import MoleculeParameters, parametrize
-from molflow_sim.packing import PressSettings, RigidPackings, press, random_packings
+from molflow_sim.forcefield import parametrize
+from molflow_sim.packing import RigidPackings, press, random_packings
 from molflow_sim.packing.deduplicate import PackingDuplicates, deduplicate_packings
 from molflow_sim.packing.placements import COMMON_SPACE_GROUPS
 from molflow_sim.packing.random_packing import placements_for
@@ -186,7 +186,8 @@ def landscape(
     molecule = molecule_of(target, source, seed)
     parameters = parametrize(molecule)
     result = Landscape(n)
-    result.minimum = asdict(minimum_from_experiment(target, molecule, parameters))
+    measured = pressed_experiment(target, molecule, parameters)
+    result.minimum = asdict(nearest_minimum(target, measured))
     parts = []
     for first in range(0, n, BATCH):
         size = min(BATCH, n - first)
@@ -203,7 +204,7 @@ def landscape(
     result.converged, result.hits = len(good), int(hit.sum())
     result.drawn, result.drawn_hits = int(own.sum()), int((hit & own[pressed.ok]).sum())
     result.known, result.known_hits = result.drawn, result.drawn_hits
-    elsewhere = kept_energies(target, molecule, parameters)
+    elsewhere = kept_energies(target, measured)
     if result.drawn < n:
         more = packings_in(molecule, kind, target.crystal.space_group.name, n - result.drawn, seed + 1)
         if more is not None:
@@ -217,14 +218,11 @@ def landscape(
     return None if out_of_time() else result
 
 
-def kept_energies(target: Target, molecule: Molecule, parameters: MoleculeParameters) -> np.ndarray:
-    """Energies in eV per molecule of the pressed measured packing, with each conformer that keeps it.
+def kept_energies(target: Target, pressed: RigidPackings) -> np.ndarray:
+    """Energies in eV per molecule of the pressed measured packing (`pressed_experiment`), for conformers that keep it.
 
     The conformer nearest to the measured one need not be the lowest that does.
     """
-    starts = [with_conformer(target, molecule, x) for x in molecule.conformers]
-    settings = PressSettings(soft_evaluations=0, squeeze_evaluations=0, max_evaluations=300)
-    pressed = press(RigidPackings.from_crystals(starts), parameters, settings)
     kept = matches(target, pressed, np.flatnonzero(pressed.ok), prefilter=False)
     return pressed.energy[sorted(kept)]
 

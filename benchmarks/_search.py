@@ -112,12 +112,16 @@ def molecule_of(target: Target, source: str, seed: int) -> Molecule:
     return replace(molecule, racemic=target.racemic)
 
 
-def minimum_from_experiment(target: Target, molecule: Molecule, parameters: MoleculeParameters) -> Minimum:
+def pressed_experiment(target: Target, molecule: Molecule, parameters: MoleculeParameters) -> RigidPackings:
     """Press the experimental packing with each of the molecule's conformers laid over the measured one."""
-    reference = prepare(target.crystal)
     starts = [with_conformer(target, molecule, x) for x in molecule.conformers]
-    packings = RigidPackings.from_crystals(starts)
-    pressed = press(packings, parameters, PressSettings(soft_evaluations=0, squeeze_evaluations=0, max_evaluations=300))
+    settings = PressSettings(soft_evaluations=0, squeeze_evaluations=0, max_evaluations=300)
+    return press(RigidPackings.from_crystals(starts), parameters, settings)
+
+
+def nearest_minimum(target: Target, pressed: RigidPackings) -> Minimum:
+    """Of the packings that `pressed_experiment` gives, the one that is most like the experiment."""
+    reference = prepare(target.crystal)
     best: Minimum | None = None
     for k in range(len(pressed)):
         match = packing_similarity(reference, pressed.crystal(k))
@@ -212,11 +216,12 @@ def search(
             parameters = parametrize(molecule)
         result.conformers = len(molecule.conformers)
         with clock("minimum"):
-            minimum = minimum_from_experiment(target, molecule, parameters)
+            minimum = nearest_minimum(target, pressed_experiment(target, molecule, parameters))
             result.minimum = asdict(minimum)
             if source == "rdkit" and not minimum.kept:
                 own = molecule_of(target, "experimental", seed)
-                result.stays_with_experimental_conformer = minimum_from_experiment(target, own, parametrize(own)).kept
+                measured = pressed_experiment(target, own, parametrize(own))
+                result.stays_with_experimental_conformer = nearest_minimum(target, measured).kept
         parts = []
         for first in range(0, n, BATCH):
             size = min(BATCH, n - first)

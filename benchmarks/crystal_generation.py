@@ -26,9 +26,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from _generation import CLASSES, SIDES, Run, choose, run, warm_up
+from _generation import SIDES, Run, add_target_options, choose, run, warm_up
 from _generation_tables import enrichment_table, press_table, print_tables, raw_table
-from _targets import DATA, Target
+from _targets import Target
 from recovery import SOURCES, write_json
 
 from molflow_sim import __version__
@@ -64,19 +64,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, default=Path("generation.json"), help="JSON with all results")
-    parser.add_argument("--data", type=Path, default=DATA, help="folder that holds cif/")
-    parser.add_argument("--exclude", type=Path, help=".smi file of molecules that are held out besides")
-    parser.add_argument("--targets", type=int, default=0, help="how many of each class, 0 for all")
-    parser.add_argument("--names", nargs="*", default=[], help="COD numbers, of those chosen")
-    parser.add_argument("--classes", nargs="+", choices=CLASSES, default=list(CLASSES))
+    add_target_options(parser)
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--sources", nargs="+", choices=SOURCES, default=list(SOURCES), help="whose conformers")
     parser.add_argument("--candidates", type=int, default=300)
     parser.add_argument("--relax", type=int, default=60, help="lowest packings relaxed with flexible molecules")
     parser.add_argument("--weights", help="folder of weights for the flow, instead of those of the package")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max-minutes", type=float, default=float("inf"))
-    parser.add_argument("--print-only", action="store_true", help="print what is stored and run nothing")
     return parser.parse_args(argv)
 
 

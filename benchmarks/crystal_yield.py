@@ -33,6 +33,7 @@ from molflow_sim.forcefield import parametrize
 from molflow_sim.packing import make_generator, press
 from molflow_sim.packing.deduplicate import deduplicate_packings
 from molflow_sim.packing.generators import Generator
+from molflow_sim.screening.ids import digest
 from molflow_sim.units import KJ_PER_MOL
 
 WITHIN = (1.0, 2.0, 5.0)
@@ -120,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for name, generator in generators.items():
             identity = str(generator.identity().get("weights", ""))[:8]
             path = (
-                parts / f"{_slug(smiles)}-{'flow' if identity else name}{identity}-{args.candidates}-{args.seed}.json"
+                parts / f"{digest(smiles)}-{'flow' if identity else name}{identity}-{args.candidates}-{args.seed}.json"
             )
             try:
                 if not path.exists():
@@ -137,12 +138,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     for row in rows:
         print("  ".join(f"{name} {value}" for name, value in row.items()))
     return 0
-
-
-def _slug(smiles: str) -> str:
-    from molflow_sim.files import sha256
-
-    return sha256(smiles.encode())[:16]
 
 
 if __name__ == "__main__":

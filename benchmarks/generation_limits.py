@@ -25,11 +25,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-from _generation import CLASSES, choose
+from _generation import CLASSES, add_target_options, choose
 from _generation_tables import Table, print_tables
 from _limits import DISTURBANCES, Landscape, Limits, measure
 from _search import Minimum
-from _targets import DATA, Target
+from _targets import Target
 from recovery import SOURCES, write_json
 
 from molflow_sim import __version__
@@ -67,16 +67,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, default=Path("limits.json"), help="JSON with all results")
-    parser.add_argument("--data", type=Path, default=DATA, help="folder that holds cif/")
-    parser.add_argument("--exclude", type=Path, help=".smi file of molecules that are held out besides")
-    parser.add_argument("--targets", type=int, default=0, help="how many of each class, 0 for all")
-    parser.add_argument("--names", nargs="*", default=[], help="COD numbers, of those chosen")
-    parser.add_argument("--classes", nargs="+", choices=CLASSES, default=list(CLASSES))
+    add_target_options(parser)
     parser.add_argument("--candidates", type=int, default=1000, help="pressed for each source of conformers and group")
     parser.add_argument("--disturbed", type=int, default=20, help="disturbed copies of the measured crystal a setting")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max-minutes", type=float, default=float("inf"))
-    parser.add_argument("--print-only", action="store_true", help="print what is stored and run nothing")
     return parser.parse_args(argv)
 
 

@@ -12,16 +12,13 @@ import numpy as np
 from molflow_sim.errors import InputError, NoCandidatesError, StoreError
 from molflow_sim.files import atomic_path, write_bytes_atomically
 from molflow_sim.screening.ids import code_version
-from molflow_sim.screening.settings import ScreenSettings
+from molflow_sim.screening.settings import PROPOSING_GENERATOR, ScreenSettings
 from molflow_sim.units import KJ_PER_MOL
 
 if TYPE_CHECKING:
     from molflow_sim.crystal import MolecularCrystal
     from molflow_sim.molecule import Molecule
 
-GENERATOR = "flow"
-"""What proposes crystals that are to be used as they come: nearly all of the flow's are free of clashes. A screening,
-which presses every candidate, takes cheaper ones (`molflow_sim.screening.settings.DEFAULT_GENERATOR`)."""
 BATCH = 500
 """Candidates generated and pressed at once; batch k draws from (seed, k), so more candidates leave the first as is."""
 SUFFIXES = (".extxyz", ".xyz", ".db", ".cif")
@@ -32,7 +29,7 @@ def generate_crystals(
     molecule: Molecule | str,
     n: int = 100,
     *,
-    generator: str = GENERATOR,
+    generator: str = PROPOSING_GENERATOR,
     weights: str | Path | None = None,
     flow_share: float = 0.5,
     space_groups: str | Sequence[str] = "common",

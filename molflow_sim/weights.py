@@ -72,26 +72,30 @@ def load_weights(folder: str | Path | Traversable, name: str) -> tuple[dict[str,
     """
     root = Path(folder) if isinstance(folder, str) else folder
     card = read_card(root, name)
-    data, missing = None, ""
-    for path in (root / f"{name}.safetensors", root / f"{name}.next.safetensors"):
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            missing = missing or str(error.strerror)
-            continue
-        if sha256(data) == card["sha256"]:
-            break
-    if data is None:
-        raise WeightsError(f"no weights {name}.safetensors in {root}: {missing}")
-    if sha256(data) != card["sha256"]:
-        raise WeightsError(
-            f"{root / name}.safetensors is not the file its card describes (SHA-256 differs): "
-            "it was changed or cut off; copy or train it again"
-        )
+    data = _tensors_of(root, name, card["sha256"])
     try:
         return load(data), card
     except SafetensorError as error:
         raise WeightsError(f"{root / name}.safetensors cannot be read: {error}") from None
+
+
+def _tensors_of(root: Path | Traversable, name: str, digest: str) -> bytes:
+    """The file that a card describes, under its own name or, after a kill, still under the next one's."""
+    unread = []
+    for path in (root / f"{name}.safetensors", root / f"{name}.next.safetensors"):
+        try:
+            data = path.read_bytes()
+        except OSError as error:
+            unread.append(error.strerror)
+            continue
+        if sha256(data) == digest:
+            return data
+    if len(unread) == 2:
+        raise WeightsError(f"no weights {name}.safetensors in {root}: {unread[0]}")
+    raise WeightsError(
+        f"{root / name}.safetensors is not the file its card describes (SHA-256 differs): "
+        "it was changed or cut off; copy or train it again"
+    )
 
 
 def read_card(folder: str | Path | Traversable, name: str) -> dict[str, Any]:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from molflow_sim.cg.features import BeadGeometry, FeatureIndex
 from molflow_sim.cg.mlp import BoundedMLP
-from molflow_sim.cg.nested import NestedSettings
 from molflow_sim.cg.prior import PriorEnergy, PriorSettings
 from molflow_sim.cg.topology import BeadTopology
 from molflow_sim.errors import InputError, MolflowError, TrajectoryError, WeightsError
+from molflow_sim.training.settings import YamlSettings
 from molflow_sim.units import BOLTZMANN
 from molflow_sim.weights import load_into
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class CGNetSettings(NestedSettings):
+class CGNetSettings(YamlSettings):
     """Size and bounds of a CGnet.
 
     Attributes

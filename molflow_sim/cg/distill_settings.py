@@ -6,13 +6,13 @@ import math
 from dataclasses import dataclass, field
 
 from molflow_sim.cg.cgnet import CGNetSettings
-from molflow_sim.cg.nested import NestedSettings
 from molflow_sim.cg.teacher_forces import ForceSampleSettings
 from molflow_sim.errors import InputError
+from molflow_sim.training.settings import YamlSettings
 
 
 @dataclass(frozen=True)
-class DistillSettings(NestedSettings):
+class DistillSettings(YamlSettings):
     """What a student is and how the samples that it learns from are made.
 
     Attributes

@@ -74,5 +74,6 @@ def check_model(folder: Path) -> dict[str, Any]:
 
 
 def is_npz(reference: str | Path | Sequence[str | Path]) -> bool:
+    """Whether a reference is one .npz file of bead frames, and no trajectory."""
     paths = [reference] if isinstance(reference, (str, Path)) else list(reference)
     return len(paths) == 1 and Path(paths[0]).suffix == ".npz"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +16,6 @@ from molflow_sim.cg.features import features_and_jacobian
 from molflow_sim.cg.langevin import Langevin
 from molflow_sim.errors import InputError, NonFiniteError, TrainingError
 from molflow_sim.training import TensorBatches, TrainSettings, train
-from molflow_sim.weights import load_weights, save_weights
 
 if TYPE_CHECKING:
     from molflow_sim.cg.frames import BeadFrames
@@ -128,45 +128,12 @@ def fit_student(
     if energies is not None and not np.isfinite(energies).all():
         raise NonFiniteError("energies of the data are not finite")
     matching = _ForceMatching(net, positions, forces, weights, energies, energy_weight)
-    best = _Best(matching, None if folder is None else Path(folder))
     net.mlp.train()
     train(
-        net.mlp, best, matching.batches(order[held:], plan.batch_size, plan.seed), plan, folder,
-        validation=matching.batches(order[:held], held, 0), validation_batches=1, progress=progress,
+        net.mlp, matching, matching.batches(order[held:], plan.batch_size, plan.seed), replace(plan, keep_best=True),
+        folder, validation=matching.batches(order[:held], held, 0), validation_batches=1, progress=progress,
     )  # fmt: skip
-    best.restore(net.mlp)
     return net.fold()
-
-
-class _Best:
-    """Keeps the weights that did best when the training last looked at the held-out data; a folder keeps them too."""
-
-    NAME = "best"
-
-    def __init__(self, loss: _ForceMatching, folder: Path | None) -> None:
-        self.loss, self.folder = loss, folder
-        self.value = float("inf")
-        self.weights: dict[str, Tensor] = {}
-        # Left over from another run unless there is a checkpoint that this one goes on from.
-        if folder is not None and (folder / "checkpoint.json").exists() and (folder / f"{self.NAME}.json").exists():
-            self.weights, card = load_weights(folder, self.NAME)
-            self.value = float(card["val_loss"])
-
-    def __call__(self, mlp: nn.Module, batch: tuple[Tensor, ...]) -> dict[str, Tensor]:
-        values = self.loss(mlp, batch)
-        if not mlp.training:
-            value = float(values["loss"].detach())
-            if value < self.value:
-                self.value = value
-                self.weights = {key: x.detach().cpu().clone() for key, x in mlp.state_dict().items()}
-                if self.folder is not None:
-                    save_weights(self.folder, self.NAME, self.weights, {"kind": "best", "val_loss": value})
-        return values
-
-    def restore(self, mlp: nn.Module) -> None:
-        """Put them into the network."""
-        if self.weights:
-            mlp.load_state_dict(self.weights)
 
 
 class _ForceMatching:

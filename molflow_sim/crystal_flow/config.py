@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import Any, Self
+from dataclasses import dataclass, field
 
 from molflow_sim.crystal_flow.network import ContactSettings
 from molflow_sim.crystal_flow.pairs import DENSE
@@ -58,18 +57,3 @@ class CrystalFlowConfig(YamlSettings):
             or not 0.0 < self.packing_coefficient[0] <= self.packing_coefficient[1] < 1.0
         ):
             raise InputError(f"packing_coefficient must be two numbers in (0, 1), got {self.packing_coefficient}")
-
-    @classmethod
-    def from_dict(cls, data: Any, where: str = "settings") -> Self:
-        """As `YamlSettings.from_dict`, with mappings for `network` and `training`; what they leave out is kept."""
-        if not isinstance(data, dict):
-            raise InputError(f"{where}: expected a mapping of names to values")
-        plain = {name: value for name, value in data.items() if name not in ("network", "training")}
-        made = super().from_dict(plain, where)
-        for name in ("network", "training"):
-            if name in data:
-                default = getattr(made, name)
-                given = type(default).from_dict(data[name], f"{where}: {name}")
-                chosen = {key: getattr(given, key) for key in data[name]}
-                made = replace(made, **{name: replace(default, **chosen)})
-        return made

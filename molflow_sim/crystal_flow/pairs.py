@@ -184,9 +184,9 @@ def make_pairs(
     from molflow_sim.crystal_flow.starts import known_setting, random_starts
 
     rng = np.random.default_rng(seed)
-    records = [dataset[i] for i in range(len(dataset))]
-    chosen = np.ones(len(records), bool) if rows is None else rows
-    used = [i for i, r in enumerate(records) if chosen[i] and len(r.images) == 1 and known_setting(r)]
+    chosen = np.arange(len(dataset)) if rows is None else np.flatnonzero(rows)
+    records = {int(i): dataset[int(i)] for i in chosen}
+    used = [i for i, r in records.items() if len(r.images) == 1 and known_setting(r)]
     if not used:
         raise TrainingError("the data set holds no crystal with one molecule in the asymmetric unit")
     weight = dataset.weights(scale)[used]

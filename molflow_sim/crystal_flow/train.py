@@ -170,7 +170,6 @@ def _stored_pairs(
 def pairs_of(data: CrystalDataset, config: CrystalFlowConfig, rows: np.ndarray | None = None) -> PairSet:
     """Pairs of a data set (or of chosen rows of it), experimental crystals getting their share of the weight."""
     chosen = np.ones(len(data), bool) if rows is None else rows
-    experimental = np.array([data[i].experimental for i in range(len(data))])
     parts, shares = [], []
     options: dict[str, Any] = {
         "seed": config.seed,
@@ -178,8 +177,8 @@ def pairs_of(data: CrystalDataset, config: CrystalFlowConfig, rows: np.ndarray |
         "packing_coefficient": config.packing_coefficient,
     }
     for kind, share, more in (
-        (~experimental, 1.0 - config.experimental_share, 1),
-        (experimental, config.experimental_share, EXPERIMENTAL_STARTS),
+        (~data.experimental, 1.0 - config.experimental_share, 1),
+        (data.experimental, config.experimental_share, EXPERIMENTAL_STARTS),
     ):
         if (kind & chosen).any() and share > 0.0:
             parts.append(make_pairs(data, more * config.starts, **options, rows=kind & chosen))

@@ -147,6 +147,8 @@ class CrystalDataset(Sequence[CrystalRecord]):
         self.keys: tuple[str, ...] = tuple(dict.fromkeys(keys))
         number = {key: k for k, key in enumerate(self.keys)}
         self.molecule = np.repeat(np.array([number[key] for key in keys], int), sizes)[new]
+        flags = np.array([shard["meta"]["experimental"] for shard in self._shards], bool)
+        self.experimental = flags[self._shard]
         lowest = np.full(len(self.keys), np.inf)
         np.minimum.at(lowest, self.molecule, self.energy)
         self.relative_energy = self.energy - lowest[self.molecule]

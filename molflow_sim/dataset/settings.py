@@ -56,16 +56,7 @@ class DatasetSettings:
 
     def __post_init__(self) -> None:
         # The settings that a screening has too are checked as it checks them.
-        search = ScreenSettings(
-            candidates=self.candidates,
-            seed=self.seed,
-            space_groups=self.space_groups,
-            z_prime=self.z_prime,
-            charges=self.charges,
-            generator=self.generator,
-            flow_share=self.flow_share,
-            weights=self.weights,
-        )
+        search = self._search()
         object.__setattr__(self, "space_groups", search.space_groups)
         object.__setattr__(self, "weights", search.weights)
         for name in ("keep", "max_atoms"):
@@ -76,11 +67,21 @@ class DatasetSettings:
             raise InputError(f"window must be a positive energy in kJ/mol, not {self.window!r}")
         object.__setattr__(self, "window", float(self.window))
 
-    def make_generator(self) -> Generator:
-        """The generator of these settings; no weights are read yet."""
-        from molflow_sim.packing.generators import make_generator
+    def _search(self) -> ScreenSettings:
+        return ScreenSettings(
+            candidates=self.candidates,
+            seed=self.seed,
+            space_groups=self.space_groups,
+            z_prime=self.z_prime,
+            charges=self.charges,
+            generator=self.generator,
+            flow_share=self.flow_share,
+            weights=self.weights,
+        )
 
-        return make_generator(self.generator, weights=self.weights, flow_share=self.flow_share)
+    def make_generator(self) -> Generator:
+        """As `ScreenSettings.make_generator`."""
+        return self._search().make_generator()
 
     def identity(self) -> dict[str, Any]:
         """The settings that make two data sets different ones; weights count by their SHA-256, wherever they lie.

@@ -67,9 +67,8 @@ def relieve(
 
 def _scaled(packings: RigidPackings, packing_coefficient: float) -> RigidPackings:
     """Cells scaled to a packing coefficient, centres and molecules with them."""
-    images = np.array([packings.placements[k].n_images for k in packings.placement])
-    wanted = images * packings.centroid.shape[1] * packings.molecule.volume / packing_coefficient
-    factor = np.cbrt(wanted / abs(np.linalg.det(packings.cell)))
+    wanted = packings.z * packings.molecule.volume / packing_coefficient
+    factor = np.cbrt(wanted / packings.volume)
     return replace(packings, cell=packings.cell * factor[:, None, None])
 
 

@@ -16,6 +16,9 @@ DEFAULT_CANDIDATES = 20_000
 
 DEFAULT_GENERATOR = "random"
 """Where candidates come from unless said otherwise, see `molflow_sim.packing.generators`."""
+PROPOSING_GENERATOR = "flow"
+"""The same for crystals that are to be used as they come: nearly all of the flow's are free of clashes. A screening,
+which presses every candidate, takes cheaper ones."""
 
 ENERGY_DIGITS = 7
 """Decimals of an energy in eV that decide an order; the rest is rounding, which may differ from run to run."""

@@ -163,7 +163,6 @@ class _Shell(lightning.LightningModule):
         self.metrics: list[tuple[int, str, float]] = []
         self._average: list[Tensor] | None = None
         self._best: list[Tensor] | None = None
-        self._best_loss = math.inf
         self._random: Tensor | None = None
         self._sums: dict[str, Tensor] = {}
         self._count = 0
@@ -214,8 +213,10 @@ class _Shell(lightning.LightningModule):
                 values = self._loss(self.network, _move(self._validation.batch(k), self.device))
                 for name, value in values.items():
                     sums[name] = sums.get(name, 0.0) + float(value.detach())
-            if self._settings.keep_best and sums["loss"] < self._best_loss:
-                self._best_loss, self._best = sums["loss"], [p.detach().clone() for p in self.network.parameters()]
+            loss = sums["loss"] / self._n_validation
+            earlier = (v for _, name, v in self.metrics if name == "val_loss" and math.isfinite(v))
+            if self._settings.keep_best and loss < min(earlier, default=math.inf):
+                self._best = [p.detach().clone() for p in self.network.parameters()]
         finally:
             self.network.train()
             self._restore(live)
@@ -249,19 +250,15 @@ class _Shell(lightning.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["molflow_settings"] = asdict(self._settings)
         checkpoint["molflow_average"] = self._average
-        checkpoint["molflow_best"] = None if self._best is None else [self._best_loss, self._best]
+        checkpoint["molflow_best"] = self._best
         # For losses that draw random numbers of their own.
         checkpoint["molflow_random"] = torch.get_rng_state()
         # Written with the state, so that a metric is never ahead of the weights.
         checkpoint["molflow_metrics"] = [list(row) for row in self.metrics]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        average = checkpoint.get("molflow_average")
-        device = next(self.network.parameters()).device
-        self._average = None if average is None else [x.to(device) for x in average]
-        if checkpoint.get("molflow_best") is not None:
-            self._best_loss, best = checkpoint["molflow_best"]
-            self._best = [x.to(device) for x in best]
+        # Taken to the device when the training starts.
+        self._average, self._best = checkpoint.get("molflow_average"), checkpoint.get("molflow_best")
         self.metrics = [(int(k), str(name), float(v)) for k, name, v in checkpoint["molflow_metrics"]]
         self._random = checkpoint["molflow_random"].to("cpu")
 

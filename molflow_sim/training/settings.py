@@ -12,7 +12,7 @@ from molflow_sim.files import write_bytes_atomically
 
 
 class YamlSettings:
-    """Reading and writing of a frozen dataclass as a flat YAML mapping."""
+    """Reading and writing of a frozen dataclass as a YAML mapping."""
 
     def to_yaml(self, path: str | Path) -> None:
         """Write every setting as ``name: value``."""
@@ -44,6 +44,8 @@ class YamlSettings:
     def from_dict(cls, data: Any, where: str = "settings") -> Self:
         """Build from a mapping, checked against the dataclass.
 
+        A field that holds settings itself takes a mapping; what that leaves out keeps the field's default.
+
         Raises
         ------
         InputError
@@ -58,6 +60,10 @@ class YamlSettings:
         values = {}
         for name, value in data.items():
             kind = hints[name]
+            if isinstance(kind, type) and issubclass(kind, YamlSettings) and not isinstance(value, kind):
+                if isinstance(value, dict):
+                    value = {**asdict(getattr(cls(), name)), **value}
+                value = kind.from_dict(value, f"{where}: {name}")
             if kind is float and isinstance(value, int) and not isinstance(value, bool):
                 value = float(value)
             if isinstance(value, list):
