@@ -22,7 +22,7 @@ from molflow_sim.evaluate import CLASH_OVERLAP, check_validity, heavy_atom_overl
 from molflow_sim.evaluate._deadline import TimeLimitError, time_limit
 from molflow_sim.packing import RigidPackings
 
-SIDES = ("pyxtal", "pyxtal-vdw", "random", "flow")
+SIDES = ("pyxtal", "pyxtal-vdw", "random", "random-3", "flow-1", "flow", "flow-10")
 CLASSES = ("rigid", "flexible")
 HOLDOUT = DATA.parent / "molecules" / "holdout.smi"
 MAX_ATOMS = 60
@@ -44,7 +44,9 @@ def class_of(target: Target) -> str:
     return "rigid" if target.experimental.n_rotatable <= 1 else "flexible"
 
 
-def held_out(folder: Path = DATA, exclude: Path | None = None) -> tuple[list[Target], dict[str, str]]:
+def held_out(
+    folder: Path = DATA, exclude: Path | None = None, split: str = "test"
+) -> tuple[list[Target], dict[str, str]]:
     """Experimental crystals that no training may see, smallest first, and why each other file is left out.
 
     Parameters
@@ -53,14 +55,16 @@ def held_out(folder: Path = DATA, exclude: Path | None = None) -> tuple[list[Tar
         Holds cif/.
     exclude : Path, optional
         A .smi file of molecules that are held out besides, as for `molflow dataset crystals --exclude`.
+    split : str
+        "train" gives those that training does see.
     """
     lines = exclude.read_text().splitlines() if exclude is not None else []
     excluded = skeletons_of_smiles([line.split()[0] for line in lines if line.strip() and not line.startswith("#")])
 
     def reason(crystal: MolecularCrystal) -> str | None:
         why = reason_left_out(crystal, MAX_ATOMS, None)
-        if why is None and split_of_molecule(crystal.molecules[0].rdmol, excluded) != "test":
-            return "on the side that is trained on"
+        if why is None and (side := split_of_molecule(crystal.molecules[0].rdmol, excluded)) != split:
+            return f"on the {side} side of the split"
         return why
 
     return read_targets(folder, reason)
@@ -70,6 +74,7 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
     """The options that `choose` reads, and those of a run that is done piece by piece."""
     parser.add_argument("--data", type=Path, default=DATA, help="folder that holds cif/")
     parser.add_argument("--exclude", type=Path, help=".smi file of molecules that are held out besides")
+    parser.add_argument("--split", choices=("test", "train"), default="test", help="the side that the targets are on")
     parser.add_argument("--targets", type=int, default=0, help="how many of each class, 0 for all")
     parser.add_argument("--names", nargs="*", default=[], help="COD numbers, of those chosen")
     parser.add_argument("--classes", nargs="+", choices=CLASSES, default=list(CLASSES))
@@ -92,13 +97,13 @@ def choose(args: argparse.Namespace) -> tuple[list[Target], dict[str, int]]:
         With a line on stderr, if the folder cannot be read or no target is left.
     """
     try:
-        targets, left_out = held_out(args.data, args.exclude or (HOLDOUT if HOLDOUT.exists() else None))
+        targets, left_out = held_out(args.data, args.exclude or (HOLDOUT if HOLDOUT.exists() else None), args.split)
     except OSError as error:
         raise SystemExit(str(error)) from None
     by_class = {name: [t for t in targets if class_of(t) == name] for name in CLASSES}
     counts = {name: len(group) for name, group in by_class.items()}
-    print(f"held out: {counts['rigid']} rigid, {counts['flexible']} flexible targets of "
-          f"{len(targets) + len(left_out)} files")  # fmt: skip
+    print(f"{'held out' if args.split == 'test' else 'training side'}: {counts['rigid']} rigid, {counts['flexible']} "
+          f"flexible targets of {len(targets) + len(left_out)} files")  # fmt: skip
     if args.targets:
         by_class = {name: spread(group, args.targets) for name, group in by_class.items()}
     chosen = [t for name in args.classes for t in by_class[name] if not args.names or t.name in args.names]

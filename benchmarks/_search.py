@@ -17,9 +17,11 @@ from molflow_sim.crystal import RigidMolecule
 from molflow_sim.errors import MolflowError
 from molflow_sim.evaluate import FOUND_RMSD, packing_similarity, prepare
 from molflow_sim.forcefield import MoleculeParameters, parametrize
-from molflow_sim.packing import PressSettings, RigidPackings, make_generator, press
+from molflow_sim.packing import PressSettings, RigidPackings, make_generator, press, random_packings
 from molflow_sim.packing.deduplicate import deduplicate_packings
 from molflow_sim.packing.fingerprint import fingerprint, fingerprints
+from molflow_sim.packing.packings import PARTED
+from molflow_sim.packing.selection import SELECTION_EVALUATIONS
 from molflow_sim.units import KJ_PER_MOL
 
 CENTRES_APART = 1.0
@@ -33,6 +35,8 @@ those hits differ by at most 0.17."""
 NEAR_RMSD = 1.5
 """Å: pressed packings this close to the experiment are relaxed, since flexible molecules may bring them home."""
 BATCH = 500
+MINIMA = 10
+"""Vacuum minima, as the lowest of RDKit's conformers are usually taken."""
 
 
 @dataclass
@@ -101,15 +105,16 @@ class Search:
             return "error"
         if Minimum(**self.minimum).kept:
             return "search"
-        if self.source == "rdkit" and self.stays_with_experimental_conformer:
+        if self.source != "experimental" and self.stays_with_experimental_conformer:
             return "conformer"
         return "potential"
 
 
 def molecule_of(target: Target, source: str, seed: int) -> Molecule:
-    """The molecule with RDKit's conformers ("rdkit") or the crystal's ("experimental")."""
-    molecule = target.generated(seed) if source == "rdkit" else target.experimental
-    return replace(molecule, racemic=target.racemic)
+    """The molecule with conformers from its SMILES ("rdkit"; "minima" alone) or the crystal's ("experimental")."""
+    if source == "experimental":
+        return replace(target.experimental, racemic=target.racemic)
+    return replace(target.generated(seed, MINIMA if source == "minima" else None), racemic=target.racemic)
 
 
 def pressed_experiment(target: Target, molecule: Molecule, parameters: MoleculeParameters) -> RigidPackings:
@@ -177,12 +182,33 @@ def _align(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def candidates_of(
     generator: str, molecule: Molecule, n: int, seed: int, first: int, weights: str | None = None
 ) -> RigidPackings:
-    """Packings of ours ("random", "flow", "mixed") or PyXtal's ("pyxtal", "pyxtal-vdw")."""
+    """Packings of ours ("random", "flow", "mixed") or PyXtal's ("pyxtal", "pyxtal-vdw").
+
+    A number says how many are drawn for each one proposed: "flow-1" proposes all that the flow draws, "random-3" puts
+    random packings through the first stages of the press and as many steps of the potential as the flow's, and keeps
+    the lower third.
+    """
     if generator.startswith("pyxtal"):
         from _pyxtal import pyxtal_packings
 
         return pyxtal_packings(molecule, n, seed=seed, first_index=first, vdw=generator == "pyxtal-vdw")
-    return make_generator(generator, weights=weights).propose(molecule, n, seed=seed, first_index=first)
+    kind, _, draws = generator.partition("-")
+    if kind == "random" and draws:
+        return _selected_random(molecule, n, int(draws), seed, first)
+    options = {"flow_draws": int(draws)} if draws else {}
+    made = make_generator(kind, weights=weights, **options)
+    return made.propose(molecule, n, seed=seed, first_index=first)
+
+
+def _selected_random(molecule: Molecule, n: int, draws: int, seed: int, first: int) -> RigidPackings:
+    loose = random_packings(molecule, n * draws, seed=seed)
+    settings = PressSettings(
+        max_evaluations=SELECTION_EVALUATIONS, polish_evaluations=0, accept=np.inf, reduce_cells=False
+    )
+    moved = press(loose, parametrize(molecule), settings)
+    energy = np.where(moved.ok, moved.energy, np.inf)
+    kept = moved.select(np.sort(np.argsort(energy, kind="stable")[:n]))
+    return replace(kept, index=first + np.arange(n), status=np.full(n, PARTED, np.int8), energy=np.full(n, np.nan))
 
 
 def search(
@@ -218,7 +244,7 @@ def search(
         with clock("minimum"):
             minimum = nearest_minimum(target, pressed_experiment(target, molecule, parameters))
             result.minimum = asdict(minimum)
-            if source == "rdkit" and not minimum.kept:
+            if source != "experimental" and not minimum.kept:
                 own = molecule_of(target, "experimental", seed)
                 measured = pressed_experiment(target, own, parametrize(own))
                 result.stays_with_experimental_conformer = nearest_minimum(target, measured).kept

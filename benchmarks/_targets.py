@@ -55,8 +55,14 @@ class Target:
         """Canonical isomeric SMILES of the molecule in the asymmetric unit."""
         return self.experimental.smiles
 
-    def generated(self, seed: int = 0) -> Molecule:
-        """The molecule as a user would have it: RDKit's conformers from the SMILES.
+    def generated(self, seed: int = 0, minima: int | None = None) -> Molecule:
+        """The molecule as a user would have it, conformers from the SMILES.
+
+        Parameters
+        ----------
+        seed : int
+        minima : int, optional
+            So many of the lowest vacuum minima, as is usual elsewhere, instead of the conformers of all families.
 
         Raises
         ------
@@ -65,7 +71,7 @@ class Target:
         """
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return Molecule.from_smiles(self.smiles, seed=seed, name=self.name)
+            return Molecule.from_smiles(self.smiles, n_conformers=minima, seed=seed, name=self.name)
 
 
 def flexible_rings(mol: Chem.Mol) -> int:

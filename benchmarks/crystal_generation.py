@@ -6,8 +6,9 @@
 Targets are the experimental crystals on the test side of the split (the rule of molflow_sim.dataset: one molecule in
 five by a hash of its tautomer- and stereo-free key; those of --exclude besides), with at most one molecule in the
 asymmetric unit. Rigid ones (at most one rotatable bond) and flexible ones (the rest) are reported apart, and --targets
-takes that many of each class, evenly spread over the sizes. The space group is not given. Every target is done with
-RDKit's conformers and with the measured one.
+takes that many of each class, evenly spread over the sizes. The space group is not given. Every target is done with the
+conformers that a molecule gets from its SMILES ("rdkit"), with the ten lowest vacuum minima alone ("minima", the usual
+practice) and with the measured one.
 
 Table 1 judges crystals as generated, table 2 what the same press and relaxation make of them, table 3 how many of
 1,000 candidates press into the experimental minimum, over random packing's. Each target and side has a JSON file of
@@ -29,7 +30,7 @@ from pathlib import Path
 from _generation import SIDES, Run, add_target_options, choose, run, warm_up
 from _generation_tables import enrichment_table, press_table, print_tables, raw_table
 from _targets import Target
-from recovery import SOURCES, write_json
+from recovery import ALL_SOURCES, write_json
 
 from molflow_sim import __version__
 from molflow_sim.errors import MolflowError
@@ -65,8 +66,10 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, default=Path("generation.json"), help="JSON with all results")
     add_target_options(parser)
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
-    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=list(SOURCES), help="whose conformers")
+    parser.add_argument(
+        "--sides", nargs="+", choices=SIDES, default=list(SIDES), help="a number: drawn for each packing proposed"
+    )
+    parser.add_argument("--sources", nargs="+", choices=ALL_SOURCES, default=list(ALL_SOURCES), help="whose conformers")
     parser.add_argument("--candidates", type=int, default=300)
     parser.add_argument("--relax", type=int, default=60, help="lowest packings relaxed with flexible molecules")
     parser.add_argument("--weights", help="folder of weights for the flow, instead of those of the package")
@@ -77,12 +80,12 @@ def _usable(sides: Sequence[str], target: Target, weights: str | None) -> tuple[
     """The sides that can run here, the others named on stderr, and the SHA-256 of the flow's weights."""
     usable, digest = [], ""
     for side in sides:
-        reason = warm_up(side, target, weights if side == "flow" else None)
+        reason = warm_up(side, target, weights if side.startswith("flow") else None)
         if reason:
             print(f"{side} is left out: {reason}", file=sys.stderr)
             continue
         usable.append(side)
-        if side == "flow":
+        if side.startswith("flow"):
             digest = str(make_generator("flow", weights=weights).identity()["weights"])
     return usable, digest
 
@@ -96,7 +99,7 @@ def _runs(args: argparse.Namespace, targets: Sequence[Target], sides: Sequence[s
     for target in targets:
         for source in args.sources:
             for side in sides:
-                own = digest if side == "flow" else ""
+                own = digest if side.startswith("flow") else ""
                 name = "-".join(
                     filter(None, [target.name, source, side, str(args.candidates), str(args.seed), own[:8]])
                 )
@@ -112,7 +115,7 @@ def _runs(args: argparse.Namespace, targets: Sequence[Target], sides: Sequence[s
                             args.candidates,
                             milestones,
                             seed=args.seed,
-                            weights=args.weights if side == "flow" else None,
+                            weights=args.weights if side.startswith("flow") else None,
                             digest=own,
                             n_relaxed=args.relax,
                             out_of_time=lambda: time.monotonic() > deadline,

@@ -113,7 +113,7 @@ def judged(model: Any, target: Target, molecule: Molecule, n: int, steps: int) -
         if isinstance(model, MolCrystalFlowP1):
             crystals: list[MolecularCrystal] = model.sample(molecule, z=target.crystal.z, n=n, seed=0, steps=steps)
         else:
-            packings = model.propose(molecule, n, seed=0, steps=steps, relief=0)
+            packings = model.propose(molecule, n, seed=0, steps=steps, draws=1, relief=0)
             crystals = [packings.crystal(k) for k in range(n)]
     seconds = (time.perf_counter() - start) / n
     volume = target.crystal.volume / target.crystal.z

@@ -35,6 +35,8 @@ from molflow_sim.packing import press, random_packings
 
 MILESTONES = (300, 1000, 4000)
 SOURCES = ("rdkit", "experimental")
+ALL_SOURCES = (*SOURCES, "minima")
+"""Whose conformers: all families that `Molecule.from_smiles` makes, the measured one, the ten lowest vacuum minima."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--targets", type=int, default=30, help="how many, 0 for all")
     parser.add_argument("--names", nargs="*", default=[], help="COD numbers instead of a selection")
     parser.add_argument("--candidates", type=int, default=4000)
-    parser.add_argument("--sources", nargs="+", choices=SOURCES, default=list(SOURCES))
+    parser.add_argument("--sources", nargs="+", choices=ALL_SOURCES, default=list(SOURCES))
     parser.add_argument("--generators", nargs="+", choices=("random", "pyxtal"), default=["random"])
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stop-when-found", action="store_true", help="no more candidates once the form is found")

@@ -30,6 +30,8 @@ IDEALISE_WINDOW = 15.0
 """kJ/mol above the lowest conformer up to which such a geometry is kept."""
 MAX_CONFORMERS = 10
 """Conformers kept when the caller names no number."""
+STRAIN_SCALE = 8.0 * KJ_PER_MOL
+"""Conformers are drawn with weights exp(-strain/STRAIN_SCALE)."""
 
 _HYDROXYL = Chem.MolFromSmarts("[OX2H,SX2H]")
 _AMINE = Chem.MolFromSmarts("[NX3H2;$(N-[CX4])]")
@@ -111,11 +113,9 @@ def generate(
     """
     rotors = count_rotors(rdmol)
     keep = n_conformers if n_conformers is not None else (1 if rotors == 0 else MAX_CONFORMERS)
-    n_atoms = rdmol.GetNumAtoms()
-    # fewer trials for large molecules: an embedding with minimisation costs about 0.1 ms per squared atom
     if trials is None:
-        trials = 4 if rotors == 0 else int(min(20 + 12 * rotors, max(12, 90_000 // n_atoms**2), 120))
-        if keep == 1:
+        trials = default_trials(rdmol, rotors)
+        if keep == 1 and rotors:
             trials = max(4, trials // 2)
     # half of the trials ignore the statistics of known crystals, so that rare rotamers are not missed
     mols = [embed(rdmol, max(trials // 2, 2), seed)]
@@ -130,6 +130,19 @@ def generate(
     kept = prune(rdmol, positions[order], energies[order], mirror=mirror, limit=keep)
     positions, energies = positions[order][kept], energies[order][kept]
     return _with_idealised(rdmol, positions, energies) if n_conformers is None else (positions, energies)
+
+
+def default_trials(rdmol: Chem.Mol, rotors: int) -> int:
+    """Embeddings to minimise: more for more rotors, fewer for large molecules."""
+    # an embedding with minimisation costs about 0.1 ms per squared atom
+    return 4 if rotors == 0 else int(min(20 + 12 * rotors, max(12, 90_000 // rdmol.GetNumAtoms() ** 2), 120))
+
+
+def strain_shares(energies: np.ndarray) -> np.ndarray:
+    """Weights exp(-strain/`STRAIN_SCALE`) of energies (K,) in eV, normalised; equal where energies are unknown."""
+    strain = np.nan_to_num(energies - np.min(energies))
+    weights = np.exp(-strain / STRAIN_SCALE)
+    return np.asarray(weights / weights.sum())
 
 
 def _with_idealised(rdmol: Chem.Mol, positions: np.ndarray, energies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -158,7 +171,7 @@ def _symmetric_minimum(rdmol: Chem.Mol, x: np.ndarray) -> np.ndarray | None:
     matrices, _, ideal = point_group(rdmol, x, IDEALISE_TOLERANCE)
     if len(matrices) <= order:
         return None
-    mol = _with_positions(rdmol, ideal)
+    mol = with_positions(rdmol, ideal)
     # A few steps at a time and back to the symmetry: left alone, rounding errors would roll off the saddle.
     for _ in range(30):
         converged = mmff.MMFFOptimizeMolecule(mol, maxIters=5, mmffVariant="MMFF94") == 0
@@ -171,7 +184,7 @@ def _symmetric_minimum(rdmol: Chem.Mol, x: np.ndarray) -> np.ndarray | None:
     return ideal
 
 
-def _with_positions(rdmol: Chem.Mol, positions: np.ndarray) -> Chem.Mol:
+def with_positions(rdmol: Chem.Mol, positions: np.ndarray) -> Chem.Mol:
     """A copy of the molecule with one conformer (N, 3) in Å."""
     mol = Chem.Mol(rdmol)
     mol.RemoveAllConformers()
@@ -246,11 +259,11 @@ def mmff_energies(rdmol: Chem.Mol, positions: np.ndarray) -> np.ndarray:
     properties = mmff.MMFFGetMoleculeProperties(rdmol, mmffVariant="MMFF94")
     if properties is None:
         return np.full(len(positions), np.nan)
-    mol = _with_positions(rdmol, positions[0])
+    mol = with_positions(rdmol, positions[0])
     field = mmff.MMFFGetMoleculeForceField(mol, properties, ignoreInterfragInteractions=False)
     return np.array([field.CalcEnergy(list(map(float, x.ravel()))) for x in positions]) * KCAL_PER_MOL
 
 
 def molecular_volume(rdmol: Chem.Mol, positions: np.ndarray) -> float:
     """Van der Waals volume in Å³ of one conformer (N, 3), on RDKit's grid of 0.2 Å."""
-    return float(AllChem.ComputeMolVolume(_with_positions(rdmol, positions), gridSpacing=0.2, boxMargin=2.0))
+    return float(AllChem.ComputeMolVolume(with_positions(rdmol, positions), gridSpacing=0.2, boxMargin=2.0))

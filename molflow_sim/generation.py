@@ -12,7 +12,7 @@ import numpy as np
 from molflow_sim.errors import InputError, NoCandidatesError, StoreError
 from molflow_sim.files import atomic_path, write_bytes_atomically
 from molflow_sim.screening.ids import code_version
-from molflow_sim.screening.settings import PROPOSING_GENERATOR, ScreenSettings
+from molflow_sim.screening.settings import FLOW_DRAWS, PROPOSING_GENERATOR, ScreenSettings
 from molflow_sim.units import KJ_PER_MOL
 
 if TYPE_CHECKING:
@@ -32,6 +32,7 @@ def generate_crystals(
     generator: str = PROPOSING_GENERATOR,
     weights: str | Path | None = None,
     flow_share: float = 0.5,
+    flow_draws: int = FLOW_DRAWS,
     space_groups: str | Sequence[str] = "common",
     z_prime: int = 1,
     seed: int = 0,
@@ -52,6 +53,8 @@ def generate_crystals(
         Folder of weights for the flow; those of the package if not given.
     flow_share : float
         Share of the flow's candidates in "mixed".
+    flow_draws : int
+        Packings that the flow draws for each one it proposes, which are the lower ones in energy.
     space_groups : "common" or sequence of str
         As `molflow_sim.screen`.
     z_prime : int
@@ -92,6 +95,7 @@ def generate_crystals(
         batch_size=BATCH,
         generator=generator,
         flow_share=flow_share,
+        flow_draws=flow_draws,
         weights=None if weights is None else str(weights),
     )
     if isinstance(molecule, str):
@@ -141,6 +145,7 @@ def _provenance(molecule: Molecule, settings: ScreenSettings, identity: dict[str
     }
     if "weights" in origin:
         notes["weights"] = f"sha256:{origin['weights']}"
+        notes["flow_draws"] = origin["draws"]
     if "share" in identity:
         notes["flow_share"] = identity["share"]
     return notes

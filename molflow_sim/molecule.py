@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from molflow_sim.chemistry import (
     parse_smiles,
     same_stereo,
 )
+from molflow_sim.conformers_crystal import Conformers, crystal_conformers
 from molflow_sim.errors import MoleculeError
 from molflow_sim.symmetry.pointgroup import point_group
 
@@ -45,6 +46,8 @@ class Molecule:
     racemic : bool
         The sample holds the molecule and its mirror image in equal parts, so that crystals may have improper
         operations even if the molecule is chiral.
+    shares : ndarray (K,)
+        Shares of the conformers among the candidates of a search, made to sum to 1; by their strain if none are given.
     """
 
     rdmol: Chem.Mol
@@ -52,6 +55,7 @@ class Molecule:
     energies: np.ndarray
     name: str = ""
     racemic: bool = False
+    shares: np.ndarray = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
         n = self.rdmol.GetNumAtoms()
@@ -64,10 +68,14 @@ class Molecule:
         positions -= np.einsum("n,knx->kx", masses / masses.sum(), positions)[:, None]
         object.__setattr__(self, "conformers", positions)
         object.__setattr__(self, "energies", np.array(self.energies, dtype=float).reshape(len(positions)))
+        shares = np.array(self.shares, dtype=float) if len(self.shares) else conf.strain_shares(self.energies)
+        if shares.shape != (len(positions),) or not np.all(shares >= 0.0) or not 0.0 < shares.sum() < np.inf:
+            raise MoleculeError(f"shares must be {len(positions)} numbers that are not negative, not {shares}")
+        object.__setattr__(self, "shares", shares / shares.sum())
 
     @classmethod
     def from_smiles(cls, smiles: str, *, n_conformers: int | None = None, seed: int = 0, name: str = "") -> Molecule:
-        """Build a molecule and its low-energy conformers from a SMILES.
+        """Build a molecule and its conformers from a SMILES.
 
         Parameters
         ----------
@@ -75,7 +83,8 @@ class Molecule:
             One neutral component. Unspecified stereocentres are set to one isomer, with a warning that names it; if
             none is specified, the molecule counts as racemic.
         n_conformers : int, optional
-            Conformers kept at most; by default one for a rigid molecule and up to ten (inside 25 kJ/mol) otherwise.
+            How many of the lowest vacuum minima to take. By default a rigid molecule has one conformer, any other up to
+            about forty of the kinds that crystals have, with their `shares` (`conformers_crystal`).
         seed : int
             Seed of the embedding; same seed and versions, same conformers.
         name : str
@@ -97,8 +106,8 @@ class Molecule:
         parsed = parse_smiles(smiles)
         rdmol = check_molecule(Chem.AddHs(parsed), what=smiles, force_field=True)
         racemic = _is_flat(rdmol)
-        rdmol, positions, energies = _stereoisomer(rdmol, n_conformers, seed)
-        return cls(rdmol, positions, energies, name, racemic)
+        rdmol, found = _stereoisomer(rdmol, n_conformers, seed)
+        return cls(rdmol, found.positions, found.energies, name, racemic, found.shares)
 
     @classmethod
     def from_file(cls, path: str | Path, charge: int = 0) -> Molecule:
@@ -118,8 +127,8 @@ class Molecule:
         if not rdmol.GetNumConformers():
             check_molecule(rdmol, what=str(path), force_field=True)
             racemic = _is_flat(rdmol)
-            rdmol, positions, energies = _stereoisomer(rdmol, None, 0)
-            return cls(rdmol, positions, energies, name, racemic)
+            rdmol, found = _stereoisomer(rdmol, None, 0)
+            return cls(rdmol, found.positions, found.energies, name, racemic, found.shares)
         return cls.from_rdkit(rdmol, name=name)
 
     @classmethod
@@ -159,7 +168,9 @@ class Molecule:
         positions = np.asarray(positions, dtype=float)
         if positions.ndim != 3 or positions.shape[1:] != (self.n_atoms, 3) or not np.isfinite(positions).all():
             raise MoleculeError(f"positions must be finite with shape (K, {self.n_atoms}, 3), not {positions.shape}")
-        return replace(self, conformers=positions, energies=conf.mmff_energies(self.rdmol, positions))
+        return replace(
+            self, conformers=positions, energies=conf.mmff_energies(self.rdmol, positions), shares=np.empty(0)
+        )
 
     @cached_property
     def numbers(self) -> np.ndarray:
@@ -291,15 +302,18 @@ def _is_flat(rdmol: Chem.Mol) -> bool:
     return bool(stereo) and all(s.specified == Chem.StereoSpecified.Unspecified for s in stereo)
 
 
-def _stereoisomer(rdmol: Chem.Mol, n_conformers: int | None, seed: int) -> tuple[Chem.Mol, np.ndarray, np.ndarray]:
-    """Conformers and energies, after fixing unspecified stereochemistry to that of the best of a few embeddings."""
+def _stereoisomer(rdmol: Chem.Mol, n_conformers: int | None, seed: int) -> tuple[Chem.Mol, Conformers]:
+    """Conformers, after fixing unspecified stereochemistry to that of the best of a few embeddings."""
     with rdBase.BlockLogs():
         fixed = Chem.Mol(rdmol)
         if any(s.specified == Chem.StereoSpecified.Unspecified for s in Chem.FindPotentialStereo(fixed)):
             fixed = _with_stereo(rdmol, conf.generate(rdmol, 1, seed, mirror=False, trials=8)[0][0])
         mirror = same_stereo(fixed, mirror_image(fixed))
-        positions, energies = conf.generate(fixed, n_conformers, seed, mirror)
-        fixed = _with_stereo(fixed, positions[0])
+        if n_conformers is None:
+            found = crystal_conformers(fixed, seed, mirror)
+        else:
+            found = Conformers(*conf.generate(fixed, n_conformers, seed, mirror))
+        fixed = _with_stereo(fixed, found.positions[0])
     before, after = canonical_smiles(rdmol), canonical_smiles(fixed)
     if before != after:
         warnings.warn(
@@ -307,7 +321,7 @@ def _stereoisomer(rdmol: Chem.Mol, n_conformers: int | None, seed: int) -> tuple
             "Write the stereochemistry into the SMILES to choose",
             stacklevel=3,
         )
-    return fixed, positions, energies
+    return fixed, found
 
 
 def _with_stereo(rdmol: Chem.Mol, positions: np.ndarray) -> Chem.Mol:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 from rdkit import Chem, rdBase
 
 from molflow_sim.bonds import graph_mol, skeleton
 from molflow_sim.chemistry import canonical_smiles, mirror_image, same_stereo
-from molflow_sim.conformers import mmff_energies
 from molflow_sim.errors import CrystalError
 from molflow_sim.molecule import Molecule
 from molflow_sim.symmetry.pointgroup import kabsch
@@ -76,8 +74,7 @@ class SpeciesTable:
             if self.closed or not len(conformers):
                 out.append(molecule)
             else:
-                energies = mmff_energies(molecule.rdmol, conformers)
-                out.append(replace(molecule, conformers=conformers, energies=energies))
+                out.append(molecule.with_conformers(conformers))
         return tuple(out)
 
     def _best(self, molecule: Molecule, positions: np.ndarray, matches: np.ndarray) -> np.ndarray:

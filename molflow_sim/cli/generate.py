@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from molflow_sim.errors import InputError, MolflowError, NoCandidatesError
-from molflow_sim.screening.settings import PROPOSING_GENERATOR
+from molflow_sim.screening.settings import FLOW_DRAWS, PROPOSING_GENERATOR
 
 if TYPE_CHECKING:
     from molflow_sim.molecule import Molecule
@@ -60,6 +60,9 @@ def crystals(
     weights: Annotated[
         Path | None, typer.Option(help="Folder of weights for the flow, instead of ours.", show_default=False)
     ] = None,
+    flow_draws: Annotated[
+        int, typer.Option(help="Packings the flow draws for each one proposed, the lower ones in energy.")
+    ] = FLOW_DRAWS,
     press: Annotated[
         bool, typer.Option("--press/--no-press", help="Press each to a rigid minimum of the potential.")
     ] = False,
@@ -79,12 +82,12 @@ def crystals(
 
     options: dict[str, Any] = {
         "generator": generator, "weights": weights, "space_groups": space_groups, "z_prime": z_prime, "seed": seed,
-        "press": press, "charges": charges,
+        "press": press, "charges": charges, "flow_draws": flow_draws,
     }  # fmt: skip
     # Settings that no molecule could be used with are an error of the call, not of each line.
     settings = ScreenSettings(
         candidates=number, seed=seed, space_groups=space_groups, z_prime=z_prime, charges=charges,
-        generator=generator, weights=None if weights is None else str(weights),
+        generator=generator, weights=None if weights is None else str(weights), flow_draws=flow_draws,
     )  # fmt: skip
     settings.identity()
     if Path(molecule).suffix.lower() != ".smi":

@@ -17,17 +17,21 @@ from molflow_sim.crystal_flow.inference import velocity_field
 from molflow_sim.crystal_flow.network import ContactNetwork, ContactSettings, Velocity
 from molflow_sim.crystal_flow.path import step
 from molflow_sim.crystal_flow.state import CrystalBatch
-from molflow_sim.errors import InputError, WeightsError
+from molflow_sim.errors import InputError, MolflowError, WeightsError
+from molflow_sim.packing.generators import FLOW_DRAWS
 from molflow_sim.threads import one_torch_thread
 from molflow_sim.weights import load_weights, save_weights
 
 if TYPE_CHECKING:
     from molflow_sim.crystal import MolecularCrystal
+    from molflow_sim.forcefield.parameters import MoleculeParameters
     from molflow_sim.molecule import Molecule
     from molflow_sim.packing import RigidPackings
 
 NAME = "crystal_flow"
 BATCH = 64
+STEPS = 8
+"""Euler steps of a sample unless said otherwise."""
 
 
 class CrystalFlow:
@@ -82,13 +86,15 @@ class CrystalFlow:
         first_index: int = 0,
         space_groups: str | Sequence[str] = "common",
         z_prime: int = 1,
-        steps: int = 16,
+        steps: int = STEPS,
+        draws: int = FLOW_DRAWS,
         quality: float = 0.0,
         relief: int | None = None,
     ) -> RigidPackings:
-        """Draw random packings, carry them along the flow and part what still overlaps.
+        """Draw random packings, carry them along the flow, part what still overlaps and keep the lower ones.
 
-        Every packing keeps its space group and site exactly.
+        Every packing keeps its space group and site exactly. What is drawn and not kept is the part of highest energy
+        after a few steps of the potential (`molflow_sim.packing.selection`), which also move what is kept.
 
         Parameters
         ----------
@@ -98,6 +104,9 @@ class CrystalFlow:
             As in `random_packings`, which makes the starts.
         steps : int
             Euler steps.
+        draws : int
+            Packings drawn for each one proposed; 1 takes them as the flow makes them, and needs no potential. A
+            molecule that the potential does not know is done with 1, with a warning.
         quality : float
             Energy above the molecule's lowest packing to aim for, in 10 kJ/mol per molecule.
         relief : int, optional
@@ -115,16 +124,22 @@ class CrystalFlow:
         """
         from molflow_sim.packing import random_packings
         from molflow_sim.packing.relief import RELIEF_EVALUATIONS, relieve
+        from molflow_sim.packing.selection import select_low
 
-        if steps < 1:
-            raise InputError(f"steps must be at least 1, got {steps}")
+        if steps < 1 or draws < 1:
+            raise InputError(f"steps and draws must be at least 1, got {steps} and {draws}")
         self._warn_of_size(molecule)
+        parameters = _parameters(molecule) if draws > 1 else None
+        drawn = n if parameters is None else n * draws
         start = random_packings(
-            molecule, n, space_groups=space_groups, z_prime=z_prime, seed=seed, first_index=first_index,
+            molecule, drawn, space_groups=space_groups, z_prime=z_prime, seed=seed, first_index=first_index,
             packing_coefficient=self.packing_coefficient,
         )  # fmt: skip
         carried = self.carry(start, steps=steps, quality=quality)
-        return relieve(carried, RELIEF_EVALUATIONS if relief is None else relief)
+        made = relieve(carried, RELIEF_EVALUATIONS if relief is None else relief)
+        if parameters is None:
+            return made
+        return replace(select_low(made, parameters, n), index=first_index + np.arange(n))
 
     @property
     def packing_coefficient(self) -> tuple[float, float]:
@@ -143,7 +158,7 @@ class CrystalFlow:
                 stacklevel=3,
             )
 
-    def carry(self, packings: RigidPackings, *, steps: int = 16, quality: float = 0.0) -> RigidPackings:
+    def carry(self, packings: RigidPackings, *, steps: int = STEPS, quality: float = 0.0) -> RigidPackings:
         """Carry packings from time 0 to 1; one whose numbers fail on the way stays where it began."""
         from molflow_sim.symmetry.spacegroup import SpaceGroup, cell_matrix, cell_parameters
 
@@ -174,11 +189,25 @@ class CrystalFlow:
         space_groups: str | Sequence[str] = "common",
         z_prime: int = 1,
         seed: int = 0,
-        steps: int = 16,
+        steps: int = STEPS,
+        draws: int = FLOW_DRAWS,
     ) -> list[MolecularCrystal]:
         """n crystals of a molecule, not pressed; see `propose`."""
-        packings = self.propose(molecule, n, seed=seed, space_groups=space_groups, z_prime=z_prime, steps=steps)
+        packings = self.propose(
+            molecule, n, seed=seed, space_groups=space_groups, z_prime=z_prime, steps=steps, draws=draws
+        )
         return [packings.crystal(k) for k in range(len(packings))]
+
+
+def _parameters(molecule: Molecule) -> MoleculeParameters | None:
+    """Force-field parameters for the selection; None, with a warning, for a molecule that has none."""
+    from molflow_sim.forcefield import parametrize
+
+    try:
+        return parametrize(molecule)
+    except MolflowError as error:
+        warnings.warn(f"packings are proposed as the flow draws them, not by energy: {error.reason}", stacklevel=4)
+        return None
 
 
 def batch_of(packings: RigidPackings) -> CrystalBatch:

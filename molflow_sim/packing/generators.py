@@ -20,6 +20,9 @@ from molflow_sim.packing.packings import RigidPackings
 if TYPE_CHECKING:
     from molflow_sim.molecule import Molecule
 
+FLOW_DRAWS = 3
+"""Packings that a flow draws for each one it proposes unless said otherwise."""
+
 
 class Generator(Protocol):
     """Something that proposes packings of a molecule.
@@ -99,9 +102,16 @@ class FlowGenerator:
     ----------
     weights : str or None
         Folder with the weights; those of the package if None.
+    draws : int
+        Packings drawn for each one proposed, which are the lower ones; see `CrystalFlow.propose`.
     """
 
     weights: str | None = None
+    draws: int = FLOW_DRAWS
+
+    def __post_init__(self) -> None:
+        if self.draws < 1:
+            raise InputError(f"the flow must draw at least one packing for each proposed, got {self.draws}")
 
     def propose(
         self,
@@ -115,7 +125,13 @@ class FlowGenerator:
     ) -> RigidPackings:
         """See `Generator.propose`."""
         found: RigidPackings = self.load().propose(
-            molecule, n, seed=seed, first_index=first_index, space_groups=space_groups, z_prime=z_prime
+            molecule,
+            n,
+            seed=seed,
+            first_index=first_index,
+            space_groups=space_groups,
+            z_prime=z_prime,
+            draws=self.draws,
         )
         return found
 
@@ -127,7 +143,8 @@ class FlowGenerator:
         WeightsError
             As `load`.
         """
-        return {"generator": "flow", "weights": str(self.load().card["sha256"]), "code": _flow_code()}
+        weights = str(self.load().card["sha256"])
+        return {"generator": "flow", "weights": weights, "draws": self.draws, "code": _flow_code()}
 
     def load(self) -> Any:
         """The flow (`molflow_sim.crystal_flow.CrystalFlow`), loaded once in each process.
@@ -208,15 +225,17 @@ class MixedGenerator:
         }
 
 
-GENERATORS: dict[str, Callable[[str | None, float], Generator]] = {
-    "random": lambda weights, share: RandomGenerator(),
-    "flow": lambda weights, share: FlowGenerator(weights),
-    "mixed": lambda weights, share: MixedGenerator(FlowGenerator(weights), RandomGenerator(), share),
+GENERATORS: dict[str, Callable[[str | None, float, int], Generator]] = {
+    "random": lambda weights, share, draws: RandomGenerator(),
+    "flow": lambda weights, share, draws: FlowGenerator(weights, draws),
+    "mixed": lambda weights, share, draws: MixedGenerator(FlowGenerator(weights, draws), RandomGenerator(), share),
 }
-"""Generators by name, made from a folder of weights (or None) and a share of the flow."""
+"""Generators by name, made from a folder of weights (or None), a share of the flow and its draws."""
 
 
-def make_generator(name: str, *, weights: str | Path | None = None, flow_share: float = 0.5) -> Generator:
+def make_generator(
+    name: str, *, weights: str | Path | None = None, flow_share: float = 0.5, flow_draws: int = FLOW_DRAWS
+) -> Generator:
     """The generator of a name.
 
     Parameters
@@ -226,17 +245,19 @@ def make_generator(name: str, *, weights: str | Path | None = None, flow_share: 
         Folder of weights for the flow; those of the package if not given.
     flow_share : float
         Share of the flow's candidates in "mixed".
+    flow_draws : int
+        Packings that the flow draws for each one it proposes.
 
     Raises
     ------
     InputError
-        If the name is unknown, the share is not between 0 and 1, or weights are given to "random".
+        If the name is unknown, the share is not between 0 and 1, there are no draws, or weights are given to "random".
     """
     if name not in GENERATORS:
         raise InputError(f"unknown generator {name!r}; choose from {', '.join(GENERATORS)}")
     if weights is not None and name == "random":
         raise InputError("random packing has no weights; choose the generator 'flow' or 'mixed' to use them")
-    return GENERATORS[name](None if weights is None else str(weights), flow_share)
+    return GENERATORS[name](None if weights is None else str(weights), flow_share, flow_draws)
 
 
 def body_conformers(molecule: Molecule) -> np.ndarray:

@@ -37,6 +37,10 @@ class Geometry:
             self.cell[index], self.centroid[index], self.rotation[index], self.conformer[index], self.group[index]
         )
 
+    def replace(self, index: torch.Tensor, other: Geometry) -> None:
+        """Put the cells, centres and orientations of `other` in the places `index`."""
+        self.cell[index], self.centroid[index], self.rotation[index] = other.cell, other.centroid, other.rotation
+
 
 class Neighbours:
     """Entries of a batch, sorted by crystal; `start` (B + 1,) delimits each crystal's."""

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from molflow_sim.crystal import MolecularCrystal
     from molflow_sim.molecule import Molecule
 
-STATUS = ("ok", "not pressed", "not converged", "implausible density", "not finite")
-"""Meaning of `RigidPackings.status`."""
+STATUS = ("ok", "not pressed", "not converged", "implausible density", "not finite", "parted")
+"""Meaning of `RigidPackings.status`; "parted" ones are not pressed, but free of overlaps and dense (`relieve`)."""
+PARTED = STATUS.index("parted")
 
 
 @dataclass(frozen=True, eq=False)

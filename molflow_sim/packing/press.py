@@ -21,7 +21,7 @@ from molflow_sim.packing.cell_reduction import reduce_cells
 from molflow_sim.packing.lattice_energy import LatticeEnergy
 from molflow_sim.packing.minimize import Stage, minimise
 from molflow_sim.packing.neighbours import Geometry
-from molflow_sim.packing.packings import STATUS, RigidPackings
+from molflow_sim.packing.packings import PARTED, STATUS, RigidPackings
 from molflow_sim.packing.tables import PressTables
 from molflow_sim.threads import one_torch_thread
 from molflow_sim.units import AMU_PER_A3, KJ_PER_MOL
@@ -39,7 +39,7 @@ class PressSettings:
     cutoff : float, optional
         Distance of molecular centres up to which pairs count; max(12, 2·radius + 5) by default.
     soft_evaluations, soft_pressure
-        First stage: soft overlap.
+        First stage: soft overlap. Packings whose overlaps are parted already (status ``parted``) skip it.
     squeeze_evaluations, squeeze_pressure
         Second stage: the potential under pressure.
     max_evaluations, tolerance
@@ -154,8 +154,13 @@ def _press_batch(part: RigidPackings, energy: LatticeEnergy, settings: PressSett
     geometry = Geometry(
         tensor(part.cell), tensor(part.centroid), tensor(part.rotation), tensor(part.conformer), tensor(part.placement)
     )
+    overlapping = torch.as_tensor(np.flatnonzero(part.status != PARTED), device=device)
     for stage in stages(settings, energy.tables):
-        geometry, value, gradient, _ = minimise(energy, geometry, stage)
+        if stage.soft and len(overlapping) < len(part):
+            if len(overlapping):
+                geometry.replace(overlapping, minimise(energy, geometry.select(overlapping), stage)[0])
+        else:
+            geometry, value, gradient, _ = minimise(energy, geometry, stage)
     cell = geometry.cell.cpu().numpy()
     value, gradient = value.cpu().numpy() / part.centroid.shape[1], gradient.cpu().numpy()
     strain = part.molecule.energies - part.molecule.energies.min()

@@ -13,7 +13,6 @@ from molflow_sim.packing.packings import RigidPackings
 from molflow_sim.packing.placements import COMMON_SPACE_GROUPS, MIRROR_GROUPS, general_placement
 from molflow_sim.packing.tables import Placement
 from molflow_sim.symmetry.spacegroup import SpaceGroup, cell_matrix
-from molflow_sim.units import KJ_PER_MOL
 
 if TYPE_CHECKING:
     from molflow_sim.molecule import Molecule
@@ -22,8 +21,6 @@ PACKING_COEFFICIENT = (0.50, 0.62)
 """Range of (molecular volume)/(cell volume per molecule) that a packing starts from."""
 LENGTH_SPREAD = 0.4
 """Standard deviation of the logarithms of the cell lengths."""
-STRAIN_SCALE = 8.0 * KJ_PER_MOL
-"""Conformers are drawn with weights exp(-strain/STRAIN_SCALE)."""
 SPECIAL_SHARE = 0.5
 """Share of a group's candidates that go to special positions where the molecule has the symmetry."""
 
@@ -64,7 +61,7 @@ def placements_for(
                     "(P 1, P 1 21 1, P 21 21 21 ...) or leave the space group open"
                 )
     point_groups = [molecule.point_group_operations(k)[0] for k in range(len(molecule.conformers))]
-    population = populations(molecule)
+    population = molecule.shares
     placements: list[Placement] = []
     weights: list[float] = []
     for settings, share in table.items():
@@ -100,7 +97,7 @@ def random_packings(
     Parameters
     ----------
     molecule : Molecule
-        All its conformers are used, low strain more often.
+        All its conformers are used, in their shares.
     n : int
         How many.
     space_groups : "common" or sequence of str
@@ -131,7 +128,7 @@ def random_packings(
     placements, weights = placements_for(molecule, space_groups, z_prime)
     conformers = body_conformers(molecule)
     placement = rng.choice(len(placements), size=n, p=weights)
-    population = populations(molecule)
+    population = molecule.shares
     conformer = rng.choice(len(conformers), size=n, p=population)
     coefficient = rng.uniform(*packing_coefficient, size=n)
     cell = np.empty((n, 3, 3))
@@ -161,13 +158,6 @@ def random_packings(
     return RigidPackings.proposed(
         molecule, conformers, placements, placement, conformer, cell, centroid, rotation, first_index + np.arange(n)
     )
-
-
-def populations(molecule: Molecule) -> np.ndarray:
-    """Shares (K,) of the conformers among the candidates; equal where energies are unknown."""
-    strain = np.nan_to_num(molecule.energies - molecule.energies.min())
-    weights = np.exp(-strain / STRAIN_SCALE)
-    return weights / weights.sum()
 
 
 def fits(place: Placement) -> np.ndarray:

@@ -37,9 +37,12 @@ def digest(*parts: Any, length: int = 12) -> str:
 
 
 def molecule_identity(molecule: Any) -> str:
-    """Hash of a molecule's chemistry, atom order and conformers (to 0.001 Å)."""
+    """Hash of a molecule's chemistry, atom order, conformers (to 0.001 Å) and their shares."""
     conformers = np.round(np.asarray(molecule.conformers, dtype=float), 3) + 0.0  # + 0.0 turns -0.0 into 0.0
-    return digest(molecule.key, molecule.smiles, np.asarray(molecule.numbers).tolist(), conformers.tolist())
+    shares = np.round(np.asarray(molecule.shares, dtype=float), 6)
+    return digest(
+        molecule.key, molecule.smiles, np.asarray(molecule.numbers).tolist(), conformers.tolist(), shares.tolist()
+    )
 
 
 def candidate_id(run: str, batch: int, row: int) -> str:

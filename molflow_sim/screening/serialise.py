@@ -19,6 +19,7 @@ def molecule_to_json(molecule: Any) -> dict[str, Any]:
         "rdkit": Chem.MolToJSON(Chem.Mol(molecule.rdmol, confId=-1)),
         "conformers": np.asarray(molecule.conformers, dtype=float).tolist(),
         "energies": np.asarray(molecule.energies, dtype=float).tolist(),
+        "shares": np.asarray(molecule.shares, dtype=float).tolist(),
         "name": molecule.name,
         "racemic": bool(molecule.racemic),
     }
@@ -39,6 +40,7 @@ def molecule_from_json(data: dict[str, Any]) -> Any:
             energies=np.array(data["energies"], dtype=float),
             name=data["name"],
             racemic=bool(data.get("racemic", False)),
+            shares=np.array(data.get("shares", []), dtype=float),
         )
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise StoreError(f"a stored molecule cannot be read: {error}") from error

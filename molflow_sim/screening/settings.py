@@ -20,6 +20,9 @@ PROPOSING_GENERATOR = "flow"
 """The same for crystals that are to be used as they come: nearly all of the flow's are free of clashes. A screening,
 which presses every candidate, takes cheaper ones."""
 
+FLOW_DRAWS = 3
+"""As in `molflow_sim.packing.generators`, which takes a second to import."""
+
 ENERGY_DIGITS = 7
 """Decimals of an energy in eV that decide an order; the rest is rounding, which may differ from run to run."""
 
@@ -67,6 +70,8 @@ class ScreenSettings:
         Where the packings come from: ``"random"``, ``"flow"`` (a trained crystal flow) or ``"mixed"``.
     flow_share : float
         Share of the flow's candidates in ``"mixed"``.
+    flow_draws : int
+        Packings that the flow draws for each one it proposes, which are the lower ones.
     weights : str or None
         Folder of weights for the flow; those of the package if None.
     """
@@ -88,10 +93,12 @@ class ScreenSettings:
     maximum_stress: float = 0.1
     generator: str = DEFAULT_GENERATOR
     flow_share: float = 0.5
+    flow_draws: int = FLOW_DRAWS
     weights: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("candidates", "z_prime", "batch_size", "compare_top", "relax_top", "relax_batch", "energy_top"):
+        counts = ("candidates", "z_prime", "batch_size", "compare_top", "relax_top", "relax_batch", "energy_top")
+        for name in (*counts, "flow_draws"):
             _whole_number(name, getattr(self, name), 1)
         for name in ("seed", "top"):
             _whole_number(name, getattr(self, name), 0)
@@ -108,7 +115,9 @@ class ScreenSettings:
         """The generator of these settings; no weights are read yet."""
         from molflow_sim.packing.generators import make_generator
 
-        return make_generator(self.generator, weights=self.weights, flow_share=self.flow_share)
+        return make_generator(
+            self.generator, weights=self.weights, flow_share=self.flow_share, flow_draws=self.flow_draws
+        )
 
     @property
     def n_batches(self) -> int:

@@ -29,7 +29,7 @@ class CrystalFlow:
                 raise WeightsError(f"no weights in {folder}") from error
         return cls({"sha256": text}, folder)
 
-    def propose(self, molecule, n, *, seed, first_index=0, space_groups="common", z_prime=1):
+    def propose(self, molecule, n, *, seed, first_index=0, space_groups="common", z_prime=1, draws=1):
         return random_packings(
             molecule, n, seed=seed + 10**6, first_index=first_index, space_groups=space_groups, z_prime=z_prime
         )

@@ -18,8 +18,10 @@ from molflow_sim.crystal_flow.graph import intermolecular_edges
 from molflow_sim.crystal_flow.model import batch_of
 from molflow_sim.crystal_flow.network import Velocity
 from molflow_sim.crystal_flow.path import distance, interpolate, perturbed, step
-from molflow_sim.errors import InputError, SpaceGroupError, WeightsError
+from molflow_sim.errors import InputError, ParameterError, SpaceGroupError, WeightsError
+from molflow_sim.forcefield import parametrize
 from molflow_sim.packing import random_packings
+from molflow_sim.packing.selection import select_low
 
 GROUPS = ["P 1", "P -1", "P 1 21/c 1", "P 21 21 21", "P n a 21", "C 1 2/c 1", "P 41 21 2", "R -3:H"]
 
@@ -230,6 +232,28 @@ def test_proposals_are_repeatable_plausible_and_of_the_groups_asked_for() -> Non
     assert np.abs(a.cell - start.cell).max() > 1e-3
 
 
+def test_of_several_draws_the_lower_ones_are_proposed_and_numbered_in_order() -> None:
+    molecule = Molecule.from_smiles("CC(N)=O", n_conformers=1)
+    parameters = parametrize(molecule)
+    one = flow(0).propose(molecule, 24, seed=3, steps=2, draws=1)
+    best = flow(0).propose(molecule, 8, seed=3, first_index=40, steps=2, draws=3)
+    assert best.index.tolist() == list(range(40, 48))
+    expected = select_low(one, parameters, 8)
+    np.testing.assert_array_equal(best.cell, expected.cell)
+    assert set(best.reasons) == {"parted"}
+
+
+def test_a_molecule_without_parameters_is_proposed_as_drawn(monkeypatch) -> None:
+    def refuse(molecule):
+        raise ParameterError("no types for this molecule")
+
+    monkeypatch.setattr("molflow_sim.forcefield.parametrize", refuse)
+    molecule = Molecule.from_smiles("CC(N)=O", n_conformers=1)
+    with pytest.warns(UserWarning, match="no types"):
+        made = flow(0).propose(molecule, 3, seed=3, steps=2, draws=3)
+    assert len(made) == 3
+
+
 def test_enantiopure_molecules_get_sohncke_groups_and_keep_their_hand() -> None:
     molecule = Molecule.from_smiles("C[C@H](N)C(=O)O", n_conformers=1)
     made = flow(0).propose(molecule, 12, seed=0, steps=2)
@@ -249,7 +273,7 @@ def test_weights_are_read_back_and_changed_ones_refused(tmp_path) -> None:
     one.save(tmp_path, {"data": {"atoms": [20, 30]}})
     two = CrystalFlow.from_pretrained(tmp_path)
     with pytest.warns(UserWarning, match="20 to 30"):
-        made = two.propose(molecule, 4, seed=1, steps=2, relief=0)
+        made = two.propose(molecule, 4, seed=1, steps=2, draws=1, relief=0)
     np.testing.assert_allclose(made.cell, one.carry(random_packings(molecule, 4, seed=1), steps=2).cell, atol=1e-5)
     path = tmp_path / "crystal_flow.safetensors"
     data = bytearray(path.read_bytes())

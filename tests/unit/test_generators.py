@@ -47,7 +47,7 @@ def test_random_is_random_packing_under_another_name(formamide):
 def test_every_generator_gives_n_numbered_unpressed_packings_of_the_body_conformers(formamide, stand_in, name):  # noqa: F811
     made = make_generator(name).propose(formamide, 11, seed=1, first_index=5, space_groups=["P-1", "P21/c"], z_prime=2)
     assert made.index.tolist() == list(range(5, 16)) and made.centroid.shape == (11, 2, 3)
-    assert set(made.reasons) == {"not pressed"} and set(made.space_groups) <= {"P -1", "P 1 21/c 1"}
+    assert set(made.reasons) <= {"not pressed", "parted"} and set(made.space_groups) <= {"P -1", "P 1 21/c 1"}
     assert np.array_equal(made.conformers, body_conformers(formamide))
 
 
@@ -73,6 +73,13 @@ def test_the_parts_of_a_mixture_are_what_its_generators_propose(formamide, stand
     seeds = np.random.SeedSequence(6).generate_state(2, np.uint32).tolist()
     assert same(made.select(mixed.from_first(made.index)), FlowGenerator().propose(formamide, 5, seed=seeds[0]))
     assert same(made.select(~mixed.from_first(made.index)), RandomGenerator().propose(formamide, 5, seed=seeds[1]))
+
+
+def test_the_settings_take_as_many_draws_as_the_generator_does_by_itself():
+    assert ScreenSettings().flow_draws == FlowGenerator().draws
+    assert ScreenSettings(generator="flow", flow_draws=5).make_generator() == FlowGenerator(draws=5)
+    with pytest.raises(InputError, match="draw"):
+        FlowGenerator(draws=0)
 
 
 def test_generators_with_other_conformers_cannot_be_mixed(formamide):

@@ -1,0 +1,173 @@
+"""How often does a candidate get a conformer that the measured crystal can be built from? Both sides in one run.
+
+    python benchmarks/conformers.py -o conformers.json --split train
+    python benchmarks/conformers.py -o held_out.json
+
+For every experimental crystal (see crystal_generation.py) each conformer that the molecule gets from its SMILES is laid
+over the measured one and the packing is pressed: a conformer *keeps* the form when all 15 molecules then still
+superpose within 1 Å. "share": the shares of these conformers, which is how often a search that draws conformers by
+them has a chance; "reached": targets that have any; "near": the smallest RMSD of heavy atoms to the measured conformer.
+Sides: the ten lowest vacuum minima, weighted by strain (the usual practice), and all families. Molecules that have one
+conformer on both sides are left out. Each target has a JSON file of its own; the same command goes on from there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from _generation import CLASSES, add_target_options, choose, class_of
+from _generation_tables import Table, print_tables
+from _search import _mappings, matches, molecule_of, pressed_experiment
+from _targets import Target
+from recovery import write_json
+
+from molflow_sim import Molecule, __version__, parametrize
+from molflow_sim.conformers import best_rmsd
+from molflow_sim.errors import MolflowError
+
+SIDES = ("minima", "rdkit")
+FLOOR = 0.01
+"""What a share of zero counts as in geometric means."""
+
+
+@dataclass
+class Kept:
+    """One target with one side's conformers."""
+
+    target: str
+    klass: str
+    smiles: str
+    side: str
+    conformers: int
+    share: float
+    keepers: int
+    nearest: float
+    seconds: float
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what is missing, then print the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("-o", "--output", type=Path, default=Path("conformers.json"), help="JSON with all results")
+    add_target_options(parser)
+    args = parser.parse_args(argv)
+    chosen, counts = choose(args)
+    folder = args.output.with_name(args.output.name + ".parts")
+    folder.mkdir(parents=True, exist_ok=True)
+    deadline = time.monotonic() + 60.0 * args.max_minutes
+    runs: list[list[Kept]] = []
+    for target in chosen:
+        path = folder / f"{target.name}-{args.seed}.json"
+        found = _read(path)
+        if found is None and not args.print_only and time.monotonic() < deadline:
+            try:
+                found = [measure(target, side, args.seed) for side in SIDES]
+            except (MolflowError, RuntimeError) as error:
+                print(f"{target.name}: {type(error).__name__}: {error}", file=sys.stderr)
+                continue
+            write_json(path, [asdict(k) for k in found])
+            print(
+                f"{target.name} {target.smiles}: "
+                + ", ".join(f"{k.side} {k.share:.2f} of {k.conformers}" for k in found),
+                file=sys.stderr,
+            )
+        if found is not None and max(k.conformers for k in found) > 1:
+            runs.append(found)
+    table = kept_table(runs)
+    write_json(
+        args.output,
+        {
+            "version": __version__,
+            "split": args.split,
+            "targets": counts,
+            "seed": args.seed,
+            "table": table.rows,
+            "runs": [asdict(k) for found in runs for k in found],
+        },
+    )
+    print_tables([table])
+    return 0
+
+
+def _read(path: Path) -> list[Kept] | None:
+    try:
+        return [Kept(**row) for row in json.loads(path.read_text())]
+    except (OSError, ValueError, TypeError):
+        return None
+
+
+def measure(target: Target, side: str, seed: int) -> Kept:
+    """Press the measured packing with each conformer of one side.
+
+    Raises
+    ------
+    MolflowError
+        Where RDKit or the potential cannot handle the molecule.
+    """
+    start = time.perf_counter()
+    molecule = molecule_of(target, side, seed)
+    seconds = time.perf_counter() - start
+    pressed = pressed_experiment(target, molecule, parametrize(molecule))
+    keepers = sorted(matches(target, pressed, np.flatnonzero(pressed.ok), prefilter=False))
+    return Kept(
+        target.name,
+        class_of(target),
+        target.smiles,
+        side,
+        len(molecule.conformers),
+        round(float(molecule.shares[keepers].sum()), 4),
+        len(keepers),
+        round(nearest(target, molecule), 3),
+        round(seconds, 2),
+    )
+
+
+def nearest(target: Target, molecule: Molecule) -> float:
+    """Smallest RMSD in Å over heavy atoms between a conformer and the measured one."""
+    heavy = np.flatnonzero(molecule.numbers > 1)
+    measured = np.asarray(target.crystal.asymmetric_unit[0].conformer)
+    orders = np.unique(np.array(_mappings(molecule.rdmol, target.experimental.rdmol))[:, heavy], axis=0)
+    goal = np.unique(orders)
+    mirror = target.racemic or not molecule.is_chiral
+    return min(
+        best_rmsd(x[heavy], measured[goal], np.searchsorted(goal, orders), mirror=mirror) for x in molecule.conformers
+    )
+
+
+def kept_table(runs: Sequence[Sequence[Kept]]) -> Table:
+    """Means over the targets of each class."""
+    rows = []
+    for klass in CLASSES:
+        group = [found for found in runs if found[0].klass == klass]
+        for k, side in enumerate(SIDES if group else ()):
+            mine = [found[k] for found in group]
+            share = np.array([m.share for m in mine])
+            rows.append(
+                {
+                    "class": klass,
+                    "conformers": side,
+                    "targets": len(mine),
+                    "share, mean": round(float(share.mean()), 3),
+                    "typical": round(float(np.exp(np.log(np.maximum(share, FLOOR)).mean())), 3),
+                    "reached": int(np.sum(share >= FLOOR)),
+                    "near, median Å": round(float(np.median([m.nearest for m in mine])), 2),
+                    "conformers, mean": round(float(np.mean([m.conformers for m in mine])), 1),
+                    "s": round(float(np.mean([m.seconds for m in mine])), 2),
+                }
+            )
+    return Table(
+        "Conformers that keep the measured form",
+        rows,
+        f"typical: geometric mean, {FLOOR:g} for less; reached: targets with a share of {FLOOR:g} and more.",
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,57 @@
+"""The better part of generated packings: what a few steps of the potential tell about the end of the press."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from molflow_sim import Molecule
+from molflow_sim.errors import InputError
+from molflow_sim.forcefield import parametrize
+from molflow_sim.packing import PressSettings, RigidPackings, press, random_packings
+from molflow_sim.packing.relief import relieve
+from molflow_sim.packing.selection import select_low
+
+
+@pytest.fixture(scope="module")
+def molecule() -> Molecule:
+    return Molecule.from_smiles("Cc1ccc(O)cc1", n_conformers=1)
+
+
+@pytest.fixture(scope="module")
+def parted(molecule) -> RigidPackings:
+    return relieve(random_packings(molecule, 150, seed=2, packing_coefficient=(0.66, 0.76)))
+
+
+def test_what_is_selected_presses_to_lower_energies(molecule, parted):
+    parameters = parametrize(molecule)
+    chosen = select_low(parted, parameters, 30)
+    energy = press(parted, parameters).energy
+    kept = np.isin(parted.index, chosen.index)
+    assert np.nanmedian(energy[kept]) < np.nanmedian(energy[~kept]) - 0.01
+
+
+def test_order_symmetry_and_numbers_are_kept_and_nothing_counts_as_pressed(molecule, parted):
+    chosen = select_low(parted, parametrize(molecule), 40)
+    assert len(chosen) == 40
+    assert np.all(np.diff(chosen.index) > 0)
+    assert set(chosen.reasons) == {"parted"}
+    assert np.isnan(chosen.energy).all()
+    assert [parted.space_groups[i] for i in chosen.index] == chosen.space_groups
+
+
+@pytest.mark.parametrize(("n", "evaluations"), [(0, 10), (5, 10), (2, 0)])
+def test_numbers_out_of_range_are_refused(molecule, parted, n, evaluations):
+    with pytest.raises(InputError, match="selected"):
+        select_low(parted.select(np.arange(4)), parametrize(molecule), n, evaluations)
+
+
+def test_the_press_parts_overlaps_of_those_only_that_have_any(molecule, parted):
+    parameters = parametrize(molecule)
+    clean, loose = parted.select(np.arange(20)), random_packings(molecule, 20, seed=3)
+    alone = press(clean, parameters)
+    np.testing.assert_array_equal(alone.energy, press(clean, parameters, PressSettings(soft_evaluations=0)).energy)
+    together = press(RigidPackings.concatenate([clean, loose]), parameters)
+    # crystals leave the minimisation in groups, so who else is there decides about the last step or two
+    np.testing.assert_allclose(together.energy[:20], alone.energy, atol=1e-3)
+    np.testing.assert_allclose(together.energy[20:], press(loose, parameters).energy, atol=1e-3)
