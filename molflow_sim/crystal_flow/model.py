@@ -94,7 +94,7 @@ class CrystalFlow:
         """Draw random packings, carry them along the flow, part what still overlaps and keep the lower ones.
 
         Every packing keeps its space group and site exactly. What is drawn and not kept is the part of highest energy
-        after a few steps of the potential (`molflow_sim.packing.selection`), which also move what is kept.
+        after a few steps of the potential (`molflow_sim.packing.selection`).
 
         Parameters
         ----------

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from molflow_sim.errors import InputError
-from molflow_sim.packing.packings import PARTED, RigidPackings
+from molflow_sim.packing.packings import RigidPackings
 from molflow_sim.packing.press import PressSettings, press
 
 if TYPE_CHECKING:
@@ -21,9 +20,10 @@ SELECTION_EVALUATIONS = 10
 def select_low(
     packings: RigidPackings, parameters: MoleculeParameters, n: int, evaluations: int = SELECTION_EVALUATIONS
 ) -> RigidPackings:
-    """Move packings a few steps down the potential and keep those of lowest energy.
+    """The packings that have the lowest energy after a few steps of the potential, as they were before them.
 
-    Meant for packings without overlaps (`relieve`): energies of others say nothing.
+    Meant for packings without overlaps (`relieve`): energies of others say nothing. The steps relieve what contacts
+    are still too short; they are not kept, since so few of them mostly make the cell too large.
 
     Parameters
     ----------
@@ -38,8 +38,7 @@ def select_low(
     Returns
     -------
     RigidPackings
-        n packings in their former order, as they are after these steps, without energies and with the status
-        ``parted``. One whose numbers fail comes last in energy, and as it was.
+        n packings in their former order. One whose numbers fail comes last in energy.
 
     Raises
     ------
@@ -53,15 +52,5 @@ def select_low(
         accept=np.inf, reduce_cells=False,
     )  # fmt: skip
     moved = press(packings, parameters, settings)
-    good = moved.ok & np.isfinite(moved.energy)
-    energy = np.where(good, moved.energy, np.inf)
-    kept = np.sort(np.argsort(energy, kind="stable")[:n])
-    both = moved.select(kept), packings.select(kept)
-    fields = {
-        name: np.where(
-            good[kept].reshape(-1, *[1] * (getattr(both[0], name).ndim - 1)), *(getattr(p, name) for p in both)
-        )
-        for name in ("cell", "centroid", "rotation")
-    }
-    status = np.where(good[kept], PARTED, both[1].status).astype(np.int8)
-    return replace(both[1], **fields, status=status)
+    energy = np.where(moved.ok & np.isfinite(moved.energy), moved.energy, np.inf)
+    return packings.select(np.sort(np.argsort(energy, kind="stable")[:n]))

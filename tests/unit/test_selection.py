@@ -35,6 +35,7 @@ def test_order_symmetry_and_numbers_are_kept_and_nothing_counts_as_pressed(molec
     chosen = select_low(parted, parametrize(molecule), 40)
     assert len(chosen) == 40
     assert np.all(np.diff(chosen.index) > 0)
+    np.testing.assert_array_equal(chosen.cell, parted.cell[chosen.index])
     assert set(chosen.reasons) == {"parted"}
     assert np.isnan(chosen.energy).all()
     assert [parted.space_groups[i] for i in chosen.index] == chosen.space_groups
