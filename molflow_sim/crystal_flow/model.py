@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 NAME = "crystal_flow"
 BATCH = 64
-STEPS = 8
+STEPS = 4
 """Euler steps of a sample unless said otherwise."""
 
 

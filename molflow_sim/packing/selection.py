@@ -13,7 +13,7 @@ from molflow_sim.packing.press import PressSettings, press
 if TYPE_CHECKING:
     from molflow_sim.forcefield.parameters import MoleculeParameters
 
-SELECTION_EVALUATIONS = 10
+SELECTION_EVALUATIONS = 3
 """Evaluations of the potential; a full press takes about 150."""
 
 

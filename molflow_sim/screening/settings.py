@@ -11,15 +11,11 @@ from molflow_sim.errors import InputError
 if TYPE_CHECKING:
     from molflow_sim.packing.generators import Generator
 
-DEFAULT_CANDIDATES = 20_000
-"""Random packings searched unless said otherwise: two to three minutes for an aspirin-sized molecule on two cores."""
+DEFAULT_CANDIDATES = 10_000
+"""Packings searched unless said otherwise: two to four minutes for an aspirin-sized molecule on two cores."""
 
-DEFAULT_GENERATOR = "random"
+DEFAULT_GENERATOR = "flow"
 """Where candidates come from unless said otherwise, see `molflow_sim.packing.generators`."""
-PROPOSING_GENERATOR = "flow"
-"""The same for crystals that are to be used as they come: nearly all of the flow's are free of clashes. A screening,
-which presses every candidate, takes cheaper ones."""
-
 FLOW_DRAWS = 3
 """As in `molflow_sim.packing.generators`, which takes a second to import."""
 

@@ -19,7 +19,7 @@ import sys
 from molflow_sim import Molecule, screen
 from molflow_sim.screening import ScreenSettings
 settings = ScreenSettings(candidates=48, batch_size=6, compare_top=24, relax_top=16, relax_batch=2,
-                          space_groups=("P -1", "P 1 21/c 1"))
+                          space_groups=("P -1", "P 1 21/c 1"), generator="random")
 screen(Molecule.from_smiles("NC=O"), output=sys.argv[1], settings=settings, progress=False)
 """
 KILLS = 20
