@@ -58,7 +58,7 @@ def screen(
     molecule : Molecule or str
         The molecule, or its SMILES.
     candidates : int, optional
-        Packings to try; the default takes two to three minutes for an aspirin-sized molecule on two cores.
+        Packings to try; the default takes some minutes for an aspirin-sized molecule on two cores.
     seed : int
         Same seed, settings and version: same result.
     output : path, optional
