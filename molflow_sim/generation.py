@@ -12,7 +12,7 @@ import numpy as np
 from molflow_sim.errors import InputError, NoCandidatesError, StoreError
 from molflow_sim.files import atomic_path, write_bytes_atomically
 from molflow_sim.screening.ids import code_version
-from molflow_sim.screening.settings import DEFAULT_GENERATOR, FLOW_DRAWS, ScreenSettings
+from molflow_sim.screening.settings import FLOW_DRAWS, PROPOSING_GENERATOR, ScreenSettings
 from molflow_sim.units import KJ_PER_MOL
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def generate_crystals(
     molecule: Molecule | str,
     n: int = 100,
     *,
-    generator: str = DEFAULT_GENERATOR,
+    generator: str = PROPOSING_GENERATOR,
     weights: str | Path | None = None,
     flow_share: float = 0.5,
     flow_draws: int = FLOW_DRAWS,

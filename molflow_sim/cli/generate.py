@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from molflow_sim.errors import InputError, MolflowError, NoCandidatesError
-from molflow_sim.screening.settings import DEFAULT_GENERATOR, FLOW_DRAWS
+from molflow_sim.screening.settings import FLOW_DRAWS, PROPOSING_GENERATOR
 
 if TYPE_CHECKING:
     from molflow_sim.molecule import Molecule
@@ -56,7 +56,7 @@ def crystals(
         str, typer.Option("--space-groups", "-g", help="'common', or symbols: P21/c,P-1,P212121.")
     ] = "common",
     z_prime: Annotated[int, typer.Option(help="Molecules in the asymmetric unit.")] = 1,
-    generator: Annotated[str, typer.Option(help="random, flow or mixed.")] = DEFAULT_GENERATOR,
+    generator: Annotated[str, typer.Option(help="random, flow or mixed.")] = PROPOSING_GENERATOR,
     weights: Annotated[
         Path | None, typer.Option(help="Folder of weights for the flow, instead of ours.", show_default=False)
     ] = None,

@@ -11,11 +11,14 @@ from molflow_sim.errors import InputError
 if TYPE_CHECKING:
     from molflow_sim.packing.generators import Generator
 
-DEFAULT_CANDIDATES = 10_000
-"""Packings searched unless said otherwise: two to four minutes for an aspirin-sized molecule on two cores."""
+DEFAULT_CANDIDATES = 12_000
+"""Packings searched unless said otherwise: some two minutes for an aspirin-sized molecule on two cores."""
 
-DEFAULT_GENERATOR = "flow"
-"""Where candidates come from unless said otherwise, see `molflow_sim.packing.generators`."""
+DEFAULT_GENERATOR = "mixed"
+"""Where candidates come from unless said otherwise, see `molflow_sim.packing.generators`: half from the flow, which are
+the better ones, half at random, which reach what the flow does not think of."""
+PROPOSING_GENERATOR = "flow"
+"""The same for crystals that are to be used as they come."""
 FLOW_DRAWS = 3
 """As in `molflow_sim.packing.generators`, which takes a second to import."""
 
