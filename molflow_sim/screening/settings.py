@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from molflow_sim.packing.generators import Generator
 
 DEFAULT_CANDIDATES = 12_000
-"""Packings searched unless said otherwise: some two minutes for an aspirin-sized molecule on two cores."""
+"""Packings searched unless said otherwise: two to four minutes for an aspirin-sized molecule on two cores."""
 
 DEFAULT_GENERATOR = "mixed"
 """Where candidates come from unless said otherwise, see `molflow_sim.packing.generators`: half from the flow, which are
