@@ -9,6 +9,9 @@ from typing import Any
 import numpy as np
 from _generation import CLASSES, MATCH_SAMPLES, SITES, SOLVE_SAMPLES, Run
 
+Count = tuple[float, int]
+"""Hits (expected ones are no whole numbers) and candidates."""
+
 
 @dataclass
 class Table:
@@ -86,21 +89,18 @@ def enrichment_table(runs: Sequence[Run], sides: Sequence[str]) -> Table:
     hits = {(r.target, r.source, r.side): (r.result.hits, r.candidates) for r in runs}
     rows = []
     for head, group in _groups(runs, sides):
-        both = [(r.result.hits, r.candidates, *hits[r.target, r.source, "random"]) for r in group
-                if (r.target, r.source, "random") in hits]  # fmt: skip
-        usual = [(r.result.hits, r.candidates, *hits[r.target, "minima", "random"]) for r in group
-                 if (r.target, "minima", "random") in hits]  # fmt: skip
-        mine, base = _rate([b[:2] for b in both]), _rate([b[2:] for b in both])
-        only = sum(h > 0 and h0 == 0 for h, _, h0, _ in both)
-        lost = sum(h == 0 and h0 > 0 for h, _, h0, _ in both)
+        both = [(hits[r.target, r.source, r.side], hits[base]) for r in group
+                if (base := (r.target, r.source, "random")) in hits]  # fmt: skip
+        usual = [(hits[r.target, r.source, r.side], hits[base]) for r in group
+                 if (base := (r.target, "minima", "random")) in hits]  # fmt: skip
+        only = sum(h > 0 and h0 == 0 for (h, _), (h0, _) in both)
+        lost = sum(h == 0 and h0 > 0 for (h, _), (h0, _) in both)
         n = sum(r.raw["n"] for r in group)
         rows.append(
             {
                 **head,
-                "hits per 1000": None if mine is None else round(mine, 2),
-                "enrichment": round(mine / base, 2) if mine is not None and base else None,
-                "typical": _typical(both),
-                "over minima": _typical(usual),
+                **_over(both),
+                "over minima": _over(usual)["typical"],
                 "hit, random not": only,
                 "random, not hit": lost,
                 "close %": _percent(sum(len(r.raw["close"]) for r in group), n, 3),
@@ -116,13 +116,24 @@ def enrichment_table(runs: Sequence[Run], sides: Sequence[str]) -> Table:
     )
 
 
-def _typical(pairs: Sequence[tuple[int, int, int, int]]) -> float | None:
-    """Geometric mean of the ratios of two sides' rates, from (hits, candidates, hits, candidates) of each target.
+def compare(mine: Sequence[Count], base: Sequence[Count]) -> dict[str, float | None]:
+    """Rates per 1,000 and ratios of two sides that have done the same targets.
 
-    Half a hit stands for none, so that a target neither side hits counts as 1.
+    The pooled ratio is that of the mean rates. The typical one is the geometric mean over targets; less than half a
+    hit counts as half, and a target that has no hits on either side counts as 1, whatever the numbers of candidates.
     """
-    logs = [np.log(max(h, 0.5) / n) - np.log(max(h0, 0.5) / n0) for h, n, h0, n0 in pairs]
-    return round(float(np.exp(np.mean(logs))), 2) if logs else None
+    if not mine:
+        return {"hits per 1000": None, "enrichment": None, "typical": None}
+    rates, plain = (1000.0 * float(np.mean([h / n for h, n in side])) for side in (mine, base))
+    logs = [
+        0.0 if h < 0.5 and h0 < 0.5 else float(np.log(max(h, 0.5) / n) - np.log(max(h0, 0.5) / n0))
+        for (h, n), (h0, n0) in zip(mine, base)
+    ]
+    return {
+        "hits per 1000": round(rates, 2),
+        "enrichment": round(rates / plain, 2) if plain else None,
+        "typical": round(float(np.exp(np.mean(logs))), 2),
+    }
 
 
 def print_tables(tables: Sequence[Table]) -> None:
@@ -174,9 +185,8 @@ def _milliseconds(group: Sequence[Run]) -> float | None:
     return round(float(np.mean(times)), 1) if times else None
 
 
-def _rate(counts: Sequence[tuple[int, int]]) -> float | None:
-    candidates = sum(n for _, n in counts)
-    return 1000.0 * sum(h for h, _ in counts) / candidates if candidates else None
+def _over(pairs: Sequence[tuple[Count, Count]]) -> dict[str, float | None]:
+    return compare([mine for mine, _ in pairs], [base for _, base in pairs])
 
 
 def _faults(group: Sequence[Run]) -> str:

@@ -21,7 +21,7 @@ from molflow_sim.packing import PressSettings, RigidPackings, make_generator, pr
 from molflow_sim.packing.deduplicate import deduplicate_packings
 from molflow_sim.packing.fingerprint import fingerprint, fingerprints
 from molflow_sim.packing.packings import PARTED
-from molflow_sim.packing.selection import SELECTION_EVALUATIONS
+from molflow_sim.packing.selection import lowest_rows
 from molflow_sim.units import KJ_PER_MOL
 
 CENTRES_APART = 1.0
@@ -35,6 +35,8 @@ those hits differ by at most 0.17."""
 NEAR_RMSD = 1.5
 """Å: pressed packings this close to the experiment are relaxed, since flexible molecules may bring them home."""
 BATCH = 500
+RANDOM_EVALUATIONS = 10
+"""Evaluations of the potential after which the control of the flow's selection selects."""
 MINIMA = 10
 """Vacuum minima, as the lowest of RDKit's conformers are usually taken."""
 
@@ -185,8 +187,8 @@ def candidates_of(
     """Packings of ours ("random", "flow", "mixed") or PyXtal's ("pyxtal", "pyxtal-vdw").
 
     A number says how many are drawn for each one proposed: "flow-1" proposes all that the flow draws, "random-3" puts
-    random packings through the first stages of the press and as many steps of the potential as the flow's, and keeps
-    the lower third.
+    random packings through the first two stages of the press and `RANDOM_EVALUATIONS` of the third, and keeps the lower
+    third.
     """
     if generator.startswith("pyxtal"):
         from _pyxtal import pyxtal_packings
@@ -203,11 +205,10 @@ def candidates_of(
 def _selected_random(molecule: Molecule, n: int, draws: int, seed: int, first: int) -> RigidPackings:
     loose = random_packings(molecule, n * draws, seed=seed)
     settings = PressSettings(
-        max_evaluations=SELECTION_EVALUATIONS, polish_evaluations=0, accept=np.inf, reduce_cells=False
+        max_evaluations=RANDOM_EVALUATIONS, polish_evaluations=0, accept=np.inf, reduce_cells=False
     )
     moved = press(loose, parametrize(molecule), settings)
-    energy = np.where(moved.ok, moved.energy, np.inf)
-    kept = moved.select(np.sort(np.argsort(energy, kind="stable")[:n]))
+    kept = moved.select(lowest_rows(moved, n))
     return replace(kept, index=first + np.arange(n), status=np.full(n, PARTED, np.int8), energy=np.full(n, np.nan))
 
 

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 from _generation import CLASSES, add_target_options, choose
-from _generation_tables import Table, print_tables
+from _generation_tables import Table, compare, print_tables
 from _limits import DISTURBANCES, Landscape, Limits, measure
 from _search import Minimum
 from _targets import Target
@@ -37,9 +37,6 @@ from molflow_sim.errors import MolflowError
 
 SCALES = (1.0, 2.0, 4.0, 8.0)
 """kJ/mol: scales of the sampler's weights."""
-
-Count = tuple[float, int]
-"""Hits (expected ones are no whole numbers) and candidates."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -121,26 +118,6 @@ def _read(path: Path) -> Limits | None:
         return Limits(**json.loads(path.read_text()))
     except (OSError, ValueError, TypeError):
         return None
-
-
-def compare(mine: Sequence[Count], base: Sequence[Count]) -> dict[str, float | None]:
-    """Rates per 1,000 and ratios of two sides that have done the same targets.
-
-    The pooled ratio is that of the mean rates. The typical one is the geometric mean over targets; less than half a
-    hit counts as half, and a target that has no hits on either side counts as 1, whatever the numbers of candidates.
-    """
-    if not mine:
-        return {"hits per 1000": None, "enrichment": None, "typical": None}
-    rates, plain = (1000.0 * float(np.mean([h / n for h, n in side])) for side in (mine, base))
-    logs = [
-        0.0 if h < 0.5 and h0 < 0.5 else float(np.log(max(h, 0.5) / n) - np.log(max(h0, 0.5) / n0))
-        for (h, n), (h0, n0) in zip(mine, base)
-    ]
-    return {
-        "hits per 1000": round(rates, 2),
-        "enrichment": round(rates / plain, 2) if plain else None,
-        "typical": round(float(np.exp(np.mean(logs))), 2),
-    }
 
 
 def conformer_table(runs: Sequence[Limits]) -> Table:

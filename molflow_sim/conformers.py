@@ -115,7 +115,7 @@ def generate(
     keep = n_conformers if n_conformers is not None else (1 if rotors == 0 else MAX_CONFORMERS)
     if trials is None:
         trials = default_trials(rdmol, rotors)
-        if keep == 1 and rotors:
+        if keep == 1:
             trials = max(4, trials // 2)
     # half of the trials ignore the statistics of known crystals, so that rare rotamers are not missed
     mols = [embed(rdmol, max(trials // 2, 2), seed)]

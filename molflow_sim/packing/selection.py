@@ -52,5 +52,10 @@ def select_low(
         accept=np.inf, reduce_cells=False,
     )  # fmt: skip
     moved = press(packings, parameters, settings)
-    energy = np.where(moved.ok & np.isfinite(moved.energy), moved.energy, np.inf)
-    return packings.select(np.sort(np.argsort(energy, kind="stable")[:n]))
+    return packings.select(lowest_rows(moved, n))
+
+
+def lowest_rows(packings: RigidPackings, n: int) -> np.ndarray:
+    """Rows (n,), in order, of the packings of lowest energy; those whose press failed come last."""
+    energy = np.where(packings.ok, packings.energy, np.inf)
+    return np.sort(np.argsort(energy, kind="stable")[:n])

@@ -9,7 +9,8 @@ import pytest
 from rdkit import Chem
 
 from molflow_sim import Molecule
-from molflow_sim.conformers import automorphisms, best_rmsd, core_atoms
+from molflow_sim.bonds import automorphisms
+from molflow_sim.conformers import best_rmsd, core_atoms
 from molflow_sim.conformers_crystal import SAME_RMSD, torsions
 from molflow_sim.errors import MoleculeError
 from molflow_sim.packing import random_packings
