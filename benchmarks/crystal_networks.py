@@ -4,11 +4,13 @@
 
 `p1` is MolCrystalFlow's published kind of network (centroids of all molecules of a cell, in P 1), in a size for a CPU;
 `contact` the network of atoms in contact, with space groups, from starts as dense as crystals; `contact-loose` the same
-from the loose random packings that the press is given. Each is trained on one core for --minutes (the number of steps
-follows from timing a few, and is kept, so that a killed run goes on), then draws samples of held-out molecules, RDKit's
-conformers, with 4, 8 and 16 steps. P 1 is told the number of molecules in the experimental cell; the contact network
-draws space groups by their frequency. Judged as generated: share without clash (no overlap of 0.7 Å between van der
-Waals spheres of heavy atoms), deviation of the volume from experiment, seconds a sample.
+from the loose random packings that the press is given; `contact-basin` the same again from dense starts, each of which
+goes to the minimum that the press takes it to, not to a crystal assigned by optimal transport. Each is trained on one
+core for --minutes (the number of steps follows from timing a few, and is kept, so that a killed run goes on), then
+draws samples of held-out molecules, RDKit's conformers, with 1 to 16 steps. P 1 is told the number of molecules in the
+experimental cell; the contact network draws space groups by their frequency. Judged as generated: share without clash
+(no overlap of 0.7 Å between van der Waals spheres of heavy atoms), deviation of the volume from experiment, seconds a
+sample. What the press makes of them: crystal_yield.py with --weights networks/contact networks/contact-basin.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ from recovery import write_json
 from molflow_sim import MolecularCrystal, Molecule
 from molflow_sim.crystal_flow import CrystalFlow, CrystalFlowConfig, PairSet, train_on_pairs
 from molflow_sim.crystal_flow.p1 import MolCrystalFlowP1, P1Batches, P1Data, P1Settings
-from molflow_sim.crystal_flow.pairs import PairBatches
+from molflow_sim.crystal_flow.pairs import DENSE, PairBatches
 from molflow_sim.crystal_flow.train import flow_matching_loss, pairs_of
 from molflow_sim.dataset import CrystalDataset
 from molflow_sim.errors import MolflowError
@@ -40,8 +42,8 @@ from molflow_sim.evaluate import CLASH_OVERLAP, heavy_atom_overlap
 from molflow_sim.packing.random_packing import PACKING_COEFFICIENT
 from molflow_sim.training import TrainSettings, train
 
-NETWORKS = ("p1", "contact", "contact-loose")
-STEPS = (4, 8, 16)
+NETWORKS = ("p1", "contact", "contact-loose", "contact-basin")
+STEPS = (1, 2, 4, 8, 16)
 
 
 def trained_p1(folder: Path, data: CrystalDataset, minutes: float, batch_size: int) -> MolCrystalFlowP1:
@@ -62,14 +64,11 @@ def trained_p1(folder: Path, data: CrystalDataset, minutes: float, batch_size: i
 
 
 def trained_contact(
-    folder: Path, data: CrystalDataset, minutes: float, batch_size: int, coefficient: tuple[float, float] | None
+    folder: Path, data: CrystalDataset, minutes: float, batch_size: int, config: CrystalFlowConfig
 ) -> CrystalFlow:
     """Contact network, trained or taken from the folder."""
     if (folder / "crystal_flow.json").exists():
         return CrystalFlow.from_pretrained(folder)
-    config = CrystalFlowConfig()
-    if coefficient is not None:
-        config = replace(config, packing_coefficient=coefficient)
     path = folder / "pairs.npz"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -147,8 +146,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name == "p1":
             model: Any = trained_p1(folder, data, options.minutes, options.batch_size)
         else:
-            loose = PACKING_COEFFICIENT if name == "contact-loose" else None
-            model = trained_contact(folder, data, options.minutes, options.batch_size, loose)
+            config = CrystalFlowConfig(
+                packing_coefficient=PACKING_COEFFICIENT if name == "contact-loose" else DENSE,
+                coupling="basin" if name == "contact-basin" else "transport",
+            )
+            model = trained_contact(folder, data, options.minutes, options.batch_size, config)
         for target in chosen:
             try:
                 molecule = target.generated()

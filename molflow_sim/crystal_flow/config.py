@@ -9,6 +9,8 @@ from molflow_sim.crystal_flow.pairs import DENSE
 from molflow_sim.errors import InputError
 from molflow_sim.training.settings import TrainSettings, YamlSettings
 
+COUPLINGS = ("transport", "basin")
+
 
 @dataclass(frozen=True)
 class CrystalFlowConfig(YamlSettings):
@@ -24,6 +26,9 @@ class CrystalFlowConfig(YamlSettings):
         kJ/mol per molecule: crystals are drawn with weights exp(-ΔE/energy_scale).
     experimental_share : float
         Share of the batches' crystals that come from experiment, where the data has any.
+    coupling : str
+        Which start belongs to which crystal: "transport", the assignment that moves things least, or "basin", the
+        minimum that the press finds from the start (which takes the molecules of the data alone, and presses anew).
     packing_coefficient : (float, float)
         Range of (molecular volume)/(cell volume per molecule) of the random starts.
     validation_share : float
@@ -42,6 +47,7 @@ class CrystalFlowConfig(YamlSettings):
     starts: int = 4
     energy_scale: float = 4.0
     experimental_share: float = 0.1
+    coupling: str = COUPLINGS[0]
     packing_coefficient: tuple[float, float] = DENSE
     validation_share: float = 0.08
     seed: int = 0
@@ -50,6 +56,8 @@ class CrystalFlowConfig(YamlSettings):
         """Refuse values that cannot work."""
         if self.starts < 1 or self.energy_scale <= 0.0 or not 0.0 <= self.experimental_share < 1.0:
             raise InputError("starts must be at least 1, energy_scale positive and experimental_share in [0, 1)")
+        if self.coupling not in COUPLINGS:
+            raise InputError(f"the coupling is one of {', '.join(COUPLINGS)}, not {self.coupling!r}")
         if not 0.0 <= self.validation_share < 0.5:
             raise InputError(f"validation_share must lie in [0, 0.5), got {self.validation_share}")
         if (

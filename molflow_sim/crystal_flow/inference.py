@@ -40,7 +40,7 @@ def velocity_field(network: ContactNetwork, batch: CrystalBatch) -> VelocityFiel
     callable
         ``field(batch, time, quality)``, a `Velocity`; time in [0, 1], quality in units of 10 kJ/mol per molecule.
     """
-    if _compiles(network, batch):
+    if compiles(network, batch):
         return _CompiledField(network, batch)
     return lambda moved, time, quality: reference_velocity(network, moved, time, quality)
 
@@ -52,7 +52,8 @@ def reference_velocity(network: ContactNetwork, batch: CrystalBatch, time: float
         return velocity
 
 
-def _compiles(network: ContactNetwork, batch: CrystalBatch) -> bool:
+def compiles(network: ContactNetwork, batch: CrystalBatch) -> bool:
+    """Whether the compiled loops can be used: numba, and everything in float32 on the CPU."""
     try:
         import numba  # noqa: F401
     except ImportError:

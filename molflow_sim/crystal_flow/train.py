@@ -10,7 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from molflow_sim.crystal_flow.config import CrystalFlowConfig
+from molflow_sim.crystal_flow.basins import make_basin_pairs
+from molflow_sim.crystal_flow.config import COUPLINGS, CrystalFlowConfig
+from molflow_sim.crystal_flow.fused import fused_velocity, usable
+from molflow_sim.crystal_flow.grow import grown
 from molflow_sim.crystal_flow.model import CrystalFlow
 from molflow_sim.crystal_flow.network import ContactNetwork
 from molflow_sim.crystal_flow.pairs import PairBatches, PairSet, make_pairs
@@ -39,7 +42,11 @@ def flow_matching_loss(network: nn.Module, batch: tuple[Any, ...]) -> dict[str, 
     """
     start, end, quality, time = batch
     between, target = interpolate(start, end, time)
-    error = distance(between, network(between, time, quality), target)
+    if usable(network, between):
+        moving = fused_velocity(network, between, time, quality)
+    else:
+        moving = network(between, time, quality)
+    error = distance(between, moving, target)
     size = distance(between, target)
     # Square roots beyond the usual size: a few long detours must not set the pace.
     scale = 30.0
@@ -66,7 +73,8 @@ def train_on_pairs(
     folder : path
         Gets weights, card, metrics and the checkpoint; a training found here goes on.
     initial : CrystalFlow, optional
-        Start from these weights (fine-tuning); their network's size is taken.
+        Start from these weights (fine-tuning). Their network's size is taken, and grown where `config` asks for more
+        scalars or layers (`molflow_sim.crystal_flow.grow`).
     validation : PairSet, optional
         Looked at now and then.
     card : dict, optional
@@ -76,13 +84,16 @@ def train_on_pairs(
     ------
     TrainingError
         If the folder holds another training, or the loss is not finite.
+    InputError
+        If the initial weights' network cannot be grown to the width wanted.
     """
     from molflow_sim.training import train
 
     torch.manual_seed(config.training.seed)
-    network = ContactNetwork(config.network if initial is None else initial.network.settings)
-    if initial is not None:
-        network.load_state_dict(initial.network.state_dict())
+    if initial is None:
+        network = ContactNetwork(config.network)
+    else:
+        network = grown(initial.network, config.network, config.training.seed)
     size = config.training.batch_size
     result = train(
         network,
@@ -136,6 +147,8 @@ def train_crystal_flow(
     config = config or CrystalFlowConfig()
     names = [f"{key}:{energy:.6f}" for key, energy in zip(np.array(data.keys)[data.molecule], data.energy)]
     made_from = [getattr(config, name) for name in PAIRS_DEPEND_ON]
+    if config.coupling != COUPLINGS[0]:  # not listed above, so that older folders go on
+        made_from.append(config.coupling)
     identity = sha256(repr((names, *made_from)).encode())
     aside = validation_rows(data, config.validation_share)
     pairs = _stored_pairs(Path(folder) / PAIRS, identity, data, config, ~aside)
@@ -168,7 +181,10 @@ def _stored_pairs(
 
 
 def pairs_of(data: CrystalDataset, config: CrystalFlowConfig, rows: np.ndarray | None = None) -> PairSet:
-    """Pairs of a data set (or of chosen rows of it), experimental crystals getting their share of the weight."""
+    """Pairs of a data set (or of chosen rows of it) in the configured coupling.
+
+    Experimental crystals get their share of the weight; the coupling by basins has none, only their molecules.
+    """
     chosen = np.ones(len(data), bool) if rows is None else rows
     parts, shares = [], []
     options: dict[str, Any] = {
@@ -176,6 +192,8 @@ def pairs_of(data: CrystalDataset, config: CrystalFlowConfig, rows: np.ndarray |
         "scale": config.energy_scale,
         "packing_coefficient": config.packing_coefficient,
     }
+    if config.coupling == "basin":
+        return make_basin_pairs(data, config.starts, **options, rows=chosen)
     for kind, share, more in (
         (~data.experimental, 1.0 - config.experimental_share, 1),
         (data.experimental, config.experimental_share, EXPERIMENTAL_STARTS),

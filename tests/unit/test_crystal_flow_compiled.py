@@ -19,7 +19,7 @@ from molflow_sim.crystal_flow.compiled_graph import contacts
 from molflow_sim.crystal_flow.graph import intermolecular_edges
 from molflow_sim.crystal_flow.inference import (
     INTERVALS,
-    _compiles,
+    compiles,
     reference_velocity,
     velocity_field,
 )
@@ -41,7 +41,7 @@ def assert_same_velocities(
     network_of: CrystalFlow, batch: CrystalBatch, time: float, quality: float = 0.0, tolerance: float = 1e-4
 ) -> None:
     """To `tolerance` of the largest component of each of the three fields."""
-    assert _compiles(network_of.network, batch)
+    assert compiles(network_of.network, batch)
     found = velocity_field(network_of.network, batch)(batch, time, quality)
     expected = reference_velocity(network_of.network, batch, time, quality)
     for name, a, b in zip(found._fields, found, expected):
@@ -161,7 +161,7 @@ def test_samples_do_not_depend_on_the_number_of_threads() -> None:
 def test_a_trajectory_ends_where_the_torch_network_takes_it(trained, monkeypatch) -> None:
     start = random_packings(molecule_for("CC(N)=O"), 16, seed=3, packing_coefficient=trained.packing_coefficient)
     compiled = trained.carry(start)
-    monkeypatch.setattr("molflow_sim.crystal_flow.inference._compiles", lambda *_: False)
+    monkeypatch.setattr("molflow_sim.crystal_flow.inference.compiles", lambda *_: False)
     reference = trained.carry(start)
     assert np.abs(reference.cell - start.cell).max() > 0.1
     np.testing.assert_allclose(compiled.cell, reference.cell, atol=2e-3)
@@ -182,7 +182,7 @@ def test_double_precision_goes_through_torch() -> None:
     batch = packed("CC(N)=O", 2, 1).to(dtype=torch.float64)
     double = flow(0)
     double.network.double()
-    assert not _compiles(double.network, batch)
+    assert not compiles(double.network, batch)
     assert double.velocity(batch, 0.5, 0.0).strain.dtype == torch.float64
 
 
