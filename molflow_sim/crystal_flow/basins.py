@@ -77,15 +77,10 @@ def _of_molecule(
 
 
 def _pairs(start: RigidPackings, end: RigidPackings, scale: float) -> PairSet:
+    from molflow_sim.packing.tables import stacked_operations
+
     places = start.placements
-    images = max(p.n_images for p in places)
-
-    def operations(name: str) -> np.ndarray:
-        out = np.zeros((len(places), images, *getattr(places[0], name).shape[1:]))
-        for k, p in enumerate(places):
-            out[k, : p.n_images] = getattr(p, name)
-        return out
-
+    frac_rot, frac_tran, cart_rot = stacked_operations(places)
     n = len(start)
     above = end.energy - end.energy.min()
     weight = np.exp(-above / (scale * KJ_PER_MOL))
@@ -95,9 +90,9 @@ def _pairs(start: RigidPackings, end: RigidPackings, scale: float) -> PairSet:
         symmetry=np.asarray(start.placement, np.int32),
         quality=np.clip(above / QUALITY_UNIT, 0.0, LARGEST_QUALITY),
         weight=weight / weight.sum(),
-        frac_rot=operations("frac_rot"),
-        frac_tran=operations("frac_tran"),
-        cart_rot=operations("cart_rot"),
+        frac_rot=frac_rot,
+        frac_tran=frac_tran,
+        cart_rot=cart_rot,
         n_images=np.array([p.n_images for p in places]),
         site_translation=np.stack([p.translation_projector for p in places]),
         site_rotation=np.stack([p.rotation_projector for p in places]),

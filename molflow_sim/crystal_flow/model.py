@@ -212,14 +212,10 @@ def _parameters(molecule: Molecule) -> MoleculeParameters | None:
 
 def batch_of(packings: RigidPackings) -> CrystalBatch:
     """Packings as the tensors the network takes, in float32."""
-    places = [packings.placements[k] for k in packings.placement]
-    most = max(p.n_images for p in places)
+    from molflow_sim.packing.tables import stacked_operations
 
-    def ops(name: str) -> Tensor:
-        out = np.zeros((len(places), most, *getattr(places[0], name).shape[1:]), np.float32)
-        for k, p in enumerate(places):
-            out[k, : p.n_images] = getattr(p, name)
-        return torch.from_numpy(out)
+    places = [packings.placements[k] for k in packings.placement]
+    frac_rot, frac_tran, cart_rot = stacked_operations(places)
 
     def single(x: np.ndarray | list[np.ndarray]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(np.asarray(x), dtype=np.float32))
@@ -231,9 +227,9 @@ def batch_of(packings: RigidPackings) -> CrystalBatch:
         single(packings.cell),
         single(packings.centroid),
         single(packings.rotation),
-        ops("frac_rot"),
-        ops("frac_tran"),
-        ops("cart_rot"),
+        single(frac_rot),
+        single(frac_tran),
+        single(cart_rot),
         torch.tensor([p.n_images for p in places]),
         single([p.translation_projector for p in places]),
         single([p.rotation_projector for p in places]),

@@ -103,6 +103,17 @@ class Placement:
         return e / np.where(norm > 0, norm, 1.0)
 
 
+def stacked_operations(placements: Sequence[Placement]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """frac_rot (P, I, 3, 3), frac_tran (P, I, 3) and cart_rot (P, I, 3, 3) of placements, filled up with identities."""
+    size = max(p.n_images for p in placements)
+    frac_rot = np.tile(np.eye(3), (len(placements), size, 1, 1))
+    cart_rot, frac_tran = frac_rot.copy(), np.zeros((len(placements), size, 3))
+    for k, p in enumerate(placements):
+        m = p.n_images
+        frac_rot[k, :m], frac_tran[k, :m], cart_rot[k, :m] = p.frac_rot, p.frac_tran, p.cart_rot
+    return frac_rot, frac_tran, cart_rot
+
+
 class PressTables:
     """Pair parameters of one molecule and stacked `Placement` arrays, on one device.
 
@@ -153,21 +164,11 @@ class PressTables:
         self.radius = float(np.linalg.norm(conformers, axis=-1).max())
         self.gyration = float(np.sqrt((conformers**2).sum(-1).mean(-1)).max().clip(0.5))
 
-        size = max(p.n_images for p in placements)
-        s = len(placements)
-        self.frac_rot_np = np.tile(np.eye(3), (s, size, 1, 1))
-        self.cart_rot_np = np.tile(np.eye(3), (s, size, 1, 1))
-        self.frac_tran_np = np.zeros((s, size, 3))
-        self.inverse_np = np.full((s, size), -1)
+        self.frac_rot_np, self.frac_tran_np, self.cart_rot_np = stacked_operations(placements)
         self.n_images_np = np.array([p.n_images for p in placements])
+        self.inverse_np = np.full(self.frac_tran_np.shape[:2], -1)
         for k, p in enumerate(placements):
-            m = p.n_images
-            self.frac_rot_np[k, :m], self.cart_rot_np[k, :m], self.frac_tran_np[k, :m] = (
-                p.frac_rot,
-                p.cart_rot,
-                p.frac_tran,
-            )
-            self.inverse_np[k, :m] = p.inverse
+            self.inverse_np[k, : p.n_images] = p.inverse
         dipoles = np.einsum("n,knd->kd", charges, conformers)
         sums = np.stack([p.cart_rot.sum(0) for p in placements])
 
