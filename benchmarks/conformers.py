@@ -14,23 +14,21 @@ conformer on both sides are left out. Each target has a JSON file of its own; th
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from _generation import CLASSES, add_target_options, choose, class_of
 from _generation_tables import Table, print_tables
+from _parts import Parts, write_json
 from _search import _mappings, matches, molecule_of, pressed_experiment
 from _targets import Target
-from recovery import write_json
 
 from molflow_sim import Molecule, __version__, parametrize
 from molflow_sim.conformers import best_rmsd
-from molflow_sim.errors import MolflowError
 
 SIDES = ("minima", "rdkit")
 FLOOR = 0.01
@@ -59,25 +57,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_target_options(parser)
     args = parser.parse_args(argv)
     chosen, counts = choose(args)
-    folder = args.output.with_name(args.output.name + ".parts")
-    folder.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + 60.0 * args.max_minutes
+    parts = Parts(args.output, args.max_minutes, args.print_only)
     runs: list[list[Kept]] = []
     for target in chosen:
-        path = folder / f"{target.name}-{args.seed}.json"
-        found = _read(path)
-        if found is None and not args.print_only and time.monotonic() < deadline:
-            try:
-                found = [measure(target, side, args.seed) for side in SIDES]
-            except (MolflowError, RuntimeError) as error:
-                print(f"{target.name}: {type(error).__name__}: {error}", file=sys.stderr)
-                continue
-            write_json(path, [asdict(k) for k in found])
-            print(
-                f"{target.name} {target.smiles}: "
-                + ", ".join(f"{k.side} {k.share:.2f} of {k.conformers}" for k in found),
-                file=sys.stderr,
-            )
+        found = parts.result(
+            f"{target.name}-{args.seed}",
+            lambda rows: [Kept(**row) for row in rows],
+            partial(_all_sides, target, args.seed),
+            lambda kept: ", ".join(f"{k.side} {k.share:.2f} of {k.conformers}" for k in kept),
+        )
         if found is not None and max(k.conformers for k in found) > 1:
             runs.append(found)
     table = kept_table(runs)
@@ -96,11 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _read(path: Path) -> list[Kept] | None:
-    try:
-        return [Kept(**row) for row in json.loads(path.read_text())]
-    except (OSError, ValueError, TypeError):
-        return None
+def _all_sides(target: Target, seed: int) -> list[Kept]:
+    return [measure(target, side, seed) for side in SIDES]
 
 
 def measure(target: Target, side: str, seed: int) -> Kept:

@@ -19,21 +19,21 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
+from itertools import product
 from pathlib import Path
 
 from _generation import SIDES, Run, add_target_options, choose, run, warm_up
 from _generation_tables import enrichment_table, press_table, print_tables, raw_table
+from _parts import Parts, write_json
 from _targets import Target
-from recovery import ALL_SOURCES, write_json
+from recovery import ALL_SOURCES
 
 from molflow_sim import __version__
-from molflow_sim.errors import MolflowError
 from molflow_sim.packing import make_generator
 
 MILESTONES = (30, 100, 300, 1000, 4000)
@@ -91,42 +91,23 @@ def _usable(sides: Sequence[str], target: Target, weights: str | None) -> tuple[
 
 
 def _runs(args: argparse.Namespace, targets: Sequence[Target], sides: Sequence[str], digest: str) -> list[Run]:
-    folder = args.output.with_name(args.output.name + ".parts")
-    folder.mkdir(parents=True, exist_ok=True)
+    parts = Parts(args.output, args.max_minutes, args.print_only)
     milestones = (*(m for m in MILESTONES if m < args.candidates), args.candidates)
-    deadline = time.monotonic() + 60.0 * args.max_minutes
     done = []
-    for target in targets:
-        for source in args.sources:
-            for side in sides:
-                own = digest if side.startswith("flow") else ""
-                name = "-".join(
-                    filter(None, [target.name, source, side, str(args.candidates), str(args.seed), own[:8]])
-                )
-                path = folder / f"{name}.json"
-                result = _read(path)
-                if result is None and not args.print_only and time.monotonic() < deadline:
-                    start = time.monotonic()
-                    try:
-                        result = run(
-                            target,
-                            source,
-                            side,
-                            args.candidates,
-                            milestones,
-                            seed=args.seed,
-                            weights=args.weights if side.startswith("flow") else None,
-                            digest=own,
-                            n_relaxed=args.relax,
-                            out_of_time=lambda: time.monotonic() > deadline,
-                        )
-                    except MolflowError as error:
-                        print(f"{target.name} {source} {side}: {error.reason}", file=sys.stderr)
-                    if result is not None:
-                        write_json(path, asdict(result))
-                        print(f"{name}: {_line(result)}, {time.monotonic() - start:.0f} s", file=sys.stderr)
-                if result is not None:
-                    done.append(result)
+    for target, source, side in product(targets, args.sources, sides):
+        weights, own = (args.weights, digest) if side.startswith("flow") else (None, "")
+        name = "-".join(filter(None, [target.name, source, side, str(args.candidates), str(args.seed), own[:8]]))
+        result = parts.result(
+            name,
+            lambda stored: Run(**stored),
+            partial(
+                run, target, source, side, args.candidates, milestones, seed=args.seed, weights=weights, digest=own,
+                n_relaxed=args.relax, out_of_time=parts.out_of_time,
+            ),
+            _line,
+        )  # fmt: skip
+        if result is not None:
+            done.append(result)
     return done
 
 
@@ -136,13 +117,6 @@ def _line(result: Run) -> str:
         return found.error
     outcome = f"candidate {found.relaxed_first}" if found.relaxed_first else f"missed ({found.fault})"
     return f"{result.raw['clash_free']} of {result.raw['n']} clash-free, {found.hits} hits, {outcome}"
-
-
-def _read(path: Path) -> Run | None:
-    try:
-        return Run(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
 
 
 def _write_csv(path: Path, runs: Sequence[Run]) -> None:

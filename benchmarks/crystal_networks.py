@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 import torch
 from _generation import CLASSES, choose, class_of
+from _parts import write_json
 from _targets import DATA, Target
-from recovery import write_json
 
 from molflow_sim import MolecularCrystal, Molecule
 from molflow_sim.crystal_flow import CrystalFlow, CrystalFlowConfig, PairSet, train_on_pairs

@@ -14,21 +14,21 @@ Ratios are to random packing. Several --weights are the rounds of a closed loop,
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from recovery import spread, write_json
+from _parts import Parts, write_json
+from recovery import spread
 
 from molflow_sim import Molecule
 from molflow_sim.dataset import CrystalDataset
-from molflow_sim.errors import MolflowError
 from molflow_sim.forcefield import parametrize
 from molflow_sim.packing import make_generator, press
 from molflow_sim.packing.deduplicate import deduplicate_packings
@@ -113,22 +113,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     generators = {"random": make_generator("random")}
     for folder in args.weights:
         generators[folder] = make_generator("flow", weights=None if folder == "packaged" else folder)
-    parts = args.output.with_name(args.output.name + ".parts")
-    parts.mkdir(parents=True, exist_ok=True)
+    parts = Parts(args.output)
     results = []
     for k, smiles in enumerate(chosen):
         runs = {}
         for name, generator in generators.items():
             identity = str(generator.identity().get("weights", ""))[:8]
-            path = (
-                parts / f"{digest(smiles)}-{'flow' if identity else name}{identity}-{args.candidates}-{args.seed}.json"
+            found = parts.result(
+                f"{digest(smiles)}-{'flow' if identity else name}{identity}-{args.candidates}-{args.seed}",
+                lambda stored: stored,
+                partial(pressed, generator, smiles, args.candidates, args.seed),
+                lambda made: f"{len(made['energy'])} packings",
             )
-            try:
-                if not path.exists():
-                    write_json(path, pressed(generator, smiles, args.candidates, args.seed))
-                runs[name] = json.loads(path.read_text())
-            except MolflowError as error:
-                print(f"{smiles}, {name}: {error}", file=sys.stderr)
+            if found is not None:
+                runs[name] = found
         if len(runs) == len(generators):
             results.append({"smiles": smiles, "runs": runs})
         print(f"{k + 1} of {len(chosen)}: {smiles}", file=sys.stderr)

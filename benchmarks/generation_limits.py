@@ -16,24 +16,22 @@ Each target has a JSON file of its own beside the output; the same command goes 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import sys
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from _generation import CLASSES, add_target_options, choose
 from _generation_tables import Table, compare, print_tables
 from _limits import DISTURBANCES, Landscape, Limits, measure
+from _parts import Parts, write_json
 from _search import Minimum
 from _targets import Target
-from recovery import SOURCES, write_json
+from recovery import SOURCES
 
 from molflow_sim import __version__
-from molflow_sim.errors import MolflowError
 
 SCALES = (1.0, 2.0, 4.0, 8.0)
 """kJ/mol: scales of the sampler's weights."""
@@ -71,27 +69,15 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _runs(args: argparse.Namespace, targets: Sequence[Target]) -> list[Limits]:
-    folder = args.output.with_name(args.output.name + ".parts")
-    folder.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + 60.0 * args.max_minutes
+    parts = Parts(args.output, args.max_minutes, args.print_only)
     done = []
     for target in targets:
-        path = folder / f"{target.name}-{args.candidates}-{args.disturbed}-{args.seed}.json"
-        result = _read(path)
-        if result is None and not args.print_only and time.monotonic() < deadline:
-            try:
-                result = measure(
-                    target,
-                    args.candidates,
-                    args.disturbed,
-                    seed=args.seed,
-                    out_of_time=lambda: time.monotonic() > deadline,
-                )
-            except MolflowError as error:
-                print(f"{target.name}: {error.reason}", file=sys.stderr)
-            if result is not None:
-                write_json(path, asdict(result))
-                print(f"{target.name} {result.group}: {_line(result)}, {result.seconds:.0f} s", file=sys.stderr)
+        result = parts.result(
+            f"{target.name}-{args.candidates}-{args.disturbed}-{args.seed}",
+            lambda stored: Limits(**stored),
+            partial(measure, target, args.candidates, args.disturbed, seed=args.seed, out_of_time=parts.out_of_time),
+            lambda made: f"{made.group}: {_line(made)}",
+        )
         if result is not None:
             done.append(result)
     return done
@@ -111,13 +97,6 @@ def _line(result: Limits) -> str:
             f"of {len(found.experimental) + len(found.others)} minima"
         )
     return "; ".join(parts)
-
-
-def _read(path: Path) -> Limits | None:
-    try:
-        return Limits(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
 
 
 def conformer_table(runs: Sequence[Limits]) -> Table:

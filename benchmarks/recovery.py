@@ -16,17 +16,17 @@ from __future__ import annotations
 
 import argparse
 import csv
-import json
 import os
 import sys
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
+from itertools import product
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from _parts import Parts, write_json
 from _search import Search, matches, molecule_of, search
 from _targets import DATA, Target, read_targets
 
@@ -66,22 +66,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         targets = spread(targets, args.targets)
     if args.check_prefilter:
         return check_prefilter(targets, args.candidates, args.seed)
-    folder = args.output.with_name(args.output.name + ".parts")
-    folder.mkdir(parents=True, exist_ok=True)
-    deadline = time.monotonic() + 60.0 * args.max_minutes
+    parts = Parts(args.output, args.max_minutes, args.print_only)
     short = "-short" if args.stop_when_found else ""
     results = []
-    for target in targets:
-        for source in args.sources:
-            for generator in args.generators:
-                path = folder / f"{target.name}-{source}-{generator}-{args.candidates}{short}-{args.seed}.json"
-                result = read(path)
-                if result is None and not args.print_only and time.monotonic() < deadline:
-                    result = run(target, source, generator, args, deadline)
-                    if result is not None:
-                        write_json(path, asdict(result))
-                if result is not None:
-                    results.append(result)
+    for target, source, generator in product(targets, args.sources, args.generators):
+        result = parts.result(
+            f"{target.name}-{source}-{generator}-{args.candidates}{short}-{args.seed}",
+            lambda stored: Search(**stored),
+            partial(
+                search, target, source, generator, args.candidates, MILESTONES, seed=args.seed,
+                stop_when_found=args.stop_when_found, out_of_time=parts.out_of_time,
+            ),
+            _line,
+        )  # fmt: skip
+        if result is not None:
+            results.append(result)
     write_json(args.output, {"version": __version__, "results": [{**asdict(r), "fault": r.fault} for r in results]})
     write_csv(args.output.with_suffix(".csv"), results)
     print_table(results)
@@ -96,42 +95,10 @@ def spread(targets: list[Target], n: int) -> list[Target]:
     return [targets[k] for k in np.unique(np.linspace(0, len(targets) - 1, n).round().astype(int))]
 
 
-def run(target: Target, source: str, generator: str, args: argparse.Namespace, deadline: float) -> Search | None:
-    """One search with its line of progress on stderr."""
-    start = time.monotonic()
-    result = search(
-        target,
-        source,
-        generator,
-        args.candidates,
-        MILESTONES,
-        seed=args.seed,
-        stop_when_found=args.stop_when_found,
-        out_of_time=lambda: time.monotonic() > deadline,
-    )
-    if result is not None:
-        outcome = (
-            f"found, candidate {result.first}, relaxed {result.relaxed_first}"
-            if result.first
-            else f"missed ({result.fault}) {result.error}"
-        )
-        print(f"{target.name} {source} {generator}: {outcome}, {time.monotonic() - start:.0f} s", file=sys.stderr)
-    return result
-
-
-def read(path: Path) -> Search | None:
-    """A stored result, or None where there is none that can be read."""
-    try:
-        return Search(**json.loads(path.read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(content, indent=1))
-    part.replace(path)
+def _line(result: Search) -> str:
+    if result.first:
+        return f"found, candidate {result.first}, relaxed {result.relaxed_first}"
+    return f"missed ({result.fault}) {result.error}"
 
 
 def write_csv(path: Path, results: list[Search]) -> None:
