@@ -75,9 +75,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     atoms = (pairs.numbers > 0).sum(1)
     print(f"{len(pairs)} pairs of molecules of {atoms.min()} to {atoms.max()} atoms, batches of {args.batch_size}, "
           f"{args.threads} thread, {args.steps} steps")  # fmt: skip
-    print(
-        f"{'width':>5s} {'weights':>8s} {'torch, ms':>10s} {'compiled, ms':>12s} {'times':>6s} {'losses differ by':>16s}"
-    )
+    print("width  weights  torch, ms  compiled, ms  times  losses differ by")
     for width in args.widths:
         torch.manual_seed(0)
         network = ContactNetwork(ContactSettings(width=width, outer_layers=args.layers, outer_cutoff=6.0))
