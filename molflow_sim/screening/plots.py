@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from molflow_sim.files import write_bytes_atomically
+from molflow_sim.figures import new_figure, write_figure
 
 if TYPE_CHECKING:
     from molflow_sim.screening.landscape import Landscape
@@ -37,15 +37,8 @@ def shown_energies(landscape: Landscape) -> tuple[list[float], str]:
 
 def landscape_figure(landscape: Landscape, path: Path) -> Path:
     """Draw ΔE against density, colour by space group, and write it in the format of the suffix."""
-    import io
-
-    import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     energies, label = shown_energies(landscape)
-    figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(6.4, 4.4)
     axes = figure.add_subplot()
     styles = group_styles(landscape)
     named = [name for name, style in styles.items() if style[0] != OTHER]
@@ -71,12 +64,7 @@ def landscape_figure(landscape: Landscape, path: Path) -> Path:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
     axes.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    buffer = io.BytesIO()
-    kind = path.suffix.lstrip(".") or "svg"
-    with matplotlib.rc_context({"svg.hashsalt": "molflow", "svg.fonttype": "path"}):
-        figure.savefig(buffer, format=kind, dpi=200, metadata={"Date": None} if kind == "svg" else None)
-    write_bytes_atomically(path, buffer.getvalue())
-    return path
+    return write_figure(figure, path)
 
 
 def _mark_reference(axes: object, landscape: Landscape) -> None:

@@ -12,6 +12,7 @@ _PUBLIC = {
     "TrainResult": "loop",
     "TrainSettings": "settings",
     "YamlSettings": "settings",
+    "plot_curves": "curves",
     "train": "loop",
 }
 

@@ -1,0 +1,29 @@
+"""Curves of a training: every metric has its panel, and the file opens as a picture."""
+
+from __future__ import annotations
+
+import xml.etree.ElementTree as ElementTree
+
+import pytest
+
+from molflow_sim.errors import TrainingError
+from molflow_sim.training import plot_curves
+from molflow_sim.training.loop import write_metrics
+
+METRICS = [(step, name, 1.0 / step) for step in (10, 20, 30) for name in ("loss", "explained", "val_loss")]
+
+
+def test_curves_are_drawn_and_the_same_twice(tmp_path) -> None:
+    write_metrics(tmp_path, METRICS)
+    path = plot_curves(tmp_path)
+    picture = path.read_bytes()
+    assert path == tmp_path / "curves.svg" and ElementTree.fromstring(picture).tag.endswith("svg")
+    # One axes a metric, validation in the panel of its training.
+    assert picture.count(b'id="axes_') == 2
+    assert plot_curves(tmp_path).read_bytes() == picture
+    assert plot_curves(tmp_path, tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_folder_without_metrics_is_named(tmp_path) -> None:
+    with pytest.raises(TrainingError, match=r"metrics\.csv"):
+        plot_curves(tmp_path)
