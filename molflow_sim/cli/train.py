@@ -76,7 +76,6 @@ def crystal_flow(
     CIFs that cannot be used (salts, metals, disorder ...) are left out; data/dropped.csv in the output says why.
     """
     from molflow_sim.dataset.sources import training_source
-    from molflow_sim.training import plot_curves
 
     library = _library()
     if config is not None and not config.is_file():
@@ -93,10 +92,8 @@ def crystal_flow(
         left_out = f"; {source.dropped} left out (see dropped.csv in {source.folder})" if source.dropped else ""
         _say(f"{len(source.dataset)} crystals of {len(source.dataset.keys)} molecules ({source.kind}){left_out}")
     library.train_crystal_flow(source.dataset, settings, output, initial=initial, progress=not quiet)
-    curves = plot_curves(output)
     if not quiet:
-        _say(f"curves in {curves}")
-        _say(f"weights in {output}; use them with --generator flow --weights {output}")
+        _say(f"weights and curves in {output}; use them with --generator flow --weights {output}")
 
 
 def _library() -> Any:

@@ -137,7 +137,7 @@ def train_crystal_flow(
     data : CrystalDataset
         Choose its split="train" to leave the test side out.
     config, folder, initial
-        As in `train_on_pairs`.
+        As in `train_on_pairs`; the folder gets the curves as a picture, too.
 
     Raises
     ------
@@ -157,7 +157,11 @@ def train_crystal_flow(
         validation = _stored_pairs(Path(folder) / VALIDATION_PAIRS, identity, data, config, aside)
     counts = {side: len(np.unique(data.molecule[rows])) for side, rows in (("train", ~aside), ("aside", aside))}
     card = {"molecules": counts["train"], "validation molecules": counts["aside"], "identity": identity}
-    return train_on_pairs(pairs, config, folder, initial=initial, validation=validation, card=card, progress=progress)
+    from molflow_sim.training import plot_curves
+
+    flow = train_on_pairs(pairs, config, folder, initial=initial, validation=validation, card=card, progress=progress)
+    plot_curves(folder)
+    return flow
 
 
 def validation_rows(data: CrystalDataset, share: float) -> np.ndarray:

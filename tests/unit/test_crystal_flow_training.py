@@ -110,6 +110,7 @@ def test_a_short_training_learns_writes_curves_and_its_weights_are_used(tmp_path
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
     explained = [float(r["value"]) for r in rows if r["name"] == "explained"]
     assert max(explained[-3:]) > 0.04 + explained[0]
+    assert b"<svg" in (tmp_path / "curves.svg").read_bytes()
     assert flow.card["data"]["crystals"] == len(dataset) and flow.card["config"]["training"]["seed"] == 0
     again = CrystalFlow.from_pretrained(tmp_path)
     for a, b in zip(flow.network.parameters(), again.network.parameters()):
