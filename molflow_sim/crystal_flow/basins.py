@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +26,7 @@ def make_basin_pairs(
     scale: float = 8.0,
     rows: np.ndarray | None = None,
     packing_coefficient: tuple[float, float] = DENSE,
+    progress: Callable[[int], None] | None = None,
 ) -> PairSet:
     """Pair dense random packings of a data set's molecules with the minima that the press finds from them.
 
@@ -35,7 +36,7 @@ def make_basin_pairs(
 
     Parameters
     ----------
-    dataset, starts, seed, scale, rows, packing_coefficient
+    dataset, starts, seed, scale, rows, packing_coefficient, progress
         As in `molflow_sim.crystal_flow.pairs.make_pairs`. Molecules that the potential does not know are left out,
         with a warning.
 
@@ -52,6 +53,8 @@ def make_basin_pairs(
             parts.append(_of_molecule(smiles, starts * crystals, (seed, k), scale, packing_coefficient))
         except MolflowError as error:
             warnings.warn(f"{smiles} is left out: {error.reason}", stacklevel=2)
+        if progress:
+            progress(crystals)
     if not parts:
         raise TrainingError("no molecule of the data set could be packed and pressed")
     return PairSet.join(parts, [1.0] * len(parts))

@@ -6,6 +6,7 @@ Made once from a data set, stored as plain arrays, and read with torch and NumPy
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,6 +157,7 @@ def make_pairs(
     scale: float = 8.0,
     rows: np.ndarray | None = None,
     packing_coefficient: tuple[float, float] = DENSE,
+    progress: Callable[[int], None] | None = None,
 ) -> PairSet:
     """Pair every usable crystal of a data set with random packings of the same molecule, group and site.
 
@@ -175,6 +177,8 @@ def make_pairs(
         Which crystals to use.
     packing_coefficient : (float, float)
         Of the starts, as in `random_packings`.
+    progress : callable, optional
+        Called with the numbers of crystals just done.
 
     Raises
     ------
@@ -200,9 +204,13 @@ def make_pairs(
     numbers, conformer = np.zeros((len(used), atoms), np.int16), np.zeros((len(used), atoms, 3))
     which = np.zeros(len(used), np.int32)
     made: dict[int, list[tuple[np.ndarray, ...]]] = {}
+    turns_of: dict[bytes, np.ndarray] = {}  # the same conformer comes in many groups
     for members in groups.values():
         first = records[used[members[0]]]
-        turns = molecule_turns(first.numbers, first.conformers[0])
+        shape = first.numbers.tobytes() + first.conformers[0].tobytes()
+        if shape not in turns_of:
+            turns_of[shape] = molecule_turns(first.numbers, first.conformers[0])
+        turns = turns_of[shape]
         free_t, free_r = stabiliser(first)
         index = symmetry.add(first, free_t, free_r)
         polar = polar_directions(first.cartesian_rotations)
@@ -231,6 +239,8 @@ def make_pairs(
             e = slot // starts
             centre, rotation, _ = answers[e]
             made[members[e]].append((cells[s], centroids[s], rotations[s], ends[e][0], centre[s], rotation[s]))
+        if progress:
+            progress(len(members))
     columns = [np.stack(x) for x in zip(*(row for k in range(len(used)) for row in made[k]))]
     quality = np.clip(dataset.relative_energy[used] / QUALITY_UNIT, 0.0, LARGEST_QUALITY)
     record = np.repeat(np.arange(len(used)), starts)

@@ -75,10 +75,11 @@ def van_der_waals_volume(numbers: np.ndarray, positions: np.ndarray, spacing: fl
     radius = np.array([1.2 if z == 1 else VAN_DER_WAALS_RADIUS[int(z)] for z in numbers])
     low, high = (positions - radius[:, None]).min(0), (positions + radius[:, None]).max(0)
     axes = [np.arange(a, b + spacing, spacing) for a, b in zip(low, high)]
-    grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3)
-    inside = np.zeros(len(grid), bool)
+    inside = np.zeros([len(axis) for axis in axes], bool)
     for x, r in zip(positions, radius):
-        inside |= ((grid - x) ** 2).sum(1) < r * r
+        box = tuple(slice(*np.searchsorted(axis, (c - r, c + r))) for axis, c in zip(axes, x))
+        a, b, c = ((axis[part] - centre) ** 2 for axis, part, centre in zip(axes, box, x))
+        inside[box] |= a[:, None, None] + b[:, None] + c < r * r
     return float(inside.sum() * spacing**3)
 
 

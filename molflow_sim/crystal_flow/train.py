@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -151,10 +152,10 @@ def train_crystal_flow(
         made_from.append(config.coupling)
     identity = sha256(repr((names, *made_from)).encode())
     aside = validation_rows(data, config.validation_share)
-    pairs = _stored_pairs(Path(folder) / PAIRS, identity, data, config, ~aside)
+    pairs = _stored_pairs(Path(folder) / PAIRS, identity, data, config, ~aside, progress)
     validation = None
     if aside.any():
-        validation = _stored_pairs(Path(folder) / VALIDATION_PAIRS, identity, data, config, aside)
+        validation = _stored_pairs(Path(folder) / VALIDATION_PAIRS, identity, data, config, aside, progress)
     counts = {side: len(np.unique(data.molecule[rows])) for side, rows in (("train", ~aside), ("aside", aside))}
     card = {"molecules": counts["train"], "validation molecules": counts["aside"], "identity": identity}
     from molflow_sim.training import plot_curves
@@ -174,17 +175,25 @@ def validation_rows(data: CrystalDataset, share: float) -> np.ndarray:
 
 
 def _stored_pairs(
-    path: Path, identity: str, data: CrystalDataset, config: CrystalFlowConfig, rows: np.ndarray
+    path: Path, identity: str, data: CrystalDataset, config: CrystalFlowConfig, rows: np.ndarray, progress: bool
 ) -> PairSet:
+    from molflow_sim.screening.progress import Progress
+
     if path.exists():
         if PairSet.card(path).get("identity") != identity:
             raise TrainingError(f"{path.parent} holds a training on other data or settings; choose another folder")
     else:
-        pairs_of(data, config, rows).save(path, {"identity": identity})
+        with Progress(progress).stage(path.stem.replace("_", " of "), int(rows.sum())) as advance:
+            pairs_of(data, config, rows, advance).save(path, {"identity": identity})
     return PairSet.load(path)
 
 
-def pairs_of(data: CrystalDataset, config: CrystalFlowConfig, rows: np.ndarray | None = None) -> PairSet:
+def pairs_of(
+    data: CrystalDataset,
+    config: CrystalFlowConfig,
+    rows: np.ndarray | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> PairSet:
     """Pairs of a data set (or of chosen rows of it) in the configured coupling.
 
     Experimental crystals get their share of the weight; the coupling by basins has none, only their molecules.
@@ -195,6 +204,7 @@ def pairs_of(data: CrystalDataset, config: CrystalFlowConfig, rows: np.ndarray |
         "seed": config.seed,
         "scale": config.energy_scale,
         "packing_coefficient": config.packing_coefficient,
+        "progress": progress,
     }
     if config.coupling == "basin":
         return make_basin_pairs(data, config.starts, **options, rows=chosen)
