@@ -51,13 +51,14 @@ def test_threads_add_up_to_the_same_gradients() -> None:
     sent, grad = rng.normal(size=(2, atoms, 8)).astype(np.float32)
     before, results = torch.get_num_threads(), []
     try:
-        for threads in (1, 3):
+        for threads in (1, 3, 3):
             torch.set_num_threads(threads)
             results.append(messages_gradient(pairs, 6.0, table, sent, grad, len(batch)))
     finally:
         torch.set_num_threads(before)
-    for one, three in zip(*results):
+    for one, three, again in zip(*results):
         np.testing.assert_allclose(three, one, rtol=1e-4, atol=1e-4)
+        np.testing.assert_array_equal(again, three)
 
 
 def test_other_types_go_through_torch() -> None:
