@@ -129,6 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the trainings and results")
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="folders of `molflow dataset crystals`")
     parser.add_argument("--cifs", type=Path, default=DATA, help="folder that holds cif/, for the targets")
+    parser.add_argument("--exclude", type=Path, help=".smi file of molecules that are held out besides")
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--minutes", type=float, default=30.0, help="of training each")
     parser.add_argument("--batch-size", type=int, default=48)
@@ -138,7 +139,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(1)
     data = CrystalDataset(options.data, split="train")
     print(f"{len(data)} crystals of {len(data.keys)} molecules, {options.minutes:g} min of training each")
-    wanted = {"data": options.cifs, "exclude": None, "targets": options.targets, "names": [], "classes": CLASSES}
+    wanted = {
+        "data": options.cifs, "exclude": options.exclude, "split": "test", "targets": options.targets, "names": [],
+        "classes": CLASSES,
+    }  # fmt: skip
     chosen, _ = choose(argparse.Namespace(**wanted))
     rows: list[dict[str, Any]] = []
     for name in options.networks:
