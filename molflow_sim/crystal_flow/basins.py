@@ -13,6 +13,9 @@ from molflow_sim.crystal_flow.pairs import DENSE, LARGEST_QUALITY, QUALITY_UNIT,
 from molflow_sim.errors import MolflowError, TrainingError
 from molflow_sim.units import KJ_PER_MOL
 
+CONFORMERS = 10
+"""Of a molecule at most, minima of its vacuum energy."""
+
 if TYPE_CHECKING:
     from molflow_sim.dataset import CrystalDataset
     from molflow_sim.packing import RigidPackings
@@ -68,7 +71,7 @@ def _of_molecule(
     from molflow_sim.packing import press, random_packings
     from molflow_sim.packing.press import PressSettings
 
-    molecule = Molecule.from_smiles(smiles)
+    molecule = Molecule.from_smiles(smiles, n_conformers=CONFORMERS)
     number = int(np.random.SeedSequence(seed).generate_state(1)[0])
     start = random_packings(molecule, n, seed=number, packing_coefficient=packing_coefficient)
     # Reduced cells would break the path from start to end.
