@@ -6,11 +6,12 @@
 `contact` the network of atoms in contact, with space groups, from starts as dense as crystals; `contact-loose` the same
 from the loose random packings that the press is given; `contact-basin` the same again from dense starts, each of which
 goes to the minimum that the press takes it to, not to a crystal assigned by optimal transport (half as many pairs,
-since all have to be pressed). Each is trained on one core for --minutes (the number of steps follows from timing a few, and is kept, so that a killed run goes on), then
-draws samples of held-out molecules, RDKit's conformers, with 1 to 16 steps. P 1 is told the number of molecules in the
-experimental cell; the contact network draws space groups by their frequency. Judged as generated: share without clash
-(no overlap of 0.7 Å between van der Waals spheres of heavy atoms), deviation of the volume from experiment, seconds a
-sample. What the press makes of them: crystal_yield.py with --weights networks/contact networks/contact-basin.
+since all have to be pressed). Each is trained on one core for --minutes (the number of steps follows from timing a few,
+and is kept, so that a killed run goes on), then draws samples of held-out molecules, RDKit's conformers, with 1 to 16
+steps. P 1 is told the number of molecules in the experimental cell; the contact network draws space groups by their
+frequency. Judged as generated: share without clash (no overlap of 0.7 Å between van der Waals spheres of heavy atoms),
+deviation of the volume from experiment, seconds a sample. What the press makes of them: crystal_yield.py with --weights
+networks/contact networks/contact-basin.
 """
 
 from __future__ import annotations
