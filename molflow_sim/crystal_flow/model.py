@@ -158,8 +158,10 @@ class CrystalFlow:
                 stacklevel=3,
             )
 
-    def carry(self, packings: RigidPackings, *, steps: int = STEPS, quality: float = 0.0) -> RigidPackings:
-        """Carry packings from time 0 to 1; one whose numbers fail on the way stays where it began."""
+    def carry(
+        self, packings: RigidPackings, *, steps: int = STEPS, quality: float = 0.0, begin: float = 0.0, end: float = 1.0
+    ) -> RigidPackings:
+        """Carry packings from one time to another; one whose numbers fail on the way stays where it began."""
         from molflow_sim.symmetry.spacegroup import SpaceGroup, cell_matrix, cell_parameters
 
         cell, centroid, rotation = packings.cell.copy(), packings.centroid.copy(), packings.rotation.copy()
@@ -169,8 +171,9 @@ class CrystalFlow:
             with one_torch_thread():  # a busy machine would lose most of its time in barriers
                 batch = batch_of(packings.select(rows))
                 field = velocity_field(self.network, batch)
+                dt = (end - begin) / steps
                 for k in range(steps):
-                    batch = step(batch, field(batch, k / steps, quality), 1.0 / steps)
+                    batch = step(batch, field(batch, begin + k * dt, quality), dt)
             new_cell, good = _sound(batch, torch.from_numpy(packings.cell[rows]))
             parameters = cell_parameters(new_cell)
             names = [packings.space_groups[i] for i in rows]
