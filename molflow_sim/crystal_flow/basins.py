@@ -13,12 +13,12 @@ from molflow_sim.crystal_flow.pairs import DENSE, LARGEST_QUALITY, QUALITY_UNIT,
 from molflow_sim.errors import MolflowError, TrainingError
 from molflow_sim.units import KJ_PER_MOL
 
-CONFORMERS = 10
-"""Of a molecule at most, minima of its vacuum energy."""
-
 if TYPE_CHECKING:
     from molflow_sim.dataset import CrystalDataset
     from molflow_sim.packing import RigidPackings
+
+CONFORMERS = 10
+"""Of a molecule at most, minima of its vacuum energy."""
 
 
 def make_basin_pairs(

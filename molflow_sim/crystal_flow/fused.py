@@ -19,9 +19,8 @@ from molflow_sim.crystal_flow.network import (
     ContactNetwork,
     Velocity,
     _Messages,
-    mean_of_atoms,
+    arms,
     radial_functions,
-    rigid_velocity,
 )
 from molflow_sim.crystal_flow.state import CrystalBatch
 
@@ -57,14 +56,14 @@ def fused_velocity(network: ContactNetwork, batch: CrystalBatch, time: Tensor, q
     h = h.expand(b, m, n, -1).reshape(b * m * n, -1)
     pairs = contacts(batch, s.outer_cutoff)
     grid = _grid(s.outer_cutoff, s.radial)
-    for layer, pool in zip(network.outer, network.pool):
-        h = _message(cast(_Messages, layer), h, pairs, s.outer_cutoff, grid, b)
-        h = (h.reshape(b, m * n, -1) + pool(mean_of_atoms(batch, h))[:, None]).reshape(b * m * n, -1)
-    receive, send = network.force.ends(h)
     table = torch.stack([grid @ f.weight.T for f in (network.force.filter, network.force.fade)], 1)
-    arm = torch.einsum("bmxy,bny->bmnx", batch.rotation, batch.conformer).contiguous().numpy()
-    sums = _Pushes.apply(table, receive, send, network.force.out.weight, pairs, s.outer_cutoff, arm)
-    return rigid_velocity(batch, *sums)
+    arm = arms(batch).contiguous().numpy()
+    return network.moved_by(
+        batch,
+        h,
+        lambda layer, sent: _summed(layer, sent, pairs, s.outer_cutoff, grid, b),
+        lambda receive, send: _Pushes.apply(table, receive, send, network.force.out.weight, pairs, s.outer_cutoff, arm),
+    )
 
 
 def _molecules(network: ContactNetwork, batch: CrystalBatch) -> Tensor:
@@ -81,7 +80,8 @@ def _molecules(network: ContactNetwork, batch: CrystalBatch) -> Tensor:
     grid = _grid(s.inner_cutoff, s.radial)
     h = network.embed(network.element[batch.numbers]).reshape(b * n, -1)
     for layer in network.inner:
-        h = _message(cast(_Messages, layer), h, pairs, s.inner_cutoff, grid, b)
+        known = cast(_Messages, layer)
+        h = known.updated(h, _summed(known, known.sent(h), pairs, s.inner_cutoff, grid, b))
     shaped: Tensor = h.reshape(b, n, -1)
     return shaped
 
@@ -90,9 +90,9 @@ def _grid(cutoff: float, radial: int) -> Tensor:
     return radial_functions(torch.linspace(0.0, cutoff, INTERVALS + 1), cutoff, radial)
 
 
-def _message(layer: _Messages, h: Tensor, pairs: Any, cutoff: float, grid: Tensor, n_crystals: int) -> Tensor:
-    table = grid @ layer.filter.weight.T
-    return layer.updated(h, _Sums.apply(table, layer.sent(h), pairs, cutoff, n_crystals))
+def _summed(layer: _Messages, sent: Tensor, pairs: Any, cutoff: float, grid: Tensor, n_crystals: int) -> Tensor:
+    total: Tensor = _Sums.apply(grid @ layer.filter.weight.T, sent, pairs, cutoff, n_crystals)
+    return total
 
 
 def _array(x: Tensor) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molflow_sim.crystal_flow.network import ContactNetwork, Velocity, mean_of_atoms, radial_functions, rigid_velocity
+from molflow_sim.crystal_flow.network import ContactNetwork, Velocity, arms, radial_functions
 from molflow_sim.crystal_flow.state import CrystalBatch
 
 if TYPE_CHECKING:
@@ -72,7 +72,6 @@ class _CompiledField:
 
     def __init__(self, network: ContactNetwork, batch: CrystalBatch) -> None:
         self.network = network
-        self.layers = cast("list[_Messages]", list(network.outer))
         self.cutoff = network.settings.outer_cutoff
         with torch.no_grad():
             grid = torch.linspace(0.0, self.cutoff, INTERVALS + 1, dtype=torch.float64)
@@ -81,7 +80,8 @@ class _CompiledField:
             def table(*filters: torch.nn.Linear) -> np.ndarray:
                 return torch.stack([radial @ f.weight.double().T for f in filters], 1).float().numpy()
 
-            self.filters = [np.ascontiguousarray(table(layer.filter)[:, 0]) for layer in self.layers]
+            layers = cast("list[_Messages]", list(network.outer))
+            self.filters = {layer: np.ascontiguousarray(table(layer.filter)[:, 0]) for layer in layers}
             self.force_filters = table(network.force.filter, network.force.fade)
             self.molecules = _molecule_features(network, batch)
 
@@ -91,21 +91,22 @@ class _CompiledField:
 
         network = self.network
         b, m, n = len(batch), batch.centroid.shape[1], batch.numbers.shape[1]
+        pairs = contacts(batch, self.cutoff)
+
+        def sums(layer: _Messages, sent: Tensor) -> Tensor:
+            return torch.from_numpy(add_messages(pairs, self.cutoff, self.filters[layer], sent.numpy(), b))
+
+        def pushes(receive: Tensor, send: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            force, torque, virial = add_pushes(
+                pairs, self.cutoff, self.force_filters, receive.numpy(), send.numpy(),
+                network.force.out.weight.detach().numpy(), arms(batch).contiguous().numpy(),
+            )  # fmt: skip
+            return torch.from_numpy(force).float(), torch.from_numpy(torque).float(), torch.from_numpy(virial).float()
+
         with torch.no_grad():
-            pairs = contacts(batch, self.cutoff)
             h = self.molecules + network.told(batch, *_filled(batch, time, quality))[:, None, None]
             h = h.expand(b, m, n, -1).reshape(b * m * n, -1)
-            for layer, pool, table in zip(self.layers, network.pool, self.filters):
-                total = add_messages(pairs, self.cutoff, table, layer.sent(h).numpy(), b)
-                h = layer.updated(h, torch.from_numpy(total))
-                h = (h.reshape(b, m * n, -1) + pool(mean_of_atoms(batch, h))[:, None]).reshape(b * m * n, -1)
-            receive, send = network.force.ends(h)
-            arm = torch.einsum("bmxy,bny->bmnx", batch.rotation, batch.conformer)
-            sums = add_pushes(
-                pairs, self.cutoff, self.force_filters, receive.numpy(), send.numpy(),
-                network.force.out.weight.detach().numpy(), arm.contiguous().numpy(),
-            )  # fmt: skip
-            return rigid_velocity(batch, *(torch.from_numpy(x).float() for x in sums))
+            return network.moved_by(batch, h, sums, pushes)
 
 
 def _molecule_features(network: ContactNetwork, batch: CrystalBatch) -> Tensor:

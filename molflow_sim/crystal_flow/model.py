@@ -171,9 +171,9 @@ class CrystalFlow:
             with one_torch_thread():  # a busy machine would lose most of its time in barriers
                 batch = batch_of(packings.select(rows))
                 field = velocity_field(self.network, batch)
-                dt = (end - begin) / steps
                 for k in range(steps):
-                    batch = step(batch, field(batch, begin + k * dt, quality), dt)
+                    time = begin + (end - begin) * k / steps
+                    batch = step(batch, field(batch, time, quality), (end - begin) / steps)
             new_cell, good = _sound(batch, torch.from_numpy(packings.cell[rows]))
             parameters = cell_parameters(new_cell)
             names = [packings.space_groups[i] for i in rows]
@@ -217,7 +217,8 @@ def batch_of(packings: RigidPackings) -> CrystalBatch:
     """Packings as the tensors the network takes, in float32."""
     from molflow_sim.packing.tables import stacked_operations
 
-    places = [packings.placements[k] for k in packings.placement]
+    used, which = np.unique(packings.placement, return_inverse=True)
+    places = [packings.placements[k] for k in used]
     frac_rot, frac_tran, cart_rot = stacked_operations(places)
 
     def single(x: np.ndarray | list[np.ndarray]) -> Tensor:
@@ -225,17 +226,17 @@ def batch_of(packings: RigidPackings) -> CrystalBatch:
 
     numbers = torch.from_numpy(np.asarray(packings.molecule.numbers).astype(np.int64))
     return CrystalBatch(
-        numbers.expand(len(places), -1),
+        numbers.expand(len(which), -1),
         single(packings.conformers[packings.conformer]),
         single(packings.cell),
         single(packings.centroid),
         single(packings.rotation),
-        single(frac_rot),
-        single(frac_tran),
-        single(cart_rot),
-        torch.tensor([p.n_images for p in places]),
-        single([p.translation_projector for p in places]),
-        single([p.rotation_projector for p in places]),
+        single(frac_rot[which]),
+        single(frac_tran[which]),
+        single(cart_rot[which]),
+        torch.tensor([p.n_images for p in places])[torch.from_numpy(which)],
+        single(np.stack([p.translation_projector for p in places])[which]),
+        single(np.stack([p.rotation_projector for p in places])[which]),
     )
 
 

@@ -10,8 +10,9 @@ origin, of the lattice translation a molecule is given in, of the order of atoms
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -101,10 +102,31 @@ class ContactNetwork(nn.Module):
         h = self.molecules(batch) + self.told(batch, time, quality).repeat_interleave(m * n, 0)
         edges = intermolecular_edges(batch, s.outer_cutoff)
         radial = radial_functions(edges.distance, s.outer_cutoff, s.radial)
-        for layer, pool in zip(self.outer, self.pool):
-            h = layer(h, edges, radial)
-            h = h + pool(mean_of_atoms(batch, h)).repeat_interleave(m * n, 0)
-        return self._move(batch, edges, self.force(h, edges, radial))
+        return self.moved_by(
+            batch,
+            h,
+            lambda layer, sent: layer.summed(sent, edges, radial),
+            lambda receive, send: self._pushed(batch, edges, self.force(receive, send, edges, radial)),
+        )
+
+    def moved_by(self, batch: CrystalBatch, h: Tensor, sums: MessageSums, pushes: PushSums) -> Velocity:
+        """Velocities from atoms' scalars h (B · M · N, width), by whatever does the sums over pairs.
+
+        Parameters
+        ----------
+        batch : CrystalBatch
+        h : Tensor
+            What atoms are by their own molecule, with what they are told of their crystal.
+        sums : callable
+            Of a layer and what atoms send (A, width): what comes in at each atom (A, width).
+        pushes : callable
+            Of the two ends' parts of the pushes (A, width): forces and torques (B · M, 3), virials (B, 3, 3).
+        """
+        b, atoms = len(batch), batch.centroid.shape[1] * batch.numbers.shape[1]
+        for layer, pool in zip(cast("Iterable[_Messages]", self.outer), self.pool):
+            h = layer.updated(h, sums(layer, layer.sent(h)))
+            h = (h.reshape(b, atoms, -1) + pool(mean_of_atoms(batch, h))[:, None]).reshape(b * atoms, -1)
+        return rigid_velocity(batch, *pushes(*self.force.ends(h)))
 
     def molecules(self, batch: CrystalBatch) -> Tensor:
         """Scalars (B · M · N, width) of atoms by what their own molecule is; cell and packing play no part."""
@@ -122,18 +144,23 @@ class ContactNetwork(nn.Module):
         told: Tensor = self.context(_context(batch, time, quality))
         return told
 
-    def _move(self, batch: CrystalBatch, edges: Edges, push: Tensor) -> Velocity:
-        """Rigid-body and cell velocities from the pushes (E, 3 channels) along the pairs."""
+    def _pushed(self, batch: CrystalBatch, edges: Edges, push: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Forces, torques and virials from the pushes (E, 3 channels) along the pairs."""
         b, m, n = len(batch), batch.centroid.shape[1], batch.numbers.shape[1]
         line = edges.vector / edges.distance[:, None]
         molecule = edges.receiver // n
-        arm = torch.einsum("bmxy,bny->bmnx", batch.rotation, batch.conformer).reshape(-1, 3)[edges.receiver]
+        arm = arms(batch).reshape(-1, 3)[edges.receiver]
         zero = line.new_zeros(b * m, 3)
         force = zero.index_add(0, molecule, push[:, :1] * line)
         torque = zero.index_add(0, molecule, torch.linalg.cross(arm, push[:, 1:2] * line))
         flat = (push[:, 2:] * line)[:, :, None] * edges.vector[:, None, :]
         virial = line.new_zeros(b, 9).index_add(0, molecule // m, flat.reshape(-1, 9)).reshape(b, 3, 3)
-        return rigid_velocity(batch, force, torque, virial)
+        return force, torque, virial
+
+
+def arms(batch: CrystalBatch) -> Tensor:
+    """Atoms (B, M, N, 3) from the centre of their molecule in Å, space frame."""
+    return torch.einsum("bmxy,bny->bmnx", batch.rotation, batch.conformer)
 
 
 def mean_of_atoms(batch: CrystalBatch, h: Tensor) -> Tensor:
@@ -213,8 +240,12 @@ class _Messages(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, h: Tensor, edges: Edges, radial: Tensor) -> Tensor:
-        message = self.sent(h)[edges.sender] * self.filter(radial)
-        return self.updated(h, torch.zeros_like(h).index_add(0, edges.receiver, message))
+        return self.updated(h, self.summed(self.sent(h), edges, radial))
+
+    def summed(self, sent: Tensor, edges: Edges, radial: Tensor) -> Tensor:
+        """What comes in at each atom of what the others send."""
+        message = sent[edges.sender] * self.filter(radial)
+        return torch.zeros_like(sent).index_add(0, edges.receiver, message)
 
     def sent(self, h: Tensor) -> Tensor:
         """What atoms send."""
@@ -238,8 +269,7 @@ class _Force(nn.Module):
         nn.init.normal_(self.out.weight, std=0.1 / math.sqrt(width))
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, h: Tensor, edges: Edges, radial: Tensor) -> Tensor:
-        receive, send = self.ends(h)
+    def forward(self, receive: Tensor, send: Tensor, edges: Edges, radial: Tensor) -> Tensor:
         mixed = receive[edges.receiver] + send[edges.sender] + self.filter(radial)
         # The second factor vanishes at the cutoff, so that no pair appears with a jump.
         return self.out(torch.nn.functional.silu(mixed) * self.fade(radial))
@@ -248,3 +278,7 @@ class _Force(nn.Module):
         """The receiver's and the sender's part of what a push depends on, of every atom."""
         h = self.norm(h)
         return self.receive(h), self.send(h)
+
+
+MessageSums = Callable[[_Messages, Tensor], Tensor]
+PushSums = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]

@@ -193,6 +193,8 @@ def make_pairs(
     used = [i for i, r in records.items() if len(r.images) == 1 and known_setting(r)]
     if not used:
         raise TrainingError("the data set holds no crystal with one molecule in the asymmetric unit")
+    if progress and len(used) < len(records):
+        progress(len(records) - len(used))
     weight = dataset.weights(scale)[used]
     groups: dict[tuple[Any, ...], list[int]] = {}
     for k, i in enumerate(used):

@@ -145,6 +145,8 @@ def train_crystal_flow(
     TrainingError
         As `train_on_pairs`, or if the data holds no usable crystal, or has changed since the folder was begun.
     """
+    from molflow_sim.training import plot_curves
+
     config = config or CrystalFlowConfig()
     names = [f"{key}:{energy:.6f}" for key, energy in zip(np.array(data.keys)[data.molecule], data.energy)]
     made_from = [getattr(config, name) for name in PAIRS_DEPEND_ON]
@@ -158,8 +160,6 @@ def train_crystal_flow(
         validation = _stored_pairs(Path(folder) / VALIDATION_PAIRS, identity, data, config, aside, progress)
     counts = {side: len(np.unique(data.molecule[rows])) for side, rows in (("train", ~aside), ("aside", aside))}
     card = {"molecules": counts["train"], "validation molecules": counts["aside"], "identity": identity}
-    from molflow_sim.training import plot_curves
-
     flow = train_on_pairs(pairs, config, folder, initial=initial, validation=validation, card=card, progress=progress)
     plot_curves(folder)
     return flow
