@@ -138,7 +138,7 @@ def test_tables_are_finer_than_single_precision_cares_about(trained) -> None:
     # Linear interpolation is worst halfway.
     middle = (torch.arange(INTERVALS, dtype=torch.float64) + 0.5) * settings_of.outer_cutoff / INTERVALS
     radial = radial_functions(middle, settings_of.outer_cutoff, settings_of.radial)
-    for layer, table in zip(trained.network.outer, field.filters):
+    for layer, table in field.filters.items():
         exact = (radial @ layer.filter.weight.detach().double().T).numpy()
         assert np.abs(0.5 * (table[1:] + table[:-1]) - exact).max() < 2e-5 * np.abs(exact).max()
 
