@@ -16,7 +16,7 @@ from rdkit import Chem
 from scipy.optimize import linear_sum_assignment
 from scipy.spatial.transform import Rotation
 
-from molflow_sim.bonds import skeleton
+from molflow_sim.chemistry.bonds import skeleton
 from molflow_sim.packing.fingerprint import reduce_lattice
 from molflow_sim.symmetry.spacegroup import cell_parameters
 

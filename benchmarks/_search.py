@@ -13,7 +13,6 @@ from _targets import Target
 from rdkit import Chem
 
 from molflow_sim import MolecularCrystal, Molecule
-from molflow_sim.crystal import RigidMolecule
 from molflow_sim.errors import MolflowError
 from molflow_sim.evaluate import FOUND_RMSD, packing_similarity, prepare
 from molflow_sim.forcefield import MoleculeParameters, parametrize
@@ -22,6 +21,7 @@ from molflow_sim.packing.deduplicate import deduplicate_packings
 from molflow_sim.packing.fingerprint import fingerprint, fingerprints
 from molflow_sim.packing.packings import PARTED
 from molflow_sim.packing.selection import lowest_rows
+from molflow_sim.systems.crystal import RigidMolecule
 from molflow_sim.units import KJ_PER_MOL
 
 CENTRES_APART = 1.0
@@ -169,7 +169,7 @@ def with_conformer(target: Target, molecule: Molecule, conformer: np.ndarray) ->
 
 def _mappings(a: Chem.Mol, b: Chem.Mol) -> list[list[int]]:
     """Ways to lay a on b: lists m with atom i of a on atom m[i] of b; bond orders and stereo are ignored."""
-    from molflow_sim.bonds import skeleton
+    from molflow_sim.chemistry.bonds import skeleton
 
     matches = skeleton(b).GetSubstructMatches(skeleton(a), uniquify=False, maxMatches=500)
     return [list(m) for m in matches]
@@ -345,7 +345,7 @@ def relaxed_matches(
     Returns hits -> (RMSD15 in Å, rank by energy, kJ/mol above the lowest).
     """
     from molflow_sim.forcefield import CrystalPotential
-    from molflow_sim.relax import relax_flexible
+    from molflow_sim.relax.flexible import relax_flexible
 
     lowest = unique[np.argsort(packings.energy[unique], kind="stable")][:n].tolist()
     rows = list(dict.fromkeys([*near, *lowest]))

@@ -21,7 +21,7 @@ import numpy as np
 import openmm
 import torch
 from molflow_openmm import CGForceField, simulate_cg
-from molflow_openmm.cg_model import starting_positions
+from molflow_openmm.cg.model import starting_positions
 
 from molflow_sim.cg import BeadFrames
 from molflow_sim.errors import MolflowError

@@ -28,7 +28,7 @@ from _search import _mappings, matches, molecule_of, pressed_experiment
 from _targets import Target
 
 from molflow_sim import Molecule, __version__, parametrize
-from molflow_sim.conformers import best_rmsd
+from molflow_sim.chemistry.conformers import best_rmsd
 
 SIDES = ("minima", "rdkit")
 FLOOR = 0.01

@@ -27,8 +27,8 @@ from _parts import Parts, write_json
 from _search import molecule_of
 from _targets import Target
 
-from molflow_sim.crystal_flow import CrystalFlow
 from molflow_sim.forcefield import parametrize
+from molflow_sim.models.crystal_flow import CrystalFlow
 from molflow_sim.packing import RigidPackings, press, random_packings
 from molflow_sim.packing.press import PressSettings
 from molflow_sim.packing.relief import relieve

@@ -33,13 +33,13 @@ from _parts import write_json
 from _targets import DATA, Target
 
 from molflow_sim import MolecularCrystal, Molecule
-from molflow_sim.crystal_flow import CrystalFlow, CrystalFlowConfig, PairSet, train_on_pairs
-from molflow_sim.crystal_flow.p1 import MolCrystalFlowP1, P1Batches, P1Data, P1Settings
-from molflow_sim.crystal_flow.pairs import DENSE, PairBatches
-from molflow_sim.crystal_flow.train import flow_matching_loss, pairs_of
 from molflow_sim.dataset import CrystalDataset
 from molflow_sim.errors import MolflowError
 from molflow_sim.evaluate import CLASH_OVERLAP, heavy_atom_overlap
+from molflow_sim.models.crystal_flow import CrystalFlow, CrystalFlowConfig, PairSet, train_on_pairs
+from molflow_sim.models.crystal_flow.pairs import DENSE, PairBatches
+from molflow_sim.models.crystal_flow.train import flow_matching_loss, pairs_of
+from molflow_sim.models.mol_crystal_flow import MolCrystalFlowP1, P1Batches, P1Data, P1Settings
 from molflow_sim.packing.random_packing import PACKING_COEFFICIENT
 from molflow_sim.training import TrainSettings, train
 
@@ -77,7 +77,7 @@ def trained_contact(
     pairs = PairSet.load(path)
     batches = PairBatches(pairs, batch_size)
     torch.manual_seed(0)
-    from molflow_sim.crystal_flow.network import ContactNetwork
+    from molflow_sim.models.crystal_flow.network import ContactNetwork
 
     network = ContactNetwork(config.network)
     optimiser = _settings(

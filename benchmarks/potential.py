@@ -18,7 +18,7 @@ import torch_sim
 
 from molflow_sim import CrystalPotential, Molecule, __version__, parametrize
 from molflow_sim.packing import press, random_packings
-from molflow_sim.relax import relax_flexible
+from molflow_sim.relax.flexible import relax_flexible
 
 
 def main() -> None:

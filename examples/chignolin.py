@@ -22,7 +22,7 @@ from make_chignolin_frames import Settings, ladder, run_md
 
 from molflow_sim.cg import distill, fit, read_frames, simulate
 from molflow_sim.cg.pipeline import report
-from molflow_sim.cg.reporting import Report
+from molflow_sim.cg.reports.reporting import Report
 
 
 @dataclass(frozen=True)

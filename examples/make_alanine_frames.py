@@ -27,7 +27,7 @@ from replica_exchange import Molecule, ReplicaSettings, run_replicas
 
 from molflow_sim import __version__
 from molflow_sim.cg import read_frames
-from molflow_sim.files import sha256, write_bytes_atomically
+from molflow_sim.runs.files import sha256, write_bytes_atomically
 
 SMILES = "CC(=O)N[C@@H](C)C(=O)NC"
 HEAVY = [("ACE", "CH3"), ("ACE", "C"), ("ACE", "O"), ("ALA", "N"), ("ALA", "CA"), ("ALA", "CB"), ("ALA", "C")]

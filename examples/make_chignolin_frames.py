@@ -31,7 +31,7 @@ from rdkit import Chem
 from rdkit.Chem import AllChem, rdMolTransforms
 from replica_exchange import Molecule, ReplicaSettings, run_replicas
 
-from molflow_sim.files import atomic_path
+from molflow_sim.runs.files import atomic_path
 
 SEQUENCE = "YYDPETGTWY"
 HAIRPIN = ((0, 150), (-93, 138), (-76, 134), (-72, -21), (-92, -41), (-106, -17), (70, 17), (-104, 153), (-81, 133))

@@ -18,7 +18,7 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
-from molflow_sim.files import atomic_path
+from molflow_sim.runs.files import atomic_path
 from molflow_sim.units import BOLTZMANN, KJ_PER_MOL
 
 BLOCK_PS = 500.0

@@ -13,8 +13,8 @@ except PackageNotFoundError:  # a source tree that is not installed
 
 # Public name -> module that defines it; loaded on first use, so that importing the package stays fast.
 _PUBLIC = {
-    "Molecule": "molflow_sim.molecule",
-    "MolecularCrystal": "molflow_sim.crystal",
+    "Molecule": "molflow_sim.systems.molecule",
+    "MolecularCrystal": "molflow_sim.systems.crystal",
     "SpaceGroup": "molflow_sim.symmetry",
     "CrystalPotential": "molflow_sim.forcefield",
     "parametrize": "molflow_sim.forcefield",

@@ -12,11 +12,11 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
-from molflow_sim.crystal import MolecularCrystal
 from molflow_sim.errors import CrystalError, InputError, NonFiniteError
 from molflow_sim.forcefield.parameters import MoleculeParameters, parametrize
 from molflow_sim.forcefield.potential import CrystalPotential
-from molflow_sim.molecule import Molecule
+from molflow_sim.systems.crystal import MolecularCrystal
+from molflow_sim.systems.molecule import Molecule
 
 
 class CrystalCalculator(Calculator):

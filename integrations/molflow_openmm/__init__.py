@@ -8,14 +8,14 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from molflow_openmm.cg_forcefield import CGForceField
-    from molflow_openmm.cg_samples import CGSimulation
-    from molflow_openmm.cg_simulate import simulate_cg
-    from molflow_openmm.cg_topology import bead_topology
-    from molflow_openmm.cg_torch import export_torchscript
-    from molflow_openmm.settings import SimulationSettings
-    from molflow_openmm.simulate import simulate
-    from molflow_openmm.system import crystalSystem
+    from molflow_openmm.cg.forcefield import CGForceField
+    from molflow_openmm.cg.samples import CGSimulation
+    from molflow_openmm.cg.simulate import simulate_cg
+    from molflow_openmm.cg.topology import bead_topology
+    from molflow_openmm.cg.torch import export_torchscript
+    from molflow_openmm.crystal.settings import SimulationSettings
+    from molflow_openmm.crystal.simulate import simulate
+    from molflow_openmm.crystal.system import crystalSystem
 
 __all__ = [
     "CGForceField",
@@ -30,13 +30,13 @@ __all__ = [
 
 # Loaded on first use: openmm-ml imports this package wherever it is installed, whatever its user is going to do.
 _PUBLIC = {
-    "CGForceField": "cg_forcefield",
-    "CGSimulation": "cg_samples",
-    "SimulationSettings": "settings",
-    "bead_topology": "cg_topology",
-    "crystalSystem": "system",
-    "export_torchscript": "cg_torch",
-    "simulate_cg": "cg_simulate",
+    "CGForceField": "cg.forcefield",
+    "CGSimulation": "cg.samples",
+    "SimulationSettings": "crystal.settings",
+    "bead_topology": "cg.topology",
+    "crystalSystem": "crystal.system",
+    "export_torchscript": "cg.torch",
+    "simulate_cg": "cg.simulate",
 }
 
 
@@ -50,7 +50,7 @@ class _Package(ModuleType):
     """Keeps the function `simulate` under that name: importing the module of the same name would put it there."""
 
     def _get(self) -> Any:
-        return import_module("molflow_openmm.simulate").simulate
+        return import_module("molflow_openmm.crystal.simulate").simulate
 
     def _ignore(self, module: Any) -> None:
         pass

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from molflow_sim.errors import StoreError
-from molflow_sim.files import write_bytes_atomically
-from molflow_sim.screening.store import _acquire
+from molflow_sim.runs.files import write_bytes_atomically
+from molflow_sim.runs.store import _acquire
 
 OUTPUTS = (
     "run.json", "system.xml", "initial.pdb", "trajectory.dcd", "log.csv", "state.xml",

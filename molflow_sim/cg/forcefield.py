@@ -66,7 +66,7 @@ class ForceField(Protocol):
         ...
 
 
-KINDS: dict[str, str | type[ForceField]] = {"cgnet": "molflow_sim.cg.cgnet:CGNet"}
+KINDS: dict[str, str | type[ForceField]] = {"cgnet": "molflow_sim.cg.student.cgnet:CGNet"}
 """Force fields by kind: the class, or where it is (imported on first use)."""
 
 

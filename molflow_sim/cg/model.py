@@ -12,8 +12,8 @@ from torch import Tensor
 from molflow_sim.cg.forcefield import ForceField, force_field_class
 from molflow_sim.cg.topology import BeadTopology
 from molflow_sim.errors import MappingError, WeightsError
-from molflow_sim.files import sha256
-from molflow_sim.weights import load_weights, read_card, save_weights
+from molflow_sim.runs.files import sha256
+from molflow_sim.training.weights import load_weights, read_card, save_weights
 
 if TYPE_CHECKING:
     from molflow_sim.cg.teacher import BeadFlow

@@ -14,16 +14,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from molflow_sim.cg.comparison import kinetic_temperatures, reference_frames, report
 from molflow_sim.cg.inputs import FRAMES, check_model, load_frames
+from molflow_sim.cg.reports.comparison import kinetic_temperatures, reference_frames, report
 from molflow_sim.cg.stages import TRAINING, fingerprint, open_stage
 from molflow_sim.errors import InputError
 
 if TYPE_CHECKING:
     from molflow_openmm import CGSimulation
 
-    from molflow_sim.cg.distill_settings import DistillSettings
     from molflow_sim.cg.forcefield import ForceField
+    from molflow_sim.cg.student.settings import DistillSettings
     from molflow_sim.cg.teacher import BeadFlow, TeacherSettings
     from molflow_sim.training import TrainSettings
 
@@ -171,12 +171,12 @@ def distill(
     StoreError
         The folder holds another student.
     """
-    from molflow_sim.cg.distill_settings import DistillSettings
     from molflow_sim.cg.frames import BeadFrames
     from molflow_sim.cg.model import ModelFolder
-    from molflow_sim.cg.student_training import fit_student, student_train_settings
+    from molflow_sim.cg.student.settings import DistillSettings
+    from molflow_sim.cg.student.training import fit_student, student_train_settings
     from molflow_sim.cg.teacher import sample_with_forces
-    from molflow_sim.weights import read_card
+    from molflow_sim.training.weights import read_card
 
     folder = Path(model)
     if method not in METHODS:

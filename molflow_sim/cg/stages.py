@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from molflow_sim.errors import StoreError
-from molflow_sim.files import sha256, write_bytes_atomically
+from molflow_sim.runs.files import sha256, write_bytes_atomically
 
 if TYPE_CHECKING:
     from molflow_sim.cg.frames import BeadFrames
@@ -69,7 +69,7 @@ def open_stage(folder: Path, name: str, identity: Mapping[str, Any], overwrite: 
         The folder is a file, holds something else or another model, or another process writes there.
     """
     from molflow_sim import __version__
-    from molflow_sim.screening.store import _acquire
+    from molflow_sim.runs.store import _acquire
 
     identity = json.loads(json.dumps(identity))
     path = folder / f"{name}.json"

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 
 if TYPE_CHECKING:
-    from molflow_sim.cg.reporting import Report
+    from molflow_sim.cg.reports.reporting import Report
 
 
 def line(console: Console) -> Callable[[str], None]:

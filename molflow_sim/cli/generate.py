@@ -15,7 +15,7 @@ from molflow_sim.errors import InputError, MolflowError, NoCandidatesError
 from molflow_sim.screening.settings import FLOW_DRAWS, PROPOSING_GENERATOR
 
 if TYPE_CHECKING:
-    from molflow_sim.molecule import Molecule
+    from molflow_sim.systems.molecule import Molecule
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Structures straight from a generator.")
 
@@ -77,7 +77,7 @@ def crystals(
     Each carries its provenance: candidate number, seed, generator, SHA-256 of the weights, version and space group.
     """
     from molflow_sim.cli.screen import read_molecule
-    from molflow_sim.generation import crystal_writer, generate_crystals
+    from molflow_sim.generators.generate import crystal_writer, generate_crystals
     from molflow_sim.screening.settings import ScreenSettings
 
     options: dict[str, Any] = {
@@ -123,7 +123,7 @@ def crystals(
 
 
 def _molecule(smiles: str, name: str) -> Molecule:
-    from molflow_sim.molecule import Molecule
+    from molflow_sim.systems.molecule import Molecule
 
     return Molecule.from_smiles(smiles, name=name)
 
@@ -160,7 +160,7 @@ def _failed_table(output: Path) -> Path:
 
 
 def _write_failed(path: Path, rows: list[dict[str, str]]) -> None:
-    from molflow_sim.files import write_bytes_atomically
+    from molflow_sim.runs.files import write_bytes_atomically
 
     text = io.StringIO()
     table = csv.DictWriter(text, ["source", "name", "smiles", "reason"], lineterminator="\n")

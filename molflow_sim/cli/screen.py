@@ -11,8 +11,8 @@ from molflow_sim.errors import InputError, MoleculeError
 from molflow_sim.screening.settings import DEFAULT_GENERATOR
 
 if TYPE_CHECKING:
-    from molflow_sim.molecule import Molecule
     from molflow_sim.screening.landscape import Landscape
+    from molflow_sim.systems.molecule import Molecule
 
 FILE_SUFFIXES = (".mol", ".sdf", ".xyz")
 EPILOG = """
@@ -117,7 +117,7 @@ def read_molecule(text: str, *, charge: int = 0, name: str = "") -> Molecule:
     """
     from dataclasses import replace
 
-    from molflow_sim.molecule import Molecule
+    from molflow_sim.systems.molecule import Molecule
 
     path = Path(text)
     if path.suffix.lower() == ".cif":

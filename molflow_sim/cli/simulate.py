@@ -69,8 +69,8 @@ def simulate(
     Writes trajectory.dcd, log.csv (StateDataReporter), state.xml (checkpoint), initial.pdb, system.xml, average.cif,
     final.cif, final.pdb and summary.json; prints the density drift and the RMSD15 against the start.
     """
-    from molflow_openmm.settings import SimulationSettings
-    from molflow_openmm.simulate import simulate as run
+    from molflow_openmm.crystal.settings import SimulationSettings
+    from molflow_openmm.crystal.simulate import simulate as run
 
     if not cif.is_file():
         raise InputError(f"{cif}: no such file")

@@ -98,7 +98,7 @@ def crystal_flow(
 
 def _library() -> Any:
     try:
-        import molflow_sim.crystal_flow as library
+        import molflow_sim.models.crystal_flow as library
 
         _ = library.train_crystal_flow
     except (ImportError, AttributeError) as error:

@@ -19,12 +19,12 @@ from molflow_sim.dataset.processes import ProcessExecutor
 from molflow_sim.dataset.settings import DatasetSettings
 from molflow_sim.dataset.shards import FORMAT, unpack_shard
 from molflow_sim.errors import InputError
-from molflow_sim.files import sha256, write_bytes_atomically
-from molflow_sim.screening.ids import code_version, digest
-from molflow_sim.screening.progress import Progress
-from molflow_sim.screening.scheduler import Executor, LocalExecutor
+from molflow_sim.runs.files import sha256, write_bytes_atomically
+from molflow_sim.runs.identity import code_version, digest
+from molflow_sim.runs.progress import Progress
+from molflow_sim.runs.scheduler import Executor, LocalExecutor
+from molflow_sim.runs.store import Store
 from molflow_sim.screening.stages import Stages
-from molflow_sim.screening.store import Store
 
 FOLDER_OF = {"molecule": "molecules", "crystal": "crystals"}
 REPORT_EVERY = 30.0

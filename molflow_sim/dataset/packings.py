@@ -14,13 +14,13 @@ import numpy as np
 from molflow_sim.dataset.settings import DatasetSettings
 from molflow_sim.dataset.shards import pack_shard
 from molflow_sim.errors import CrystalError, MoleculeTooLargeError, MolflowError, NoCandidatesError
-from molflow_sim.screening.ids import code_version, digest
+from molflow_sim.runs.identity import code_version, digest
 from molflow_sim.screening.stages import Stages
 from molflow_sim.units import KJ_PER_MOL
 
 if TYPE_CHECKING:
-    from molflow_sim.crystal import MolecularCrystal
-    from molflow_sim.molecule import Molecule
+    from molflow_sim.systems.crystal import MolecularCrystal
+    from molflow_sim.systems.molecule import Molecule
 
 PRESS_MARGIN = 5.0 * KJ_PER_MOL
 """Added to the window for the press's energies, whose cut-off electrostatics err by this much for polar groups."""
@@ -105,9 +105,9 @@ def _molecule_shard(
 ) -> bytes:
     from rdkit import Chem
 
-    from molflow_sim.chemistry import parse_smiles
+    from molflow_sim.chemistry.checks import parse_smiles
     from molflow_sim.dataset.skeletons import skeletons
-    from molflow_sim.molecule import Molecule
+    from molflow_sim.systems.molecule import Molecule
 
     parsed = parse_smiles(item.content)
     n_atoms = Chem.AddHs(parsed).GetNumAtoms()
@@ -165,9 +165,9 @@ def _crystal_shard(
     item: Item,
     caught: list[warnings.WarningMessage],
 ) -> bytes:
-    from molflow_sim.conformers import mmff_energies
-    from molflow_sim.crystal import MolecularCrystal
+    from molflow_sim.chemistry.conformers import mmff_energies
     from molflow_sim.dataset.skeletons import skeletons
+    from molflow_sim.systems.crystal import MolecularCrystal
 
     crystal = MolecularCrystal.from_cif(Path(item.content), normalise_hydrogens=True)
     if len(crystal.molecules) != 1:
@@ -263,7 +263,7 @@ def _meta(
 
 def molecule_key(molecule: Molecule) -> str:
     """The molecule's key; that of a racemate does not depend on the hand that was drawn."""
-    from molflow_sim.chemistry import mirror_image
+    from molflow_sim.chemistry.checks import mirror_image
 
     if not molecule.racemic:
         return molecule.key

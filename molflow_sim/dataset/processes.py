@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wai
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
-from molflow_sim.screening.scheduler import BatchFunction, _timed
+from molflow_sim.runs.scheduler import BatchFunction, _timed
 
 
 class ProcessExecutor:

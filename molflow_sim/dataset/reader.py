@@ -12,8 +12,8 @@ import numpy as np
 
 from molflow_sim.dataset.shards import Shard, unpack_shard
 from molflow_sim.errors import InputError, StoreError
-from molflow_sim.files import sha256
-from molflow_sim.screening.store import Record
+from molflow_sim.runs.files import sha256
+from molflow_sim.runs.store import Record
 from molflow_sim.units import KJ_PER_MOL
 
 SHARDS = ("molecules", "crystals")

@@ -9,7 +9,7 @@ from molflow_sim.errors import InputError
 from molflow_sim.screening.settings import ScreenSettings
 
 if TYPE_CHECKING:
-    from molflow_sim.packing.generators import Generator
+    from molflow_sim.generators.crystals import Generator
 
 
 @dataclass(frozen=True)

@@ -35,11 +35,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from molflow_sim.errors import StoreError
-from molflow_sim.screening.store import pack_arrays, unpack_arrays
+from molflow_sim.runs.store import pack_arrays, unpack_arrays
 
 if TYPE_CHECKING:
-    from molflow_sim.crystal import MolecularCrystal
-    from molflow_sim.molecule import Molecule
+    from molflow_sim.systems.crystal import MolecularCrystal
+    from molflow_sim.systems.molecule import Molecule
 
 FORMAT = 1
 """Version of the layout; readers refuse others."""

@@ -13,8 +13,8 @@ from molflow_sim.dataset.reader import CrystalDataset
 from molflow_sim.errors import InputError, TrainingError
 
 if TYPE_CHECKING:
-    from molflow_sim.molecule import Molecule
     from molflow_sim.screening.landscape import Landscape, LandscapeEntry
+    from molflow_sim.systems.molecule import Molecule
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def kind_of(folder: str | Path) -> str:
     InputError
         If it holds none of these.
     """
-    from molflow_sim.screening.store import read_run
+    from molflow_sim.runs.store import read_run
 
     folder = Path(folder)
     if not folder.is_dir():
@@ -157,8 +157,8 @@ def landscape_dataset(landscape: Landscape, output: str | Path) -> Path:
         The landscape is empty.
     """
     from molflow_sim.dataset.shards import FORMAT
-    from molflow_sim.screening.ids import code_version, digest
-    from molflow_sim.screening.store import Store
+    from molflow_sim.runs.identity import code_version, digest
+    from molflow_sim.runs.store import Store
 
     if not landscape.entries:
         raise TrainingError("the landscape is empty; there is nothing to train on")
@@ -195,7 +195,7 @@ def _landscape_shard(molecule: Molecule, rows: list[tuple[LandscapeEntry, float]
     from molflow_sim.dataset.packings import molecule_key
     from molflow_sim.dataset.shards import pack_shard
     from molflow_sim.dataset.skeletons import skeletons, split_of_skeletons
-    from molflow_sim.screening.ids import code_version
+    from molflow_sim.runs.identity import code_version
 
     entries = [entry for entry, _ in rows]
     crystals = [entry.crystal for entry in entries]

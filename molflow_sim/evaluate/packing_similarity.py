@@ -169,7 +169,7 @@ def prepare(crystal: Any) -> Structure:
 
 def _from_file(path: Path) -> Structure:
     """Read a CIF strictly; salts, disorder and missing hydrogens, which a comparison can bear, are left to oxtalign."""
-    from molflow_sim.crystal import MolecularCrystal
+    from molflow_sim.systems.crystal import MolecularCrystal
 
     try:
         return prepare(MolecularCrystal.from_cif(path))

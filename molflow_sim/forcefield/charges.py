@@ -33,7 +33,7 @@ from molflow_sim.forcefield.gfn2 import gfn2_multipoles, multipole_potential
 from molflow_sim.forcefield.mmff import extract_mmff
 
 if TYPE_CHECKING:
-    from molflow_sim.molecule import Molecule
+    from molflow_sim.systems.molecule import Molecule
 
 # Raised whenever a change here, in esp.py or in gfn2.py changes the charges: old cache entries are then ignored.
 _VERSION = 1

@@ -13,7 +13,7 @@ from molflow_sim.forcefield.exp6 import GUARD_RADIUS, exp6_parameters
 from molflow_sim.forcefield.mmff import MMFFTerms, extract_mmff
 
 if TYPE_CHECKING:
-    from molflow_sim.molecule import Molecule
+    from molflow_sim.systems.molecule import Molecule
 
 __all__ = ["GUARD_RADIUS", "MoleculeParameters", "parametrize"]
 

@@ -26,8 +26,8 @@ from molflow_sim.forcefield.topology import SpanningTree, lattice_shifts, lay_ou
 from molflow_sim.threads import one_torch_thread, share
 
 if TYPE_CHECKING:
-    from molflow_sim.crystal import MolecularCrystal
-    from molflow_sim.molecule import Molecule
+    from molflow_sim.systems.crystal import MolecularCrystal
+    from molflow_sim.systems.molecule import Molecule
 
 SWITCH_WIDTH = 2.0
 """Width of the switched shell inside the cutoff, Å."""

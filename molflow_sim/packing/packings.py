@@ -18,8 +18,8 @@ from molflow_sim.packing.tables import Placement
 from molflow_sim.units import AMU_PER_A3
 
 if TYPE_CHECKING:
-    from molflow_sim.crystal import MolecularCrystal
-    from molflow_sim.molecule import Molecule
+    from molflow_sim.systems.crystal import MolecularCrystal
+    from molflow_sim.systems.molecule import Molecule
 
 STATUS = ("ok", "not pressed", "not converged", "implausible density", "not finite", "parted")
 """Meaning of `RigidPackings.status`; "parted" ones are not pressed, but free of overlaps and dense (`relieve`)."""
@@ -158,8 +158,8 @@ class RigidPackings:
 
     def crystal(self, i: int) -> MolecularCrystal:
         """Packing i as a `MolecularCrystal`."""
-        from molflow_sim.crystal import MolecularCrystal, RigidMolecule
         from molflow_sim.symmetry import SpaceGroup
+        from molflow_sim.systems.crystal import MolecularCrystal, RigidMolecule
 
         place = self.placements[self.placement[i]]
         unit = tuple(

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from molflow_sim.errors import InputError, SpaceGroupError
-from molflow_sim.packing.generators import body_conformers
+from molflow_sim.generators.crystals import body_conformers
 from molflow_sim.packing.packings import RigidPackings
 from molflow_sim.packing.placements import COMMON_SPACE_GROUPS, MIRROR_GROUPS, general_placement
 from molflow_sim.packing.tables import Placement
 from molflow_sim.symmetry.spacegroup import SpaceGroup, cell_matrix
 
 if TYPE_CHECKING:
-    from molflow_sim.molecule import Molecule
+    from molflow_sim.systems.molecule import Molecule
 
 PACKING_COEFFICIENT = (0.50, 0.62)
 """Range of (molecular volume)/(cell volume per molecule) that a packing starts from."""

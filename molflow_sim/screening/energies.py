@@ -24,12 +24,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from molflow_sim.errors import InputError, MissingDependencyError, MolflowError, NonFiniteError
-from molflow_sim.files import sha256
+from molflow_sim.runs.files import sha256
 
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from molflow_sim.crystal import MolecularCrystal
+    from molflow_sim.systems.crystal import MolecularCrystal
 
 MINIMUM_AXIS = 10.0
 """Å; the least distance between opposite faces of a cell for a Γ-point tight-binding energy."""

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from molflow_sim.errors import StoreError
-from molflow_sim.files import write_bytes_atomically
+from molflow_sim.runs.files import write_bytes_atomically
+from molflow_sim.runs.store import read_run
 from molflow_sim.screening.serialise import (
     crystal_from_json,
     crystal_to_json,
@@ -19,7 +20,6 @@ from molflow_sim.screening.serialise import (
     molecule_to_json,
     to_bytes,
 )
-from molflow_sim.screening.store import read_run
 from molflow_sim.units import KJ_PER_MOL
 
 if TYPE_CHECKING:
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from ase import Atoms
     from pymatgen.core import Structure
 
-    from molflow_sim.crystal import MolecularCrystal
-    from molflow_sim.molecule import Molecule
+    from molflow_sim.systems.crystal import MolecularCrystal
+    from molflow_sim.systems.molecule import Molecule
 
 
 @dataclass(frozen=True, eq=False)

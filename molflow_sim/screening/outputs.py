@@ -6,15 +6,15 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
-from molflow_sim.files import atomic_path, write_bytes_atomically
-from molflow_sim.screening.ids import code_version
+from molflow_sim.runs.files import atomic_path, write_bytes_atomically
+from molflow_sim.runs.identity import code_version
+from molflow_sim.runs.progress import Progress
+from molflow_sim.runs.store import Store
 from molflow_sim.screening.landscape import Landscape
-from molflow_sim.screening.progress import Progress
 from molflow_sim.screening.settings import ScreenSettings
-from molflow_sim.screening.store import Store
 
 if TYPE_CHECKING:
-    from molflow_sim.molecule import Molecule
+    from molflow_sim.systems.molecule import Molecule
 
 _LIBRARIES = (
     "numpy", "torch", "numba", "rdkit", "torch-sim-atomistic", "ase", "pymatgen-core", "oxtalign",

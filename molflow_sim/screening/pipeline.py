@@ -12,20 +12,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from molflow_sim.errors import InputError, NoCandidatesError
+from molflow_sim.runs.identity import candidate_id, code_version, digest, molecule_identity
+from molflow_sim.runs.progress import Progress
+from molflow_sim.runs.scheduler import Executor, executor_for
+from molflow_sim.runs.store import Store, pack_arrays, unpack_arrays
 from molflow_sim.screening import stages as steps
 from molflow_sim.screening.energies import check_energy_spec, energy_identity
-from molflow_sim.screening.ids import candidate_id, code_version, digest, molecule_identity
 from molflow_sim.screening.landscape import Landscape
-from molflow_sim.screening.progress import Progress
 from molflow_sim.screening.ranking import RelaxedRow, build_landscape, distinct, rerank
-from molflow_sim.screening.scheduler import Executor, executor_for
 from molflow_sim.screening.serialise import crystal_to_json, from_bytes, to_bytes
 from molflow_sim.screening.settings import ENERGY_DIGITS, ScreenSettings
 from molflow_sim.screening.stages import Shared, Stages
-from molflow_sim.screening.store import Store, pack_arrays, unpack_arrays
 
 if TYPE_CHECKING:
-    from molflow_sim.molecule import Molecule
+    from molflow_sim.systems.molecule import Molecule
 
 _EVALUATE_BATCH = 50
 
@@ -125,7 +125,7 @@ def screen(
     base = {} if settings is None else {name: getattr(settings, name) for name in settings.__dataclass_fields__}
     chosen = ScreenSettings(**{**base, **{name: value for name, value in given.items() if value is not None}})
     if isinstance(molecule, str):
-        from molflow_sim.molecule import Molecule
+        from molflow_sim.systems.molecule import Molecule
 
         molecule = Molecule.from_smiles(molecule)
     elif not hasattr(molecule, "conformers"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from molflow_sim.figures import new_figure, write_figure
+from molflow_sim.runs.figures import new_figure, write_figure
 
 if TYPE_CHECKING:
     from molflow_sim.screening.landscape import Landscape

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from molflow_sim.errors import CrystalError, InputError, MolflowError
-from molflow_sim.files import sha256
+from molflow_sim.runs.files import sha256
+from molflow_sim.runs.progress import Progress
 from molflow_sim.screening.landscape import short_symbol
-from molflow_sim.screening.progress import Progress
 from molflow_sim.screening.ranking import RelaxedRow
 from molflow_sim.screening.stages import Shared
 from molflow_sim.units import KJ_PER_MOL
@@ -52,7 +52,7 @@ def read_reference(path: str | Path, molecule: Any) -> Experiment:
         If the file cannot be read or holds other molecules (CrystalError and its kin for disorder, missing
         hydrogens or partial occupancies).
     """
-    from molflow_sim.crystal import MolecularCrystal
+    from molflow_sim.systems.crystal import MolecularCrystal
 
     path = Path(path)
     try:

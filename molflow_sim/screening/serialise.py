@@ -29,7 +29,7 @@ def molecule_from_json(data: dict[str, Any]) -> Any:
     """The inverse of `molecule_to_json`."""
     from rdkit import Chem
 
-    from molflow_sim.molecule import Molecule
+    from molflow_sim.systems.molecule import Molecule
 
     try:
         (rdmol,) = Chem.JSONToMols(data["rdkit"])
@@ -67,8 +67,8 @@ def crystal_to_json(crystal: Any) -> dict[str, Any]:
 
 def crystal_from_json(data: dict[str, Any], molecules: Sequence[Any]) -> Any:
     """The inverse of `crystal_to_json`, given the species."""
-    from molflow_sim.crystal import MolecularCrystal, RigidMolecule
     from molflow_sim.symmetry import SpaceGroup
+    from molflow_sim.systems.crystal import MolecularCrystal, RigidMolecule
 
     try:
         units = tuple(

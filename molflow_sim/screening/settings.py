@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 from molflow_sim.errors import InputError
 
 if TYPE_CHECKING:
-    from molflow_sim.packing.generators import Generator
+    from molflow_sim.generators.crystals import Generator
 
 DEFAULT_CANDIDATES = 12_000
 """Packings searched unless said otherwise: two to four minutes for an aspirin-sized molecule on two cores."""
 
 DEFAULT_GENERATOR = "mixed"
-"""Where candidates come from unless said otherwise, see `molflow_sim.packing.generators`: half from the flow, which are
+"""Where candidates come from unless said otherwise, see `molflow_sim.generators.crystals`: half from the flow, which are
 the better ones, half at random, which reach what the flow does not think of."""
 PROPOSING_GENERATOR = "flow"
 """The same for crystals that are to be used as they come."""
 FLOW_DRAWS = 3
-"""As in `molflow_sim.packing.generators`, which takes a second to import."""
+"""As in `molflow_sim.generators.crystals`, which takes a second to import."""
 
 ENERGY_DIGITS = 7
 """Decimals of an energy in eV that decide an order; the rest is rounding, which may differ from run to run."""
@@ -112,7 +112,7 @@ class ScreenSettings:
 
     def make_generator(self) -> Generator:
         """The generator of these settings; no weights are read yet."""
-        from molflow_sim.packing.generators import make_generator
+        from molflow_sim.generators.crystals import make_generator
 
         return make_generator(
             self.generator, weights=self.weights, flow_share=self.flow_share, flow_draws=self.flow_draws

@@ -19,10 +19,10 @@ from molflow_sim.screening.serialise import crystal_from_json, crystal_to_json, 
 from molflow_sim.screening.settings import ScreenSettings
 
 if TYPE_CHECKING:
-    from molflow_sim.crystal import MolecularCrystal
     from molflow_sim.forcefield.parameters import MoleculeParameters
-    from molflow_sim.molecule import Molecule
-    from molflow_sim.packing.generators import Generator
+    from molflow_sim.generators.crystals import Generator
+    from molflow_sim.systems.crystal import MolecularCrystal
+    from molflow_sim.systems.molecule import Molecule
 
 
 # -- the steps, each from the module that owns it; imported when used -------------------------------------------------
@@ -44,7 +44,7 @@ def generate(
     generator: Generator | None = None,
 ) -> Any:
     """Packings (`RigidPackings`) of a generator, random ones if none is given."""
-    from molflow_sim.packing.generators import RandomGenerator
+    from molflow_sim.generators.crystals import RandomGenerator
 
     groups = space_groups if isinstance(space_groups, str) else list(space_groups)
     return (generator or RandomGenerator()).propose(molecule, n, seed=seed, space_groups=groups, z_prime=z_prime)
@@ -97,7 +97,7 @@ def evaluate(crystals: Sequence[MolecularCrystal], parameters: MoleculeParameter
 def relax(crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters) -> list[Any]:
     """Relaxation with flexible molecules and free cells (list of `RelaxResult`, energies in eV per molecule)."""
     from molflow_sim.forcefield import CrystalPotential
-    from molflow_sim.relax import relax_flexible
+    from molflow_sim.relax.flexible import relax_flexible
 
     return list(relax_flexible(crystals, CrystalPotential([parameters])))
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 from rdkit import Chem
 
-from molflow_sim.bonds import automorphisms
+from molflow_sim.chemistry.bonds import automorphisms
 
 
 def kabsch(x: np.ndarray, y: np.ndarray, improper: bool = False, weights: np.ndarray | None = None) -> np.ndarray:

@@ -18,7 +18,7 @@ from molflow_sim.packing.tables import Placement
 from molflow_sim.symmetry.spacegroup import SpaceGroup
 
 if TYPE_CHECKING:
-    from molflow_sim.crystal import MolecularCrystal
+    from molflow_sim.systems.crystal import MolecularCrystal
 
 _TOLERANCE = 1e-6
 _MAX_ORDER = 48  # groups with more operations are searched at their general position only

@@ -9,7 +9,7 @@ import torch
 from lightning.fabric.plugins.io import CheckpointIO
 from torch import Tensor
 
-from molflow_sim.weights import load_weights, save_weights
+from molflow_sim.training.weights import load_weights, save_weights
 
 NAME = "checkpoint"
 

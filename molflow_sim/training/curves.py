@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from molflow_sim.errors import TrainingError
-from molflow_sim.figures import new_figure, write_figure
+from molflow_sim.runs.figures import new_figure, write_figure
 from molflow_sim.training.loop import read_metrics
 
 VALIDATION = "val_"

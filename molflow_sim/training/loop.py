@@ -21,11 +21,11 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor, nn
 
 from molflow_sim.errors import TrainingError
-from molflow_sim.files import write_bytes_atomically
+from molflow_sim.runs.files import write_bytes_atomically
 from molflow_sim.training.batches import Batches
 from molflow_sim.training.checkpoint import NAME, SafetensorsIO
 from molflow_sim.training.settings import TrainSettings
-from molflow_sim.weights import read_card
+from molflow_sim.training.weights import read_card
 
 Loss = Callable[[nn.Module, Any], dict[str, Tensor]]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Self, get_type_hints
 
 from molflow_sim.errors import InputError
-from molflow_sim.files import write_bytes_atomically
+from molflow_sim.runs.files import write_bytes_atomically
 
 
 class YamlSettings:

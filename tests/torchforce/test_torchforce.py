@@ -25,7 +25,7 @@ if not REQUIRED:
 import openmmtorch  # noqa: E402
 from molflow_openmm import CGForceField, export_torchscript  # noqa: E402
 
-from molflow_sim.cg.cgnet import CGNet, CGNetSettings  # noqa: E402
+from molflow_sim.cg.student.cgnet import CGNet, CGNetSettings  # noqa: E402
 from molflow_sim.errors import MissingDependencyError  # noqa: E402
 from molflow_sim.units import KJ_PER_MOL  # noqa: E402
 

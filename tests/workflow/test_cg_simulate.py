@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from molflow_openmm import CGForceField, CGSimulation, simulate_cg
-from molflow_openmm.cg_samples import append_dcd, read_positions, start_dcd
+from molflow_openmm.cg.samples import append_dcd, read_positions, start_dcd
 from molflow_openmm.dcd import dcd_layout, truncate_dcd
 
 from molflow_sim.cg.frames import BeadFrames

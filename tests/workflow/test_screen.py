@@ -289,7 +289,7 @@ def test_a_dask_cluster_gives_the_same_ranking(urea, finished, tmp_path):
 
 def test_a_scheduler_that_does_not_answer_is_named(urea, tmp_path, monkeypatch):
     pytest.importorskip("distributed", reason="dask.distributed is not installed")
-    from molflow_sim.screening import scheduler
+    from molflow_sim.runs import scheduler
 
     monkeypatch.setattr(scheduler.DaskExecutor.__init__, "__kwdefaults__", {"timeout": 1.0})
     with pytest.raises(InputError, match=r"tcp://127\.0\.0\.1:9"):

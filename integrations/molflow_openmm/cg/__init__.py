@@ -1,0 +1,1 @@
+"""Coarse-grained force fields in OpenMM."""

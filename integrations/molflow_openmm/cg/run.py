@@ -1,0 +1,123 @@
+"""The files of a coarse-grained run while it goes on: frames, log, walkers and checkpoints that fit together.
+
+Frames and rows are appended, the checkpoint is written whole or not at all after them; on carrying on, whatever was
+appended after the last checkpoint is cut off.
+"""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+from openmm import app, unit
+
+from molflow_openmm.cg.force import ANGSTROM_PER_NM
+from molflow_openmm.cg.replicas import Replicas
+from molflow_openmm.cg.samples import append_dcd, centred, dcd_name, start_dcd
+from molflow_openmm.cg.settings import CGSimulationSettings
+from molflow_openmm.cg.topology import bead_topology
+from molflow_openmm.dcd import truncate_dcd
+from molflow_openmm.run_folder import truncate_log
+from molflow_sim.cg.topology import BeadTopology
+from molflow_sim.errors import StoreError
+from molflow_sim.runs.files import write_bytes_atomically
+from molflow_sim.runs.store import pack_arrays, unpack_arrays
+from molflow_sim.units import KJ_PER_MOL
+
+BOND_RANGE = (0.5, 1.5)
+"""Shortest and longest physical bond, in units of its mean length at the start."""
+_LOG = '#"Step","Time (ps)","Bath (K)","Potential Energy (kJ/mole)","Temperature (K)","Accepted (%)","Speed (ns/day)"'
+
+
+def mean_bonds(positions: np.ndarray, bonds: np.ndarray) -> np.ndarray:
+    """Mean length of each bond (nb,), Å, over copies (n, B, 3)."""
+    return np.linalg.norm(positions[:, bonds[:, 0]] - positions[:, bonds[:, 1]], axis=-1).mean(axis=0)
+
+
+class RunFiles:
+    """Writes the files of one run; see the module."""
+
+    def __init__(self, folder: Path, beads: BeadTopology, settings: CGSimulationSettings) -> None:
+        self.folder, self.beads, self.settings = folder, beads, settings
+        self.trajectories = [folder / dcd_name(t) for t in settings.temperatures]
+        self.has_walkers = len(settings.temperatures) > 1
+        self._frames: list[np.ndarray] = []
+        self._log: list[str] = []
+        self._walkers: list[str] = []
+
+    def begin(self, positions: np.ndarray) -> None:
+        """Start every file anew; positions (B, 3), Å, of one copy go into ``topology.pdb``."""
+        text = io.StringIO()
+        at = unit.Quantity(positions / ANGSTROM_PER_NM, unit.nanometer)
+        app.PDBFile.writeFile(bead_topology(self.beads), at, text, keepIds=True)
+        write_bytes_atomically(self.folder / "topology.pdb", text.getvalue().encode())
+        for path in self.trajectories:
+            start_dcd(path, self.beads.n_beads, self.settings.timestep_fs, self.settings.report_steps)
+        (self.folder / "log.csv").write_text(_LOG + "\n")
+        if self.has_walkers:
+            names = [f'"{t:g} K copy {n}"' for t in self.settings.temperatures for n in range(self.settings.replicas)]
+            (self.folder / "walkers.csv").write_text(",".join(['#"Step"', *names]) + "\n")
+
+    def report(self, number: int, replicas: Replicas, positions: np.ndarray, kinetic: np.ndarray, speed: float) -> None:
+        """Keep one report for the next checkpoint.
+
+        Parameters
+        ----------
+        positions : ndarray, shape (T, N, B, 3)
+            Å.
+        kinetic : ndarray, shape (T,)
+            K.
+        speed : float
+            ns/day of each copy.
+        """
+        step = number * self.settings.report_steps
+        energies = replicas.energies(positions).mean(axis=1) / KJ_PER_MOL
+        accepted = [*replicas.acceptance(), None]
+        for t, energy, temperature, share in zip(self.settings.temperatures, energies, kinetic, accepted):
+            percent = "" if share is None else f"{100 * share:.2f}"
+            picoseconds = step * self.settings.timestep_fs * 1e-3
+            self._log.append(f"{step},{picoseconds:.6g},{t:g},{energy:.6f},{temperature:.3f},{percent},{speed:.4g}")
+        if self.has_walkers:
+            self._walkers.append(",".join(map(str, [step, *replicas.walkers.ravel().tolist()])))
+        self._frames.append(centred(positions, self.beads.masses).astype(np.float32))
+
+    def checkpoint(self, number: int, replicas: Replicas, bonds: np.ndarray) -> None:
+        """Append what was kept, then say in ``state.npz`` that the run has come this far."""
+        for k, path in enumerate(self.trajectories):
+            append_dcd(path, np.concatenate([frames[k] for frames in self._frames]))
+        _append(self.folder / "log.csv", self._log)
+        if self.has_walkers:
+            _append(self.folder / "walkers.csv", self._walkers)
+        self._frames, self._log, self._walkers = [], [], []
+        state = {**replicas.state(), "report": number, "bonds": bonds}
+        write_bytes_atomically(self.folder / "state.npz", pack_arrays(state))
+
+    def carry_on(self) -> dict[str, np.ndarray]:
+        """Read the checkpoint and cut the other files back to it.
+
+        Raises
+        ------
+        StoreError
+            The checkpoint or one of the files is damaged.
+        """
+        path = self.folder / "state.npz"
+        try:
+            state = unpack_arrays(path.read_bytes())
+            report = int(state["report"])
+        except Exception as error:  # zip, zlib and header errors are of many kinds
+            raise StoreError(f"{path} cannot be read ({error}); use --overwrite") from error
+        try:
+            for trajectory in self.trajectories:
+                truncate_dcd(trajectory, report * self.settings.replicas)
+            truncate_log(self.folder / "log.csv", report * self.settings.report_steps)
+            if self.has_walkers:
+                truncate_log(self.folder / "walkers.csv", report * self.settings.report_steps)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{self.folder} is damaged ({error}); use --overwrite") from error
+        return state
+
+
+def _append(path: Path, rows: list[str]) -> None:
+    with open(path, "a") as file:
+        file.write("".join(row + "\n" for row in rows))

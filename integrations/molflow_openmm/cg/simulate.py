@@ -1,0 +1,233 @@
+"""Langevin dynamics and replica exchange of a coarse-grained molecule in OpenMM, many copies in one context.
+
+Langevin: LangevinMiddleIntegrator (Zhang et al., J. Phys. Chem. A 123, 6056 (2019)), one context per temperature.
+Exchange: between neighbouring temperatures, copy by copy, accepted with probability
+min(1, exp[(1/kT_a − 1/kT_b)(E_a − E_b)]), velocities scaled by sqrt(T_new/T_old) (Sugita and Okamoto, Chem. Phys.
+Lett. 314, 141 (1999)). OpenMM's `ReplicaExchangeSampler` works with these Systems too; with several copies in a
+context it would exchange all of them at once, which is hardly ever accepted.
+"""
+
+from __future__ import annotations
+
+import json
+import platform as host
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import openmm
+
+import molflow_sim
+from molflow_openmm.cg.forcefield import CGForceField
+from molflow_openmm.cg.model import starting_positions
+from molflow_openmm.cg.replicas import Replicas
+from molflow_openmm.cg.run import BOND_RANGE, RunFiles, mean_bonds
+from molflow_openmm.cg.samples import CGSimulation, check_frames, dcd_name
+from molflow_openmm.cg.settings import CGSimulationSettings
+from molflow_openmm.crystal.settings import find_platform
+from molflow_openmm.run_folder import open_run, write_json
+from molflow_sim.errors import InputError, MolflowError, NonFiniteError
+
+if TYPE_CHECKING:
+    from molflow_sim.cg.frames import BeadFrames
+
+OUTPUTS = (
+    "run.json", "state.npz", "topology.pdb", "log.csv", "walkers.csv", "*K.dcd", "summary.json",
+)  # fmt: skip
+"""Every file a run writes, beside ``lock``."""
+
+
+def simulate_cg(
+    model: str | Path | CGForceField,
+    replicas: int = 100,
+    ns: float = 1.0,
+    temperatures: float | str | Sequence[float] | None = None,
+    *,
+    output: str | Path | None = None,
+    timestep_fs: float = 2.0,
+    friction_per_ps: float = 1.0,
+    report_every_ps: float = 1.0,
+    exchange_every_ps: float = 1.0,
+    seed: int = 0,
+    start: BeadFrames | None = None,
+    backend: str = "python",
+    precision: str = "double",
+    platform: str = "Reference",
+    checkpoint_seconds: float = 10.0,
+    resume: bool = True,
+    overwrite: bool = False,
+    progress: Callable[[dict[str, Any]], None] | None = None,
+) -> CGSimulation:
+    """Simulate copies of a coarse-grained molecule, at one temperature or by replica exchange over several.
+
+    Calling it again with the same arguments carries on from the last checkpoint; more `ns` extends a finished run.
+
+    Parameters
+    ----------
+    model : path or CGForceField
+        Model folder, or a force field.
+    replicas : int
+        Independent copies at each temperature; they share a context and see nothing of each other.
+    ns : float
+        Length per copy.
+    temperatures : float, str or sequence of float, optional
+        K; ``"300:500:4"`` is a geometric ladder of four. Default: the force field's own. A coarse-grained potential
+        is a free energy at its own temperature: others are there to cross barriers faster.
+    output : path, optional
+        Folder for the results; default: ``simulation`` in the model folder. It gets a DCD file per temperature (such
+        as ``300K.dcd``: without a box, all copies of one time one after another, so frame f is copy f mod N at time
+        f div N; centres of mass at the origin), ``topology.pdb``, ``log.csv``, ``walkers.csv`` (which walker was
+        where, with several temperatures), ``state.npz`` (checkpoint) and ``summary.json``.
+    timestep_fs, friction_per_ps, report_every_ps, exchange_every_ps, seed, backend, precision, platform, \
+checkpoint_seconds
+        See `CGSimulationSettings`.
+    start : BeadFrames, optional
+        Frames to start from. Default: samples of the model folder's flow.
+    resume : bool
+        Carry on if the folder holds this run.
+    overwrite : bool
+        Replace whatever run the folder holds.
+    progress : callable, optional
+        Called before the first step and after each report with ``{"report", "total", ...}``.
+
+    Returns
+    -------
+    CGSimulation
+        ``.samples(temperature)`` gives `BeadFrames`.
+
+    Raises
+    ------
+    WeightsError
+        No model, or a damaged one.
+    InputError
+        Something about the settings, or nothing to start from.
+    MissingDependencyError
+        The backend's library is not installed.
+    StoreError
+        The folder belongs to another run.
+    NonFiniteError
+        Positions that are not finite: the copy and the time are named.
+    TrajectoryError
+        A bond beyond its physical range (half to one and a half times its mean length at the start): the copy, the
+        bond and the time are named.
+    """
+    forcefield = model if isinstance(model, CGForceField) else CGForceField.load(model)
+    settings = CGSimulationSettings(
+        replicas=replicas,
+        ns=ns,
+        temperatures=forcefield.temperature if temperatures is None else temperatures,  # type: ignore[arg-type]
+        timestep_fs=timestep_fs,
+        friction_per_ps=friction_per_ps,
+        report_every_ps=report_every_ps,
+        exchange_every_ps=exchange_every_ps,
+        seed=seed,
+        backend=backend,
+        precision=precision,
+        platform=platform,
+        checkpoint_seconds=checkpoint_seconds,
+    )
+    source = Path(forcefield.origin[0]) if forcefield.origin else None
+    if output is None:
+        if source is None:
+            raise InputError("say where the results shall go (output=...)")
+        output = source / "simulation"
+    folder = Path(output)
+    chosen = find_platform(settings.platform)
+    weights = forcefield.origin[1] if forcefield.origin else None
+    identity = {"kind": "coarse-grained", "model": weights, **settings.identity()}
+    with open_run(
+        folder, identity, resume=resume, overwrite=overwrite, outputs=OUTPUTS, checkpoint="state.npz"
+    ) as carry_on:
+        if carry_on and (done := _finished(folder, settings)):
+            return done
+        files = RunFiles(folder, forcefield.beads, settings)
+        state = files.carry_on() if carry_on else None
+        try:
+            copies = Replicas(forcefield, settings, chosen, int(state["report"]) if state else 0)
+            if state:
+                copies.restore(state)
+                bonds = state["bonds"]
+            else:
+                n = settings.replicas * len(settings.temperatures)
+                first = starting_positions(forcefield.forcefield, source, start, n, settings.seed)
+                files.begin(first[0])
+                copies.set(first.reshape(copies.shape), copies.draw_velocities())
+                bonds = mean_bonds(first, forcefield.beads.bonds)
+            _run(forcefield, copies, files, settings, int(state["report"]) if state else 0, bonds, progress)
+        except openmm.OpenMMException as error:
+            raise _explained(error, "at the start") from error
+        return CGSimulation.load(folder)
+
+
+def _run(
+    forcefield: CGForceField,
+    replicas: Replicas,
+    files: RunFiles,
+    settings: CGSimulationSettings,
+    first: int,
+    bonds: np.ndarray,
+    progress: Callable[[dict[str, Any]], None] | None,
+) -> None:
+    """Steps, exchanges, checks, frames and checkpoints, from report `first` to the last."""
+    beads, temperatures = forcefield.beads, settings.temperatures
+    limits = np.outer(BOND_RANGE, bonds)
+    labels = [f"{beads.label(int(i))} to {beads.label(int(j))}" for i, j in beads.bonds]
+    if progress:
+        progress({"report": first, "total": settings.reports, "platform": settings.platform, "beads": beads.n_beads})
+    began = saved = time.perf_counter()
+    for report in range(first + 1, settings.reports + 1):
+        moment = f"report {report} ({report * settings.report_steps * settings.timestep_fs * 1e-3:g} ps)"
+        try:
+            for steps in settings.chunks:
+                replicas.step(steps)
+                replicas.exchange()
+        except (openmm.OpenMMException, NonFiniteError) as error:
+            raise _explained(error, moment) from error
+        positions, kinetic = replicas.frames()
+        where = [f"{moment}, {t:g} K, copy {n}" for t in temperatures for n in range(settings.replicas)]
+        check_frames(positions.reshape(-1, beads.n_beads, 3), beads.bonds, limits, where, labels)
+        now = time.perf_counter()
+        speed = 86.4e-6 * settings.timestep_fs * settings.report_steps * (report - first) / (now - began)
+        files.report(report, replicas, positions, kinetic, 1e3 * speed)
+        if now - saved >= settings.checkpoint_seconds or report == settings.reports:
+            files.checkpoint(report, replicas, bonds)
+            saved = time.perf_counter()
+        if progress:
+            progress({"report": report, "total": settings.reports})
+    steps = settings.report_steps * (settings.reports - first)
+    seconds = time.perf_counter() - began
+    summary = {
+        "molflow_sim": molflow_sim.__version__,
+        "openmm": openmm.__version__,
+        "python": host.python_version(),
+        "settings": asdict(settings),
+        "model": forcefield.origin,
+        "topology": json.loads(beads.to_json()),
+        "reports": settings.reports,
+        "report_every_ps": settings.report_steps * settings.timestep_fs * 1e-3,
+        "ns": settings.reports * settings.report_steps * settings.timestep_fs * 1e-6,
+        "files": [dcd_name(t) for t in temperatures],
+        "acceptance": replicas.acceptance(),
+        "microseconds_per_step": 1e6 * seconds / steps / len(temperatures) if steps else None,
+    }
+    write_json(files.folder / "summary.json", summary)
+
+
+def _finished(folder: Path, settings: CGSimulationSettings) -> CGSimulation | None:
+    """A run that already has the length asked for."""
+    try:
+        done = CGSimulation.load(folder)
+    except MolflowError:
+        return None
+    return done if done.reports >= settings.reports else None
+
+
+def _explained(error: Exception, moment: str) -> MolflowError:
+    """A failure inside OpenMM in the user's terms."""
+    text = str(error)
+    if isinstance(error, NonFiniteError) or "finite" in text or "NaN" in text:
+        return NonFiniteError(f"the dynamics blew up before {moment} ({text}); use a shorter time step")
+    return MolflowError(f"OpenMM, before {moment}: {text}")

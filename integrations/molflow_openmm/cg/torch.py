@@ -1,0 +1,264 @@
+"""The force field as TorchScript, and the forces of OpenMM's torch plugin made from it."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+import re
+import warnings
+from contextlib import suppress
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import openmm
+import torch
+from torch import Tensor, nn
+
+from molflow_openmm.cg.force import ANGSTROM_PER_NM
+from molflow_openmm.cg.topology import check_replicas
+from molflow_sim.cg.student.cgnet import CGNet
+from molflow_sim.cg.student.scripted import EnergyAndForces, EnergyOf, ScriptedCGNet
+from molflow_sim.errors import InputError, MissingDependencyError
+from molflow_sim.runs.files import write_bytes_atomically
+from molflow_sim.units import KJ_PER_MOL
+
+if TYPE_CHECKING:
+    from molflow_openmm.cg.forcefield import CGForceField
+
+PRECISIONS = {"single": torch.float32, "double": torch.float64}
+"""Precision of a torch module by name."""
+
+
+class BeadModule(nn.Module):
+    """Energy in kJ/mol of positions in nm, as OpenMM's torch plugin wants it, of any force field that is a module.
+
+    Parameters
+    ----------
+    forcefield : ForceField that is a module
+        Its `energy` gives energies (R,) in eV of positions (R, B, 3) in Å.
+    replicas : int
+        Copies of the molecule.
+    dtype : torch.dtype
+        Of everything inside.
+    """
+
+    def __init__(self, forcefield: nn.Module, replicas: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.forcefield = copy.deepcopy(forcefield).to(dtype).eval().requires_grad_(False)
+        self.shape = (replicas, -1, 3)
+        self.dtype = dtype
+
+    def forward(self, positions: Tensor) -> Tensor:
+        """Total energy, a scalar, of positions of shape (replicas × B, 3)."""
+        x = (positions.to(self.dtype) * ANGSTROM_PER_NM).reshape(self.shape)
+        energies: Tensor = self.forcefield.energy(x)  # type: ignore[operator]
+        return energies.sum() / KJ_PER_MOL
+
+
+class TorchFunction:
+    """The function of a `PythonTorchForce`: a State and positions (nm) to energy and forces, both tensors.
+
+    Pickles as `molflow_openmm.cg.force.BeadForce` does.
+    """
+
+    def __init__(self, forcefield: CGForceField, replicas: int, precision: str) -> None:
+        self.origin, self.replicas, self.precision = forcefield.origin, replicas, precision
+        self._forces = has_forces(forcefield)
+        self._module = script(forcefield, replicas, precision, forces=self._forces)
+        self._device = torch.device("cpu")
+
+    def __call__(self, state: openmm.State, positions: Tensor) -> tuple[Tensor, Tensor]:
+        """Energy (kJ/mol) and forces (kJ/mol/nm), shape (replicas × B, 3), of the positions' kind and device."""
+        if positions.device != self._device:
+            self._module, self._device = self._module.to(positions.device), positions.device
+        if self._forces:
+            energy, forces = self._module(positions)
+            return energy, forces.to(positions.dtype)
+        with torch.enable_grad():
+            x = positions.detach().requires_grad_(True)
+            energy = self._module(x)
+            (gradient,) = torch.autograd.grad(energy, x)
+        return energy.detach(), -gradient
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if self.origin is None:
+            raise pickle.PicklingError("this force field was not loaded from a model folder")
+        return _rebuild, (*self.origin, self.replicas, self.precision)
+
+
+def _rebuild(folder: str, sha256: str, replicas: int, precision: str) -> TorchFunction:
+    from molflow_openmm.cg.forcefield import CGForceField
+
+    return TorchFunction(CGForceField.load(folder, sha256=sha256), replicas, precision)
+
+
+def has_forces(forcefield: CGForceField) -> bool:
+    """Whether there is a module of this force field with its forces written out."""
+    return isinstance(forcefield.forcefield, CGNet)
+
+
+def script(
+    forcefield: CGForceField, replicas: int = 1, precision: str = "double", *, forces: bool = False
+) -> torch.jit.ScriptModule:
+    """The force field as a TorchScript module of positions (replicas × B, 3) in nm.
+
+    Parameters
+    ----------
+    forcefield : CGForceField
+    replicas : int
+        Copies of the molecule.
+    precision : str
+        "double" or "single"; of a CGnet the network's alone (features, prior and sums are always double).
+    forces : bool
+        Give energy (kJ/mol) and forces (kJ/mol/nm), not the energy alone.
+
+    Raises
+    ------
+    InputError
+        An unknown precision, a force field that is no torch module, or forces of one without forces written out.
+    """
+    if precision not in PRECISIONS:
+        raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+    check_replicas(replicas)
+    model, beads = forcefield.torch_module(), forcefield.beads
+    if isinstance(model, CGNet):
+        wrapped: nn.Module = ScriptedCGNet(model, replicas, precision, ANGSTROM_PER_NM, KJ_PER_MOL)
+    elif forces:
+        raise InputError(f"the forces of a {type(model).__name__} are not written out; export its energy alone")
+    else:
+        wrapped = BeadModule(model, replicas, PRECISIONS[precision])
+    # Traced: the operations do not depend on the positions, and a force field need not be written in TorchScript.
+    example = torch.from_numpy(np.random.default_rng(0).normal(size=(replicas * beads.n_beads, 3)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        warnings.simplefilter("ignore", FutureWarning)
+        # Not frozen: constants of a frozen module stay on the CPU when the plugin moves it to a GPU.
+        module = torch.jit.trace(wrapped.eval(), example, check_trace=False)
+        if isinstance(model, CGNet):
+            module = torch.jit.script((EnergyAndForces if forces else EnergyOf)(module).eval())
+    return cast(torch.jit.ScriptModule, module)
+
+
+def export_torchscript(
+    model: str | Path | CGForceField,
+    path: str | Path,
+    replicas: int = 1,
+    precision: str = "double",
+    *,
+    forces: bool = False,
+) -> Path:
+    """Write the force field as a TorchScript file that needs nothing of this package.
+
+    ``openmmtorch.TorchForce(str(path))`` and C++ programs read it. Its forward takes positions in nm, shape
+    (replicas × B, 3), and gives the energy in kJ/mol, or with `forces` the energy and the forces in kJ/mol/nm, for
+    ``TorchForce.setOutputsForces(True)``: no autograd then, which saves a third of the time. The energy of a CGnet
+    can be differentiated once, not twice.
+
+    Parameters
+    ----------
+    model : path or CGForceField
+        Model folder, or the force field.
+    path : path
+        File to write, whole or not at all.
+    replicas : int
+        Copies of the molecule in one evaluation.
+    precision : str
+        "double" or "single"; of a CGnet the network's alone.
+    forces : bool
+        Give the forces as well.
+
+    Returns
+    -------
+    Path
+        The file.
+
+    Raises
+    ------
+    WeightsError
+        No model, or a damaged one.
+    InputError
+        Unknown precision, or forces of a force field that does not have them written out.
+    """
+    from molflow_openmm.cg.forcefield import CGForceField
+
+    forcefield = model if isinstance(model, CGForceField) else CGForceField.load(model)
+    buffer = io.BytesIO()
+    torch.jit.save(script(forcefield, replicas, precision, forces=forces), buffer)
+    path = Path(path)
+    write_bytes_atomically(path, buffer.getvalue())
+    return path
+
+
+def torch_force(forcefield: CGForceField, replicas: int, precision: str) -> Any:
+    """An `openmmtorch.TorchForce` of the exported module, with the forces written out where there are such.
+
+    Raises
+    ------
+    MissingDependencyError
+        No openmmtorch that works with this torch.
+    """
+    forces = has_forces(forcefield)
+    force = _plugin("TorchForce").TorchForce(script(forcefield, replicas, precision, forces=forces))
+    force.setOutputsForces(forces)
+    force.setUsesPeriodicBoundaryConditions(False)
+    force.setName("molflow-cg")
+    return force
+
+
+def python_torch_force(forcefield: CGForceField, replicas: int, precision: str) -> Any:
+    """An `openmmtorch.PythonTorchForce` (positions stay on the GPU with the CUDA platform).
+
+    Raises
+    ------
+    MissingDependencyError
+        No openmmtorch that has it and works with this torch.
+    """
+    force = _plugin("PythonTorchForce").PythonTorchForce(TorchFunction(forcefield, replicas, precision))
+    force.setUsesPeriodicBoundaryConditions(False)
+    force.setName("molflow-cg")
+    return force
+
+
+def _plugin(name: str) -> Any:
+    """The openmmtorch module, if it is there, fits the installed torch and has `name`."""
+    what = f"openmmtorch with {name}"
+    try:
+        release = version("openmmtorch")
+    except PackageNotFoundError:
+        release = None
+    # The wheels 1.5 are built against torch 2.9; with 2.7 and 2.8 importing them crashes the process.
+    if release is not None and release.startswith("1.5") and not torch.__version__.startswith("2.9."):
+        raise MissingDependencyError(
+            f"{what} (openmmtorch {release} needs torch 2.9, here is {torch.__version__})", EXTRA
+        )
+    try:
+        module = import_module("openmmtorch")
+    except (ImportError, OSError) as error:
+        raise MissingDependencyError(
+            f"{what} (needs torch 2.9, here is {torch.__version__}; {error})", EXTRA
+        ) from error
+    _load_kernels()
+    if not hasattr(module, name):
+        raise MissingDependencyError(f"{what} (newer than the installed {release}; backend 'python' needs none)", EXTRA)
+    return module
+
+
+def _load_kernels() -> None:
+    """Load the plugin's kernels where OpenMM looked for them before torch was there to give them its libraries."""
+    for failure in openmm.Platform.getPluginLoadFailures():
+        match = re.match(r"Error loading library (.*OpenMMTorch[^/\\]*?): ", failure)
+        if match and match[1] not in _tried:
+            _tried.add(match[1])
+            # One for a platform that is not here (OpenCL, CUDA) fails again; the Context says so if it is asked for.
+            with suppress(openmm.OpenMMException):
+                openmm.Platform.loadPluginLibrary(match[1])
+
+
+_tried: set[str] = set()
+
+EXTRA = "openmm-torch"
+"""The optional dependency that holds openmmtorch and the torch it is built against."""

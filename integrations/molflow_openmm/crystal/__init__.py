@@ -1,0 +1,1 @@
+"""Molecular crystals in OpenMM."""

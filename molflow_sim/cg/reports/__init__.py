@@ -1,0 +1,1 @@
+"""Whether to believe a coarse-grained model: numbers, figures and the page."""

@@ -1,0 +1,1 @@
+"""The student of a coarse-grained force field: a network with a prior, its training and its compiled forms."""

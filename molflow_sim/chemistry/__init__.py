@@ -1,0 +1,1 @@
+"""What may be a molecule: checks, bonds, bond orders and conformers."""

@@ -1,0 +1,269 @@
+"""Conformers: distance-geometry embedding, MMFF94 minimisation, symmetry-aware pruning.
+
+RDKit's ETKDGv3 (Wang et al., J. Chem. Inf. Model. 60, 2044, 2020) proposes, MMFF94 (Halgren, J. Comput. Chem. 17,
+490, 1996) minimises. Two conformers are the same when they superpose, over the automorphisms of the bond graph and,
+for a molecule that is its own mirror image, over reflections: a conformer and its mirror image then fill the same
+crystals.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from rdkit import Chem
+from rdkit.Chem import AllChem, rdDistGeom, rdMolDescriptors
+from rdkit.Chem import rdForceFieldHelpers as mmff
+
+from molflow_sim.chemistry.bonds import automorphisms
+from molflow_sim.errors import ConformerError
+from molflow_sim.symmetry.pointgroup import point_group
+from molflow_sim.units import KCAL_PER_MOL, KJ_PER_MOL
+
+ENERGY_WINDOW = 25.0
+"""kJ/mol above the lowest conformer beyond which one is dropped."""
+DUPLICATE_RMSD = 0.25
+"""Å over heavy atoms and polar hydrogens below which two conformers are one."""
+IDEALISE_TOLERANCE = 1.25
+"""Å; how far apart an atom and its image may be for a conformer to bring the more symmetric geometry along."""
+IDEALISE_WINDOW = 15.0
+"""kJ/mol above the lowest conformer up to which such a geometry is kept."""
+MAX_CONFORMERS = 10
+"""Conformers kept when the caller names no number."""
+STRAIN_SCALE = 8.0 * KJ_PER_MOL
+"""Conformers are drawn with weights exp(-strain/STRAIN_SCALE)."""
+
+_HYDROXYL = Chem.MolFromSmarts("[OX2H,SX2H]")
+_AMINE = Chem.MolFromSmarts("[NX3H2;$(N-[CX4])]")
+
+
+def count_rotors(rdmol: Chem.Mol) -> int:
+    """Torsions that may give distinct conformers: rotatable bonds, hydroxyl-like hydrogens, ring puckers."""
+    # on heavy atoms alone, or methyl groups would count
+    rotors = rdMolDescriptors.CalcNumRotatableBonds(
+        Chem.RemoveHs(rdmol), rdMolDescriptors.NumRotatableBondsOptions.NonStrict
+    )
+    hydroxyls = len(rdmol.GetSubstructMatches(_HYDROXYL))
+    amines = len(rdmol.GetSubstructMatches(_AMINE))
+    sp3 = [a.GetHybridization() == Chem.HybridizationType.SP3 for a in rdmol.GetAtoms()]
+    pucker = sum(len(ring) > 4 and sum(sp3[i] for i in ring) > 1 for ring in rdmol.GetRingInfo().AtomRings())
+    return int(rotors + hydroxyls + amines + pucker)
+
+
+def embed(rdmol: Chem.Mol, count: int, seed: int, torsion_preferences: bool = True) -> Chem.Mol:
+    """A copy of `rdmol` (explicit hydrogens) with up to `count` embedded, unminimised conformers.
+
+    Without `torsion_preferences` the torsions are those of plain distance geometry: rotamers that are rare among
+    experimental structures, such as E hydroxyl groups and cis amides, come up too.
+
+    Raises
+    ------
+    ConformerError
+        If neither the usual nor random starting coordinates embed.
+    """
+    mol = Chem.Mol(rdmol)
+    # crowded cages fail the checks of stereochemistry most of the time: few conformers, many attempts
+    attempts = [(torsion_preferences, random, count, 30) for random in (False, True)]
+    attempts += [(False, random, min(count, 4), 400) for random in (False, True)]
+    for preferences, random_coords, wanted, iterations in attempts:
+        parameters: Any = rdDistGeom.ETKDGv3() if preferences else rdDistGeom.KDG()
+        parameters.forceTransAmides = preferences
+        # RDKit multiplies the seed by the conformer's index: 0 would give identical conformers, huge ones overflow
+        parameters.randomSeed = 42 + int(seed) % 1_000_000
+        parameters.numThreads = 1
+        parameters.maxIterations = iterations  # attempts per conformer: bounds the time on impossible geometries
+        parameters.useRandomCoords = random_coords
+        if hasattr(parameters, "timeout"):
+            parameters.timeout = 60  # seconds
+        if len(rdDistGeom.EmbedMultipleConfs(mol, wanted, parameters)):
+            return mol
+    raise ConformerError(
+        f"{Chem.MolToSmiles(Chem.RemoveHs(mol))}: no three-dimensional structure could be embedded; "
+        "check the stereochemistry, or give a file with coordinates"
+    )
+
+
+def generate(
+    rdmol: Chem.Mol, n_conformers: int | None, seed: int, mirror: bool, trials: int | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Low-energy conformers of a molecule with explicit hydrogens.
+
+    Parameters
+    ----------
+    rdmol : rdkit.Chem.Mol
+        Explicit hydrogens, stereochemistry assigned, known to MMFF94.
+    n_conformers : int or None
+        How many to keep at most; None keeps one for a rigid molecule and up to `MAX_CONFORMERS` otherwise.
+    seed : int
+        Seed of the embedding.
+    mirror : bool
+        Whether mirror images count as one conformer (a molecule without fixed handedness).
+    trials : int, optional
+        Embeddings to minimise; by default more for more rotors.
+
+    Returns
+    -------
+    positions : ndarray (K, N, 3), Å, sorted by energy
+    energies : ndarray (K,), eV, MMFF94
+
+    Raises
+    ------
+    ConformerError
+        If nothing can be embedded or minimised to a finite energy.
+    """
+    rotors = count_rotors(rdmol)
+    keep = n_conformers if n_conformers is not None else (1 if rotors == 0 else MAX_CONFORMERS)
+    if trials is None:
+        trials = default_trials(rdmol, rotors)
+        if keep == 1:
+            trials = max(4, trials // 2)
+    # half of the trials ignore the statistics of known crystals, so that rare rotamers are not missed
+    mols = [embed(rdmol, max(trials // 2, 2), seed)]
+    if rotors:
+        mols.append(embed(rdmol, max(trials // 2, keep), seed, torsion_preferences=False))
+    energies, positions = _minimised(mols)
+    finite = np.isfinite(energies) & np.isfinite(positions).all(axis=(1, 2))
+    if not finite.any():
+        raise ConformerError(f"{Chem.MolToSmiles(Chem.RemoveHs(rdmol))}: MMFF94 found no finite minimum")
+    positions, energies = positions[finite], energies[finite]
+    order = np.argsort(energies, kind="stable")
+    kept = prune(rdmol, positions[order], energies[order], mirror=mirror, limit=keep)
+    positions, energies = positions[order][kept], energies[order][kept]
+    return _with_idealised(rdmol, positions, energies) if n_conformers is None else (positions, energies)
+
+
+def default_trials(rdmol: Chem.Mol, rotors: int) -> int:
+    """Embeddings to minimise: more for more rotors, fewer for large molecules."""
+    # an embedding with minimisation costs about 0.1 ms per squared atom
+    return 4 if rotors == 0 else int(min(20 + 12 * rotors, max(12, 90_000 // rdmol.GetNumAtoms() ** 2), 120))
+
+
+def strain_shares(energies: np.ndarray) -> np.ndarray:
+    """Weights exp(-strain/`STRAIN_SCALE`) of energies (K,) in eV, normalised; equal where energies are unknown."""
+    strain = np.nan_to_num(energies - np.min(energies))
+    weights = np.exp(-strain / STRAIN_SCALE)
+    return np.asarray(weights / weights.sum())
+
+
+def _with_idealised(rdmol: Chem.Mol, positions: np.ndarray, energies: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The conformers and, for those close to a higher symmetry, the symmetric geometry, sorted by energy.
+
+    Amino groups are pyramidal in MMFF94 and flat in many crystals, where the flat molecule can then sit on a mirror
+    plane or a twofold axis (urea).
+    """
+    extra: list[np.ndarray] = []
+    for x in positions:
+        symmetric = _symmetric_minimum(rdmol, x)
+        if symmetric is not None and all(np.abs(symmetric - y).max() > 0.05 for y in extra):
+            extra.append(symmetric)
+    if not extra:
+        return positions, energies
+    found = mmff_energies(rdmol, np.array(extra))
+    near = found - energies[0] < IDEALISE_WINDOW * KJ_PER_MOL
+    positions, energies = np.concatenate([positions, np.array(extra)[near]]), np.concatenate([energies, found[near]])
+    order = np.argsort(energies, kind="stable")
+    return positions[order], energies[order]
+
+
+def _symmetric_minimum(rdmol: Chem.Mol, x: np.ndarray) -> np.ndarray | None:
+    """Lowest geometry (N, 3) of the higher symmetry that conformer x (N, 3) is close to; None where there is none."""
+    order = len(point_group(rdmol, x, 0.1)[0])
+    matrices, _, ideal = point_group(rdmol, x, IDEALISE_TOLERANCE)
+    if len(matrices) <= order:
+        return None
+    mol = with_positions(rdmol, ideal)
+    # A few steps at a time and back to the symmetry: left alone, rounding errors would roll off the saddle.
+    for _ in range(30):
+        converged = mmff.MMFFOptimizeMolecule(mol, maxIters=5, mmffVariant="MMFF94") == 0
+        kept, _, ideal = point_group(rdmol, mol.GetConformer().GetPositions(), 0.3)
+        if len(kept) < len(matrices):
+            return None
+        mol.GetConformer().SetPositions(np.ascontiguousarray(ideal))
+        if converged:
+            break
+    return ideal
+
+
+def with_positions(rdmol: Chem.Mol, positions: np.ndarray) -> Chem.Mol:
+    """A copy of the molecule with one conformer (N, 3) in Å."""
+    mol = Chem.Mol(rdmol)
+    mol.RemoveAllConformers()
+    mol.AddConformer(Chem.Conformer(mol.GetNumAtoms()), assignId=True)
+    mol.GetConformer().SetPositions(np.ascontiguousarray(positions, dtype=float))
+    return mol
+
+
+def _minimised(mols: list[Chem.Mol]) -> tuple[np.ndarray, np.ndarray]:
+    """MMFF94 energies (K,) in eV and positions (K, N, 3) in Å of all conformers, each at its nearest minimum."""
+    energies, positions = [], []
+    for mol in mols:
+        results = mmff.MMFFOptimizeMoleculeConfs(mol, numThreads=1, maxIters=2000, mmffVariant="MMFF94")
+        energies += [energy * KCAL_PER_MOL for _, energy in results]
+        positions += [conformer.GetPositions() for conformer in mol.GetConformers()]
+    return np.array(energies), np.array(positions)
+
+
+def prune(
+    rdmol: Chem.Mol,
+    positions: np.ndarray,
+    energies: np.ndarray,
+    *,
+    mirror: bool,
+    limit: int,
+    rmsd: float = DUPLICATE_RMSD,
+) -> list[int]:
+    """Indices of the distinct conformers inside the energy window, lowest first.
+
+    `positions` (K, N, 3) in Å and `energies` (K,) in eV must be sorted by energy.
+    """
+    core = core_atoms(rdmol)
+    matches = automorphisms(rdmol, core, max_matches=500)
+    kept: list[int] = []
+    for k in range(len(positions)):
+        if len(kept) >= limit or energies[k] - energies[0] > ENERGY_WINDOW * KJ_PER_MOL:
+            break
+        x = positions[k][core]
+        if all(best_rmsd(positions[j][core], x, matches, mirror=mirror) > rmsd for j in kept):
+            kept.append(k)
+    return kept
+
+
+def core_atoms(rdmol: Chem.Mol) -> np.ndarray:
+    """Indices of heavy atoms and of hydrogens not on carbon; all atoms where that leaves fewer than three."""
+    core = [
+        atom.GetIdx()
+        for atom in rdmol.GetAtoms()
+        if atom.GetAtomicNum() > 1 or all(n.GetAtomicNum() not in (1, 6) for n in atom.GetNeighbors())
+    ]
+    return np.array(core if len(core) > 2 else range(rdmol.GetNumAtoms()))
+
+
+def best_rmsd(x: np.ndarray, y: np.ndarray, matches: np.ndarray, *, mirror: bool) -> float:
+    """Smallest RMSD in Å of `y` (n, 3) superposed on `x` (n, 3) over permutations `matches` (M, n) of y's rows.
+
+    Minimum over proper rotations, and improper ones too when `mirror` is set (Kabsch, Acta Cryst. A32, 922, 1976).
+    """
+    x = x - x.mean(axis=0)
+    y = (y - y.mean(axis=0))[matches]
+    singular = np.linalg.svd(np.einsum("mni,nj->mij", y, x), compute_uv=False)
+    determinant = np.linalg.det(np.einsum("mni,nj->mij", y, x))
+    overlap = singular[:, 0] + singular[:, 1] + np.sign(determinant) * singular[:, 2]
+    if mirror:
+        overlap = np.maximum(overlap, singular[:, 0] + singular[:, 1] - np.sign(determinant) * singular[:, 2])
+    square = (np.sum(x * x) + np.sum(y[0] * y[0]) - 2.0 * overlap.max()) / len(x)
+    return float(np.sqrt(max(square, 0.0)))
+
+
+def mmff_energies(rdmol: Chem.Mol, positions: np.ndarray) -> np.ndarray:
+    """MMFF94 energies (K,) in eV of given conformers (K, N, 3) in Å; NaN where MMFF94 has no types for the molecule."""
+    properties = mmff.MMFFGetMoleculeProperties(rdmol, mmffVariant="MMFF94")
+    if properties is None:
+        return np.full(len(positions), np.nan)
+    mol = with_positions(rdmol, positions[0])
+    field = mmff.MMFFGetMoleculeForceField(mol, properties, ignoreInterfragInteractions=False)
+    return np.array([field.CalcEnergy(list(map(float, x.ravel()))) for x in positions]) * KCAL_PER_MOL
+
+
+def molecular_volume(rdmol: Chem.Mol, positions: np.ndarray) -> float:
+    """Van der Waals volume in Å³ of one conformer (N, 3), on RDKit's grid of 0.2 Å."""
+    return float(AllChem.ComputeMolVolume(with_positions(rdmol, positions), gridSpacing=0.2, boxMargin=2.0))

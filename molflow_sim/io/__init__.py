@@ -1,0 +1,1 @@
+"""Files of molecules and crystals, read and written."""

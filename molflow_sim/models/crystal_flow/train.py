@@ -1,0 +1,223 @@
+"""Training of the crystal flow: flow matching on pairs of random and low-energy packings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from molflow_sim.errors import TrainingError
+from molflow_sim.models.crystal_flow.basins import make_basin_pairs
+from molflow_sim.models.crystal_flow.config import COUPLINGS, CrystalFlowConfig
+from molflow_sim.models.crystal_flow.fused import fused_velocity, usable
+from molflow_sim.models.crystal_flow.grow import grown
+from molflow_sim.models.crystal_flow.model import CrystalFlow
+from molflow_sim.models.crystal_flow.network import ContactNetwork
+from molflow_sim.models.crystal_flow.pairs import PairBatches, PairSet, make_pairs
+from molflow_sim.models.crystal_flow.path import distance, interpolate
+from molflow_sim.runs.files import sha256
+
+if TYPE_CHECKING:
+    from molflow_sim.dataset import CrystalDataset
+
+PAIRS, VALIDATION_PAIRS = "pairs.npz", "pairs_validation.npz"
+PAIRS_DEPEND_ON = (
+    "starts", "seed", "energy_scale", "experimental_share", "packing_coefficient", "validation_share",
+)  # fmt: skip
+EXPERIMENTAL_STARTS = 4
+"""Times as many starts for an experimental crystal: it is drawn more often than one of a molecule's many packings."""
+FEWEST_FOR_VALIDATION = 20
+"""Molecules; with fewer none is set aside."""
+VALIDATION_BATCHES = 12
+
+
+def flow_matching_loss(network: nn.Module, batch: tuple[Any, ...]) -> dict[str, Tensor]:
+    """Mean squared error of the velocity in Å² per unit time (see `path.distance`), bounded for wild pairs.
+
+    Lipman et al. (2023), eq. 14, on the product of lattice, torus and SO(3).
+    """
+    start, end, quality, time = batch
+    between, target = interpolate(start, end, time)
+    if usable(network, between):
+        moving = fused_velocity(network, between, time, quality)
+    else:
+        moving = network(between, time, quality)
+    error = distance(between, moving, target)
+    size = distance(between, target)
+    # Square roots beyond the usual size: a few long detours must not set the pace.
+    scale = 30.0
+    loss = torch.where(error < scale, error, 2.0 * torch.sqrt(scale * error.clamp_min(1e-6)) - scale)
+    return {"loss": loss.mean(), "explained": 1.0 - error.sum() / size.sum()}
+
+
+def train_on_pairs(
+    pairs: PairSet,
+    config: CrystalFlowConfig,
+    folder: str | Path,
+    *,
+    initial: CrystalFlow | None = None,
+    validation: PairSet | None = None,
+    card: dict[str, Any] | None = None,
+    progress: bool = True,
+) -> CrystalFlow:
+    """Train on pairs alone: needs torch, Lightning, roma, NumPy, SciPy and safetensors, no chemistry library.
+
+    Parameters
+    ----------
+    pairs : PairSet
+    config : CrystalFlowConfig
+    folder : path
+        Gets weights, card, metrics and the checkpoint; a training found here goes on.
+    initial : CrystalFlow, optional
+        Start from these weights (fine-tuning). Their network's size is taken, and grown where `config` asks for more
+        scalars or layers (`molflow_sim.models.crystal_flow.grow`).
+    validation : PairSet, optional
+        Looked at now and then.
+    card : dict, optional
+        What to say of the data in the model card.
+
+    Raises
+    ------
+    TrainingError
+        If the folder holds another training, or the loss is not finite.
+    InputError
+        If the initial weights' network cannot be grown to the width wanted.
+    """
+    from molflow_sim.training import train
+
+    torch.manual_seed(config.training.seed)
+    if initial is None:
+        network = ContactNetwork(config.network)
+    else:
+        network = grown(initial.network, config.network, config.training.seed)
+    size = config.training.batch_size
+    result = train(
+        network,
+        flow_matching_loss,
+        PairBatches(pairs, size, config.training.seed),
+        config.training,
+        folder,
+        validation=None if validation is None else PairBatches(validation, size, config.training.seed + 1),
+        validation_batches=VALIDATION_BATCHES,
+        progress=progress,
+    )
+    flow = CrystalFlow(network)
+    kept = result.lowest("val_loss") if config.training.keep_best else result.steps
+    metrics = {name: result.at(kept, name) for name in ("loss", "explained", "val_loss", "val_explained")}
+    flow.save(
+        folder,
+        {
+            "config": asdict(config),
+            "data": {"pairs": len(pairs), "crystals": len(pairs.weight), "atoms": _range(pairs), **(card or {})},
+            "fine-tuned from": None if initial is None else initial.card.get("sha256"),
+            "steps": result.steps,
+            "weights of step": kept,
+            "metrics": {k: v for k, v in metrics.items() if np.isfinite(v)},
+        },
+    )
+    return flow
+
+
+def train_crystal_flow(
+    data: CrystalDataset,
+    config: CrystalFlowConfig | None = None,
+    folder: str | Path = "crystal_flow",
+    *,
+    initial: CrystalFlow | None = None,
+    progress: bool = True,
+) -> CrystalFlow:
+    """Make pairs of a data set and train on them; both are kept in `folder`, and a killed run goes on.
+
+    Parameters
+    ----------
+    data : CrystalDataset
+        Choose its split="train" to leave the test side out.
+    config, folder, initial
+        As in `train_on_pairs`; the folder gets the curves as a picture, too.
+
+    Raises
+    ------
+    TrainingError
+        As `train_on_pairs`, or if the data holds no usable crystal, or has changed since the folder was begun.
+    """
+    from molflow_sim.training import plot_curves
+
+    config = config or CrystalFlowConfig()
+    names = [f"{key}:{energy:.6f}" for key, energy in zip(np.array(data.keys)[data.molecule], data.energy)]
+    made_from = [getattr(config, name) for name in PAIRS_DEPEND_ON]
+    if config.coupling != COUPLINGS[0]:  # not listed above, so that older folders go on
+        made_from.append(config.coupling)
+    identity = sha256(repr((names, *made_from)).encode())
+    aside = validation_rows(data, config.validation_share)
+    pairs = _stored_pairs(Path(folder) / PAIRS, identity, data, config, ~aside, progress)
+    validation = None
+    if aside.any():
+        validation = _stored_pairs(Path(folder) / VALIDATION_PAIRS, identity, data, config, aside, progress)
+    counts = {side: len(np.unique(data.molecule[rows])) for side, rows in (("train", ~aside), ("aside", aside))}
+    card = {"molecules": counts["train"], "validation molecules": counts["aside"], "identity": identity}
+    flow = train_on_pairs(pairs, config, folder, initial=initial, validation=validation, card=card, progress=progress)
+    plot_curves(folder)
+    return flow
+
+
+def validation_rows(data: CrystalDataset, share: float) -> np.ndarray:
+    """Boolean (n,): crystals of the molecules set aside for validation, chosen by a hash of their keys."""
+    if len(data.keys) < FEWEST_FOR_VALIDATION:
+        return np.zeros(len(data), bool)
+    aside = np.array([int(sha256(key.encode())[:8], 16) < share * 2**32 for key in data.keys])
+    rows: np.ndarray = aside[data.molecule]
+    return rows
+
+
+def _stored_pairs(
+    path: Path, identity: str, data: CrystalDataset, config: CrystalFlowConfig, rows: np.ndarray, progress: bool
+) -> PairSet:
+    from molflow_sim.runs.progress import Progress
+
+    if path.exists():
+        if PairSet.card(path).get("identity") != identity:
+            raise TrainingError(f"{path.parent} holds a training on other data or settings; choose another folder")
+    else:
+        with Progress(progress).stage(path.stem.replace("_", " of "), int(rows.sum())) as advance:
+            pairs_of(data, config, rows, advance).save(path, {"identity": identity})
+    return PairSet.load(path)
+
+
+def pairs_of(
+    data: CrystalDataset,
+    config: CrystalFlowConfig,
+    rows: np.ndarray | None = None,
+    progress: Callable[[int], None] | None = None,
+) -> PairSet:
+    """Pairs of a data set (or of chosen rows of it) in the configured coupling.
+
+    Experimental crystals get their share of the weight; the coupling by basins has none, only their molecules.
+    """
+    chosen = np.ones(len(data), bool) if rows is None else rows
+    parts, shares = [], []
+    options: dict[str, Any] = {
+        "seed": config.seed,
+        "scale": config.energy_scale,
+        "packing_coefficient": config.packing_coefficient,
+        "progress": progress,
+    }
+    if config.coupling == "basin":
+        return make_basin_pairs(data, config.starts, **options, rows=chosen)
+    for kind, share, more in (
+        (~data.experimental, 1.0 - config.experimental_share, 1),
+        (data.experimental, config.experimental_share, EXPERIMENTAL_STARTS),
+    ):
+        if (kind & chosen).any() and share > 0.0:
+            parts.append(make_pairs(data, more * config.starts, **options, rows=kind & chosen))
+            shares.append(share)
+    return PairSet.join(parts, shares) if len(parts) > 1 else parts[0]
+
+
+def _range(pairs: PairSet) -> list[int]:
+    sizes = (pairs.numbers > 0).sum(1)
+    return [int(sizes.min()), int(sizes.max())]

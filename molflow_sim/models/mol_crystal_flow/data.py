@@ -1,0 +1,276 @@
+"""Crystals as the P 1 flow trains on them: reduced cells, all molecules of the cell as rigid poses."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from molflow_sim.errors import CrystalError, MolflowError
+from molflow_sim.models.mol_crystal_flow.batch import P1Batch, Poses, Shapes
+from molflow_sim.models.mol_crystal_flow.features import (
+    chemical_features,
+    chemical_features_of_smiles,
+    crystal_volume,
+    invariants,
+)
+from molflow_sim.models.mol_crystal_flow.frames import BodyFrame, body_frame, proper_pose
+from molflow_sim.models.mol_crystal_flow.lattice import change_basis, niggli
+
+if TYPE_CHECKING:
+    from molflow_sim.dataset.reader import CrystalRecord
+    from molflow_sim.packing.packings import RigidPackings
+    from molflow_sim.systems.crystal import MolecularCrystal
+
+
+MAX_Z, MAX_ATOMS = 16, 120
+
+
+@dataclass(frozen=True, eq=False)
+class Shape:
+    """One rigid shape: a conformer in its canonical form.
+
+    Attributes
+    ----------
+    numbers : ndarray (N,)
+    frame : BodyFrame
+    invariants : ndarray (18,)
+        Scaled.
+    """
+
+    numbers: np.ndarray
+    frame: BodyFrame
+    invariants: np.ndarray
+
+    @classmethod
+    def of(cls, numbers: np.ndarray, conformer: np.ndarray, chemical: np.ndarray) -> Shape:
+        """From a conformer (N, 3) centred on its centre of mass and the ten features of its graph."""
+        frame = body_frame(numbers, conformer)
+        return cls(np.asarray(numbers, int), frame, invariants(numbers, frame.moments, chemical))
+
+
+@dataclass(frozen=True, eq=False)
+class P1Crystal:
+    """One crystal in P 1: reduced cell in the standard frame, Z rigid molecules.
+
+    Attributes
+    ----------
+    cell : ndarray (3, 3)
+    frac : ndarray (Z, 3)
+    rotation : ndarray (Z, 3, 3)
+    hand : ndarray (Z,)
+        ±1; the axis-flip state is (1, 1, hand).
+    shape : ndarray of int (Z,)
+        Index into the shapes of the data.
+    """
+
+    cell: np.ndarray
+    frac: np.ndarray
+    rotation: np.ndarray
+    hand: np.ndarray
+    shape: np.ndarray
+
+
+@dataclass
+class P1Data:
+    """Crystals with their shapes and weights.
+
+    Attributes
+    ----------
+    shapes : list of Shape
+    crystals : list of P1Crystal
+    weights : list of float
+        Relative probability of being drawn.
+    skipped : list of (str, str)
+        Name and reason of what was left out.
+    max_z, max_atoms : int
+        Molecules in the cell and atoms of a molecule; crystals beyond are left out.
+    """
+
+    shapes: list[Shape] = field(default_factory=list)
+    crystals: list[P1Crystal] = field(default_factory=list)
+    weights: list[float] = field(default_factory=list)
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+    max_z: int = MAX_Z
+    max_atoms: int = MAX_ATOMS
+    _known: dict[bytes, int] = field(default_factory=dict, repr=False)
+    _chemistry: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.crystals)
+
+    @classmethod
+    def from_crystals(
+        cls, crystals: Iterable[MolecularCrystal], max_z: int = MAX_Z, max_atoms: int = MAX_ATOMS
+    ) -> P1Data:
+        """From crystals in any space group; those that cannot be used stand in `skipped`."""
+        data = cls(max_z=max_z, max_atoms=max_atoms)
+        for k, crystal in enumerate(crystals):
+            data._try(str(crystal.info.get("name", k)), data.add_crystal, crystal)
+        return data
+
+    @classmethod
+    def from_packings(cls, packings: RigidPackings, max_z: int = MAX_Z, max_atoms: int = MAX_ATOMS) -> P1Data:
+        """From the press's packings that ended well."""
+        data = cls(max_z=max_z, max_atoms=max_atoms)
+        for i in np.flatnonzero(packings.ok):
+            data._try(str(packings.index[i]), data.add_crystal, packings.crystal(int(i)))
+        return data
+
+    @classmethod
+    def from_records(
+        cls,
+        records: Sequence[CrystalRecord],
+        weights: Sequence[float] | np.ndarray | None = None,
+        max_z: int = MAX_Z,
+        max_atoms: int = MAX_ATOMS,
+    ) -> P1Data:
+        """From a `CrystalDataset` (or part of it), with its sampling weights."""
+        data = cls(max_z=max_z, max_atoms=max_atoms)
+        for i in range(len(records)):
+            record = records[i]
+            data._try(record.name, data.add_record, record, 1.0 if weights is None else float(weights[i]))
+        return data
+
+    def _try(self, name: str, add: Callable[..., None], *args: Any) -> None:
+        try:
+            add(*args)
+        except MolflowError as error:
+            self.skipped.append((name, error.reason))
+
+    def add_crystal(self, crystal: MolecularCrystal, weight: float = 1.0) -> None:
+        """Append one crystal.
+
+        Raises
+        ------
+        CrystalError
+            Beyond `max_z` or `max_atoms`, or without a usable cell.
+        """
+        copies = []
+        group = crystal.space_group
+        for rigid in crystal.asymmetric_unit:
+            molecule = crystal.molecules[rigid.species]
+            shape = self._shape(molecule.numbers, rigid.conformer, molecule.smiles, molecule.rdmol)
+            for g in rigid.images:
+                centre = group.rotations[g] @ rigid.centroid + group.translations[g]
+                copies.append((shape, centre, group.cartesian_rotations[g] @ rigid.orientation))
+        self._append(crystal.cell, copies, weight)
+
+    def add_record(self, record: CrystalRecord, weight: float = 1.0) -> None:
+        """Append one record of a data set; raises as `add_crystal`."""
+        copies = []
+        for m, images in enumerate(record.images):
+            shape = self._shape(record.numbers, record.conformers[m], record.smiles, None)
+            for g in images:
+                centre = record.rotations[g] @ record.centroid[m] + record.translations[g]
+                copies.append((shape, centre, record.cartesian_rotations[g] @ record.orientation[m]))
+        self._append(record.cell, copies, weight)
+
+    def _shape(self, numbers: np.ndarray, conformer: np.ndarray, smiles: str, rdmol: object) -> int:
+        if len(numbers) > self.max_atoms:
+            raise CrystalError(f"{len(numbers)} atoms in a molecule, more than the {self.max_atoms} of the range")
+        key = np.asarray(numbers, np.int64).tobytes() + np.round(conformer, 5).tobytes() + smiles.encode()
+        if key not in self._known:
+            if smiles not in self._chemistry:
+                self._chemistry[smiles] = (
+                    chemical_features_of_smiles(smiles) if rdmol is None else chemical_features(rdmol)
+                )
+            self.shapes.append(Shape.of(numbers, np.asarray(conformer, float), self._chemistry[smiles]))
+            self._known[key] = len(self.shapes) - 1
+        return self._known[key]
+
+    def _append(self, cell: np.ndarray, copies: list[tuple[int, np.ndarray, np.ndarray]], weight: float) -> None:
+        if len(copies) > self.max_z:
+            raise CrystalError(f"{len(copies)} molecules in the cell, more than the {self.max_z} of the range")
+        poses = [proper_pose(q, self.shapes[k].frame) for k, _, q in copies]
+        frac = np.array([centre for _, centre, _ in copies])
+        rotation = np.array([r for r, _ in poses])
+        cell, frac, rotation = change_basis(niggli(cell), np.asarray(cell, float), frac, rotation)
+        hand = np.array([h for _, h in poses])
+        self.crystals.append(P1Crystal(cell, frac, rotation, hand, np.array([k for k, _, _ in copies])))
+        self.weights.append(weight)
+
+    # ------------------------------------------------------------------ batches
+
+    def batch(
+        self, indices: Sequence[int] | np.ndarray, seed: int = 0, inverted: Sequence[bool] | np.ndarray | None = None
+    ) -> P1Batch:
+        """The crystals at `indices` as one padded float32 batch; those `inverted` as their mirror images."""
+        chosen = [self.crystals[int(i)] for i in indices]
+        if inverted is not None:
+            chosen = [self._inverted(c) if flag else c for c, flag in zip(chosen, inverted)]
+        used = np.unique(np.concatenate([c.shape for c in chosen]))
+        m = max(len(c.shape) for c in chosen)
+        b = len(chosen)
+        frac, rotation = np.zeros((b, m, 3)), np.tile(np.eye(3), (b, m, 1, 1))
+        chi, mask, species = np.ones((b, m, 3)), np.zeros((b, m), bool), np.zeros((b, m), int)
+        for i, c in enumerate(chosen):
+            z = len(c.shape)
+            frac[i, :z], rotation[i, :z], chi[i, :z, 2] = c.frac, c.rotation, c.hand
+            mask[i, :z], species[i, :z] = True, np.searchsorted(used, c.shape)
+        cell = np.stack([c.cell for c in chosen])
+        poses = Poses(*(torch.tensor(a, dtype=torch.float32) for a in (cell, frac, rotation, chi)))
+        shapes = shape_tensors([self.shapes[k] for k in used])
+        return P1Batch(shapes, poses, torch.tensor(species), torch.tensor(mask), seed)
+
+    def _inverted(self, crystal: P1Crystal) -> P1Crystal:
+        """The crystal after inversion in the origin: same cell, opposite hands."""
+        poses = []
+        for k, rotation, hand in zip(crystal.shape, crystal.rotation, crystal.hand):
+            frame = self.shapes[k].frame
+            # Written about the canonical form, a copy's own frame is the identity.
+            own = replace(frame, rotation=np.eye(3), hand=int(hand))
+            poses.append(proper_pose(-rotation, own))
+        rotation, hand = np.array([r for r, _ in poses]), np.array([h for _, h in poses])
+        return replace(crystal, frac=np.mod(-crystal.frac, 1.0), rotation=rotation, hand=hand)
+
+    def length_statistics(self, scaled: bool = True) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of the logarithms of the cell lengths, for the settings' prior.
+
+        With `scaled` in units of V^(1/3), V being the volume that the molecules take in crystals; otherwise in Å.
+        """
+        logs = []
+        for c in self.crystals:
+            volume = sum(crystal_volume(self.shapes[k].numbers) for k in c.shape) if scaled else 1.0
+            logs.append(np.log(np.linalg.norm(c.cell, axis=1) / volume ** (1 / 3)))
+        spread = np.std(logs, axis=0)
+        return tuple(np.mean(logs, axis=0).tolist()), tuple(spread.tolist())
+
+    def save(self, path: str | Path) -> None:
+        """Write shapes and crystals to one NumPy archive without pickled objects, whole or not at all."""
+        from molflow_sim.models.mol_crystal_flow.archive import save
+
+        save(self, Path(path))
+
+    @classmethod
+    def load(cls, path: str | Path) -> P1Data:
+        """Read what `save` wrote; needs NumPy alone.
+
+        Raises
+        ------
+        StoreError
+            If the file is missing, damaged or of another kind.
+        """
+        from molflow_sim.models.mol_crystal_flow.archive import load
+
+        return load(Path(path))
+
+
+def shape_tensors(shapes: Sequence[Shape]) -> Shapes:
+    """Padded float32 tensors of some shapes."""
+    u, n = len(shapes), max(len(s.numbers) for s in shapes)
+    k = max(len(s.frame.symmetry) for s in shapes)
+    numbers, positions = np.zeros((u, n), int), np.zeros((u, n, 3))
+    symmetry = np.tile(np.eye(3), (u, k, 1, 1))
+    for i, s in enumerate(shapes):
+        numbers[i, : len(s.numbers)], positions[i, : len(s.numbers)] = s.numbers, s.frame.canonical
+        symmetry[i, : len(s.frame.symmetry)] = s.frame.symmetry
+    real = [
+        positions, np.array([s.invariants for s in shapes]), np.array([crystal_volume(s.numbers) for s in shapes]),
+        symmetry,
+    ]  # fmt: skip
+    return Shapes(torch.tensor(numbers), *(torch.tensor(a, dtype=torch.float32) for a in real))

@@ -1,0 +1,194 @@
+"""MolCrystalFlow's P 1 mode: flow matching of cell, centroids and orientations of rigid molecules."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from molflow_sim.errors import InputError, NonFiniteError, WeightsError
+from molflow_sim.models.mol_crystal_flow.batch import P1Batch
+from molflow_sim.models.mol_crystal_flow.data import P1Data
+from molflow_sim.models.mol_crystal_flow.interpolants import FlowPath, make_path
+from molflow_sim.models.mol_crystal_flow.molecules import fill
+from molflow_sim.models.mol_crystal_flow.network import P1Network
+from molflow_sim.models.mol_crystal_flow.priors import draw_prior
+from molflow_sim.models.mol_crystal_flow.sampler import integrate
+from molflow_sim.models.mol_crystal_flow.settings import P1Settings
+from molflow_sim.training.weights import load_weights, save_weights
+
+if TYPE_CHECKING:
+    from molflow_sim.systems.crystal import MolecularCrystal
+    from molflow_sim.systems.molecule import Molecule
+
+KIND = "crystal-flow-p1"
+CHUNK = 64
+"""Samples integrated together."""
+
+
+class MolCrystalFlowP1(nn.Module):
+    """Flow over all molecules of a cell in P 1.
+
+    Parameters
+    ----------
+    settings : P1Settings, optional
+        `P1Settings.published()` for the published sizes, `P1Settings.small()` for a CPU.
+
+    Notes
+    -----
+    Source: MolCrystalFlow (arXiv:2602.16020). On purpose different from what is published, in all settings: axis-flip
+    states come from the geometry and are drawn molecule by molecule at sampling; the network sees the lattice and the
+    neighbours' directions from each molecule's frame; the assignment of the coupling is applied, not its inverse;
+    symmetry-equivalent orientations count as one; steps of sampling end where the path ends at the latest. Cells are
+    kept as matrices throughout, and never rebuilt from six parameters.
+    """
+
+    def __init__(self, settings: P1Settings | None = None) -> None:
+        super().__init__()
+        self.settings = settings or P1Settings()
+        self.network = P1Network(self.settings)
+        self.range: dict[str, int] | None = None
+
+    def remember_range(self, data: P1Data) -> None:
+        """Keep the largest molecule and the most molecules in a cell of the training data, to warn beyond them."""
+        self.range = {
+            "max_atoms": max(len(s.numbers) for s in data.shapes),
+            "max_z": max(len(c.shape) for c in data.crystals),
+        }
+
+    def loss(self, batch: P1Batch | FlowPath) -> dict[str, Tensor]:
+        """Flow-matching loss.
+
+        Parameters
+        ----------
+        batch : FlowPath or P1Batch
+            Crystals on their paths, as `P1Batches` gives them; for plain crystals prior, coupling and times are drawn
+            from the batch's seed.
+
+        Returns
+        -------
+        dict of str to Tensor
+            "loss", the weighted sum of "centroid" (fractional), "rotation" (radians) and "lattice" (Å): squared errors
+            of the velocities, mean over components and molecules.
+        """
+        if isinstance(batch, P1Batch):
+            device = batch.mask.device
+            batch = make_path(batch, self.settings, torch.Generator().manual_seed(batch.seed)).to(device)
+        s, true, mask = self.settings, batch.velocity, batch.batch.mask
+        found = self.network(batch.batch, batch.t)
+        weights = mask / mask.sum(1, keepdim=True)
+        centroid = (((found.frac - true.frac) ** 2).mean(-1) * weights).sum(1).mean()
+        rotation = (((found.omega - true.omega) ** 2).mean(-1) * weights).sum(1).mean()
+        lattice = ((found.cell - true.cell) ** 2).mean()
+        total = s.centroid_weight * centroid + s.rotation_weight * rotation + s.lattice_weight * lattice
+        return {"loss": total, "centroid": centroid, "rotation": rotation, "lattice": lattice}
+
+    @torch.no_grad()
+    def sample(
+        self,
+        molecules: Molecule | Sequence[Molecule],
+        z: int | Sequence[int] = 4,
+        n: int = 10,
+        seed: int = 0,
+        *,
+        hands: str = "any",
+        steps: int | None = None,
+    ) -> list[MolecularCrystal]:
+        """Draw crystals in P 1.
+
+        Parameters
+        ----------
+        molecules : Molecule or sequence of Molecule
+            Several for a co-crystal. Their own conformers are used.
+        z : int or sequence of int
+            Molecules in the cell, of each species.
+        n : int
+        seed : int
+            Same seed, version and machine: same crystals.
+        hands : {"any", "same", "both"}
+            See `molecules.fill`; enantiopure molecules keep their hand.
+        steps : int, optional
+            Euler steps instead of the settings'.
+
+        Returns
+        -------
+        list of MolecularCrystal
+            n of them, ``info`` holds generator, seed, number and hands.
+
+        Raises
+        ------
+        InputError
+            If the numbers do not fit.
+        NonFiniteError
+            If a sample stays without a finite cell.
+        """
+        if steps is not None and steps < 1:
+            raise InputError(f"steps must be at least 1, got {steps}")
+        contents = fill(molecules, z, n, np.random.default_rng([seed, 1]), hands, self.settings.racemic_share)
+        self._warn(contents.shapes, len(contents.species))
+        generator = torch.Generator().manual_seed(seed)
+        training, parameter = self.training, next(self.parameters())
+        self.eval()
+        crystals: list[MolecularCrystal] = []
+        for start in range(0, n, CHUNK):
+            rows = np.arange(start, min(start + CHUNK, n))
+            batch = contents.batch(rows)
+            batch = batch.with_poses(draw_prior(batch, self.settings, generator))
+            batch = batch.to(device=parameter.device, dtype=parameter.dtype)
+            embedding = self.network.embedder(batch.shapes)
+            end = integrate(lambda b, t, e=embedding: self.network(b, t, e), batch, self.settings, steps)  # type: ignore[misc]
+            cell, frac, rotation = (
+                x.cpu().double().numpy() for x in (end.poses.cell, end.poses.frac, end.poses.rotation)
+            )
+            for k, row in enumerate(rows):
+                if not all(np.isfinite(x[k]).all() for x in (cell, frac, rotation)):
+                    raise NonFiniteError(f"sample {row} is not finite; the weights or the molecule are out of range")
+                info = {"generator": KIND, "seed": seed, "sample": int(row), "hands": contents.hand[row].tolist()}
+                crystals.append(contents.crystal(int(row), cell[k], frac[k], rotation[k], info))
+        self.train(training)
+        return crystals
+
+    def _warn(self, shapes: list[Any], z: int) -> None:
+        if self.range is None:
+            return
+        atoms = max(len(s.numbers) for s in shapes)
+        for name, value, what in (("max_atoms", atoms, "atoms"), ("max_z", z, "molecules in the cell")):
+            if value > self.range[name]:
+                warnings.warn(
+                    f"{value} {what} are beyond the trained range (at most {self.range[name]}); expect poor samples",
+                    stacklevel=3,
+                )
+
+    # ------------------------------------------------------------------ files
+
+    def save(self, folder: str | Path, name: str = "crystal_flow_p1", **card: Any) -> None:
+        """Write weights and card (settings, trained range, and what is given) with `molflow_sim.training.weights`."""
+        about = {"kind": KIND, "settings": asdict(self.settings), "range": self.range, **card}
+        save_weights(folder, name, self.state_dict(), about)
+
+    @classmethod
+    def load(cls, folder: str | Path | Traversable, name: str = "crystal_flow_p1") -> Self:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        WeightsError
+            If files are missing, damaged, changed, or hold another model.
+        """
+        tensors, card = load_weights(folder, name)
+        if card.get("kind") != KIND:
+            raise WeightsError(f"{name} holds weights of kind {card.get('kind')!r}, not {KIND!r}")
+        try:
+            model = cls(P1Settings.from_dict(card["settings"], name))
+            model.load_state_dict(tensors)
+        except (KeyError, RuntimeError, InputError) as error:
+            raise WeightsError(f"{name} does not fit this version's network: {error}") from None
+        model.range = card.get("range")
+        return model.eval()

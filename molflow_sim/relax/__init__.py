@@ -1,0 +1,1 @@
+"""Relaxation with flexible molecules and free cells."""

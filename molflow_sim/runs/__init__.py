@@ -1,0 +1,1 @@
+"""What every long job needs: whole files, the store, identities, scheduling and progress."""

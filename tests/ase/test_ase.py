@@ -1,0 +1,143 @@
+"""The ASE calculator: the same numbers as the potential, in ASE's units, signs and orders, usable by ASE's tools."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch_sim as ts
+from ase import Atoms, units
+from ase.filters import FrechetCellFilter
+from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
+from ase.md.verlet import VelocityVerlet
+from ase.optimize import BFGS
+from crystal_examples import crystal
+from molflow_ase import CrystalCalculator
+
+from molflow_sim.errors import CrystalError, InputError, NonFiniteError
+from molflow_sim.forcefield.parameters import parametrize
+from molflow_sim.forcefield.potential import CrystalPotential
+from molflow_sim.relax.flexible import relax_flexible
+
+
+def with_calculator(name: str, **options):
+    made = crystal(name)
+    atoms = made.to_ase()
+    atoms.calc = CrystalCalculator.from_crystal(made, **options)
+    return atoms
+
+
+def test_energy_forces_and_voigt_stress_are_those_of_the_potential():
+    atoms = with_calculator("acetonitrile")
+    out = CrystalPotential.from_crystals([crystal("acetonitrile")])(
+        ts.io.atoms_to_state([atoms], torch.device("cpu"), torch.float64)
+    )
+    s = out["stress"][0].numpy()
+    assert atoms.get_potential_energy() == out["energy"].item()
+    assert atoms.get_potential_energy(force_consistent=True) == out["energy"].item()
+    assert np.array_equal(atoms.get_forces(), out["forces"].numpy())
+    assert np.allclose(atoms.get_stress(), [s[0, 0], s[1, 1], s[2, 2], s[1, 2], s[0, 2], s[0, 1]], rtol=1e-14)
+
+
+def test_a_stretched_crystal_is_under_tension():
+    atoms = with_calculator("glycolic")
+    atoms.set_cell(atoms.cell * 1.15, scale_atoms=False)
+    shift = atoms.get_positions() * 0.0
+    for m in range(4):
+        here = atoms.arrays["molecule"] == m
+        shift[here] = 0.15 * atoms.positions[here].mean(axis=0)
+    atoms.positions += shift
+    assert atoms.get_stress()[:3].mean() > 0.0
+
+
+def test_only_what_changed_is_computed_again():
+    atoms = with_calculator("acetonitrile")
+    count = 0
+    potential_forward = atoms.calc.potential.forward
+
+    def counting(state, **kwargs):
+        nonlocal count
+        count += 1
+        return potential_forward(state, **kwargs)
+
+    atoms.calc.potential.forward = counting
+    for _ in range(3):
+        atoms.get_potential_energy(), atoms.get_forces(), atoms.get_stress()
+    assert count == 1
+    atoms.positions[0, 0] += 0.01
+    atoms.get_forces()
+    atoms.set_cell(atoms.cell * 1.001, scale_atoms=True)
+    atoms.get_stress()
+    assert count == 3
+    atoms.info["note"] = "changes no energy"
+    atoms.get_forces()
+    assert count == 3
+
+
+def test_species_may_be_given_as_molecules_parameters_or_crystals():
+    made = crystal("urea")
+    atoms = made.to_ase()
+    energies = []
+    for source in (made, made.molecules[0], parametrize(made.molecules[0]), [made.molecules[0], crystal("formamide")]):
+        atoms.calc = CrystalCalculator(source, cutoff=9.0)
+        energies.append(atoms.get_potential_energy())
+    assert energies == [energies[0]] * 4
+
+
+def test_supercells_made_by_ase_have_the_energy_of_their_cells():
+    atoms = with_calculator("acetonitrile", cutoff=8.0)
+    big = atoms.repeat((2, 1, 3))
+    big.calc = atoms.calc
+    assert big.get_potential_energy() == pytest.approx(6 * atoms.get_potential_energy(), rel=1e-9)
+
+
+def test_what_it_cannot_evaluate_is_refused_by_name():
+    made = crystal("urea")
+    calc = CrystalCalculator(made)
+    atoms = made.to_ase()
+    shuffled = atoms[::-1]
+    shuffled.calc = calc
+    with pytest.raises(CrystalError, match="order of its Molecule"):
+        shuffled.get_potential_energy()
+    slab = atoms.copy()
+    slab.pbc = (True, True, False)
+    slab.calc = calc
+    with pytest.raises(CrystalError, match="periodic"):
+        slab.get_potential_energy()
+    lost = atoms.copy()
+    lost.positions[0] = np.nan
+    lost.calc = calc
+    with pytest.raises(NonFiniteError, match="not finite"):
+        lost.get_potential_energy()
+    with pytest.raises(InputError, match="from_ase"):
+        CrystalCalculator(Atoms("H2"))
+
+
+def test_ase_relaxes_cell_and_atoms_to_the_minimum_of_our_own_relaxation():
+    made = crystal("formamide")
+    potential = CrystalPotential.from_crystals([made], cutoff=9.0)
+    ours = relax_flexible([made], potential, fmax=0.002, max_stress_gpa=0.01, symmetric=False)[0]
+    atoms = ours.crystal.to_ase()
+    atoms.calc = CrystalCalculator(made, cutoff=9.0)
+    atoms.set_cell(atoms.cell * 1.005, scale_atoms=True)
+    assert BFGS(FrechetCellFilter(atoms), logfile=None).run(fmax=0.002, steps=400)  # 0.04 GPa
+    assert atoms.get_potential_energy() / 4 == pytest.approx(ours.energy, abs=1e-4)
+    assert atoms.get_volume() == pytest.approx(ours.crystal.volume, rel=3e-3)
+
+
+def test_molecular_dynamics_conserves_energy():
+    made = crystal("formamide")
+    start = relax_flexible([made], CrystalPotential.from_crystals([made], cutoff=9.0))[0].crystal
+    atoms = start.to_ase()
+    atoms.calc = CrystalCalculator(made, cutoff=9.0)
+    MaxwellBoltzmannDistribution(atoms, temperature_K=150.0, rng=np.random.default_rng(0))
+    Stationary(atoms)
+    total, step = [], 0.5
+    dynamics = VelocityVerlet(atoms, step * units.fs)
+    dynamics.attach(lambda: total.append(atoms.get_total_energy()))
+    dynamics.run(600)
+    per_atom = 1e3 * np.array(total) / len(atoms)
+    drift = np.polyfit(step * 1e-3 * np.arange(len(total)), per_atom, 1)[0]
+    print(f"drift {drift:+.4f} meV/atom/ps over {len(total) * step:.0f} fs, spread {per_atom.std():.4f} meV/atom")
+    assert abs(drift) < 0.5
+    assert per_atom.std() < 0.5

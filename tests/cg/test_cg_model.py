@@ -1,0 +1,123 @@
+"""The model folder: what is written comes back exactly, and what was changed or cut off is refused."""
+
+from __future__ import annotations
+
+import copy
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from bead_examples import fake_frames, tree
+from test_cg_student import student
+
+from molflow_sim.cg import forcefield
+from molflow_sim.cg.forcefield import ForceField
+from molflow_sim.cg.model import ModelFolder
+from molflow_sim.cg.student.cgnet import CGNet
+from molflow_sim.errors import WeightsError
+from molflow_sim.training.weights import save_weights
+
+
+@pytest.fixture
+def folder(tmp_path):
+    model = ModelFolder(tmp_path / "model")
+    model.save_student(student(fake_frames(), gain=5.0), notes={"frames": 400})
+    return model
+
+
+def test_a_student_comes_back_bit_by_bit(folder):
+    frames = fake_frames()
+    net, again = student(frames, gain=5.0), folder.load_student()
+    x = frames.positions[:20].astype(np.float64)
+    for a, b in zip(net.energy_and_forces(x), again.energy_and_forces(x)):
+        assert np.array_equal(a, b)
+    assert again.topology == net.topology and again.temperature == 300.0 and again.settings == net.settings
+    assert isinstance(again, ForceField)
+
+
+def test_the_stored_weights_keep_the_bound_by_themselves(folder):
+    from safetensors.torch import load_file
+
+    tensors = load_file(folder.path / "student.safetensors")
+    weights = [w for name, w in tensors.items() if name.startswith("mlp") and w.ndim == 2]
+    assert weights and all(float(torch.linalg.matrix_norm(w.double(), 2)) <= 4.0 for w in weights)
+
+
+def test_a_branched_topology_comes_back(tmp_path):
+    topology = tree([0, 1, 1, 3])
+    ModelFolder(tmp_path).save_student(student(fake_frames(topology=topology)))
+    assert ModelFolder(tmp_path).load_topology() == topology
+
+
+def test_a_folder_without_a_model_is_refused(tmp_path):
+    for load in (ModelFolder(tmp_path).load_student, ModelFolder(tmp_path).load_topology):
+        with pytest.raises(WeightsError):
+            load()
+
+
+@pytest.mark.parametrize("name", ["student.safetensors", "student.json"])
+def test_a_truncated_file_is_refused(folder, name):
+    path = folder.path / name
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(WeightsError):
+        folder.load_student()
+
+
+def test_a_changed_number_is_refused(folder):
+    path = folder.path / "student.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(WeightsError, match="SHA-256"):
+        folder.load_student()
+
+
+def test_a_changed_card_is_refused(folder):
+    path = folder.path / "student.json"
+    card = json.loads(path.read_text())
+    card["temperature"] = 310.0
+    path.write_text(json.dumps(card))
+    with pytest.raises(WeightsError, match="changed"):
+        folder.load_student()
+    with pytest.raises(WeightsError, match="changed"):
+        folder.load_topology()
+
+
+def test_weights_of_another_kind_are_refused(folder, tmp_path):
+    save_weights(folder.path, "student", {"x": torch.zeros(1)}, {"kind": "something"})
+    with pytest.raises(WeightsError):
+        folder.load_student()
+    tensors, card = student(fake_frames()).state()
+    with pytest.raises(WeightsError, match="unknown kind"):
+        other = ModelFolder(tmp_path / "other")
+        other._save("student", tensors, {**card, "kind": "painn"}, None)
+        other.load_student()
+    del tensors["mean"]
+    with pytest.raises(WeightsError, match=r"do not fit the CGnet .* \(missing: mean\): .*train it again$") as caught:
+        CGNet.from_state(tensors, card)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(WeightsError, match="no CGnet of this version: temperature is missing"):
+        CGNet.from_state(tensors, {key: value for key, value in card.items() if key != "temperature"})
+
+
+def test_a_further_force_field_is_found_by_its_kind(tmp_path, monkeypatch):
+    monkeypatch.setattr(forcefield, "KINDS", dict(forcefield.KINDS))
+
+    class Other(CGNet):
+        kind = "other"
+
+    forcefield.register("other", Other)
+    frames = fake_frames()
+    ModelFolder(tmp_path).save_student(Other.from_data(frames.positions, frames.topology, 300.0))
+    assert type(ModelFolder(tmp_path).load_student()) is Other
+
+
+def test_a_student_can_be_copied_and_pickled_after_use():
+    frames = fake_frames()
+    net = student(frames)
+    x = frames.positions[:3].astype(np.float64)
+    energy, _ = net.energy_and_forces(x)
+    for twin in (copy.deepcopy(net), pickle.loads(pickle.dumps(net))):  # noqa: S301
+        assert np.array_equal(twin.energy_and_forces(x)[0], energy)

@@ -1,0 +1,230 @@
+"""Pairs and training of the crystal flow: what goes in, what is learned, and that nothing is lost when killed."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from molflow_sim import Molecule
+from molflow_sim.dataset import CrystalDataset, DatasetSettings, build_crystal_dataset
+from molflow_sim.errors import InputError, TrainingError
+from molflow_sim.models.crystal_flow import CrystalFlow, CrystalFlowConfig, PairBatches, PairSet, make_pairs
+from molflow_sim.models.crystal_flow.basins import make_basin_pairs
+from molflow_sim.models.crystal_flow.network import ContactSettings
+from molflow_sim.models.crystal_flow.path import distance, interpolate
+from molflow_sim.models.crystal_flow.starts import van_der_waals_volume
+from molflow_sim.models.crystal_flow.train import pairs_of, train_crystal_flow, train_on_pairs, validation_rows
+from molflow_sim.training import TrainSettings
+
+CONFIG = CrystalFlowConfig(
+    network=ContactSettings(width=16, radial=8, inner_layers=1, outer_layers=1, outer_cutoff=4.0),
+    training=TrainSettings(
+        max_steps=100, batch_size=8, learning_rate=5e-3, warmup_steps=5, ema_decay=0.9, log_every=10, device="cpu"
+    ),
+    starts=2,
+)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory) -> CrystalDataset:
+    folder = tmp_path_factory.mktemp("packings")
+    settings = DatasetSettings(candidates=24, keep=8, max_atoms=16)
+    build_crystal_dataset(
+        ["NC=O formamide", "c1ccccc1 benzene"], folder, settings=settings, processes=1, progress=False
+    )
+    return CrystalDataset(folder)
+
+
+@pytest.fixture(scope="module")
+def pairs(dataset) -> PairSet:
+    return make_pairs(dataset, 2, seed=1)
+
+
+def test_every_crystal_is_paired_with_starts_of_its_own_symmetry(dataset, pairs) -> None:
+    assert len(pairs) == 2 * len(pairs.weight) == 2 * len(dataset)
+    start, _, quality = pairs.batch(np.arange(len(pairs)))
+    assert float(quality.min()) == 0.0 and pairs.weight.sum() == pytest.approx(1.0)
+    # Triangular cells, proper rotations, as dense as crystals.
+    assert float(torch.triu(start.cell, 1).abs().max()) == 0.0
+    torch.testing.assert_close(torch.linalg.det(start.rotation), torch.ones_like(start.rotation[..., 0, 0]))
+    filled = van_der_waals_volume(dataset[0].numbers, dataset[0].conformers[0])
+    share = filled / start.volume_per_molecule[start.n_atoms == len(dataset[0].numbers)]
+    assert 0.62 < float(share.min()) and float(share.max()) < 0.80
+
+
+def test_ends_are_the_crystals_of_the_data_set(dataset, pairs) -> None:
+    _, end, _ = pairs.batch(np.arange(0, len(pairs), 2))
+    np.testing.assert_allclose(end.cell.numpy(), [dataset[i].cell for i in range(len(dataset))], atol=1e-4)
+
+
+def test_transport_shortens_the_paths(pairs) -> None:
+    start, end, _ = pairs.batch(np.arange(len(pairs)))
+    half = torch.full((len(pairs),), 0.5)
+    paired = distance(*interpolate(start, end, half)).mean()
+    turned = end.moved(end.cell, (end.centroid + 0.3) % 1.0, end.rotation.transpose(-1, -2))
+    assert float(paired) < 0.8 * float(distance(*interpolate(start, turned, half)).mean())
+
+
+def test_the_volume_agrees_with_the_molecules(dataset) -> None:
+    molecule = Molecule.from_smiles("c1ccccc1", n_conformers=1)
+    volume = van_der_waals_volume(np.asarray(molecule.numbers), molecule.conformers[0])
+    assert volume == pytest.approx(molecule.volume, rel=0.05)
+
+
+def test_pairs_come_back_from_disk_and_join(tmp_path, pairs) -> None:
+    pairs.save(tmp_path / "pairs.npz", {"identity": "x"})
+    back = PairSet.load(tmp_path / "pairs.npz")
+    assert PairSet.card(tmp_path / "pairs.npz") == {"identity": "x"}
+    np.testing.assert_allclose(back.end_cell, pairs.end_cell, atol=1e-4)
+    both = PairSet.join([pairs, back], [0.75, 0.25])
+    assert len(both) == 2 * len(pairs)
+    assert both.weight[: len(pairs.weight)].sum() == pytest.approx(0.75)
+    a, b = both.batch(np.array([1, len(pairs) + 1]))[0], pairs.batch(np.array([1, 1]))[0]
+    torch.testing.assert_close(a.positions(), b.positions(), rtol=0, atol=1e-3)
+    (tmp_path / "bad.npz").write_bytes(b"PK not a zip")
+    with pytest.raises(TrainingError, match=r"bad\.npz"):
+        PairSet.load(tmp_path / "bad.npz")
+
+
+def test_batches_depend_on_seed_and_step_alone(pairs) -> None:
+    one, two = PairBatches(pairs, 8, seed=2), PairBatches(pairs, 8, seed=2)
+    one.batch(0)
+    torch.testing.assert_close(one.batch(3)[0].cell, two.batch(3)[0].cell)
+    # Squares of the times are spread evenly: one in each eighth.
+    assert sorted(np.floor(8 * one.batch(5)[3].numpy() ** 2).astype(int).tolist()) == list(range(8))
+
+
+def test_a_short_training_learns_writes_curves_and_its_weights_are_used(tmp_path, dataset) -> None:
+    flow = train_crystal_flow(dataset, CONFIG, tmp_path, progress=False)
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    explained = [float(r["value"]) for r in rows if r["name"] == "explained"]
+    assert max(explained[-3:]) > 0.04 + explained[0]
+    assert b"<svg" in (tmp_path / "curves.svg").read_bytes()
+    assert flow.card["data"]["crystals"] == len(dataset) and flow.card["config"]["training"]["seed"] == 0
+    again = CrystalFlow.from_pretrained(tmp_path)
+    for a, b in zip(flow.network.parameters(), again.network.parameters()):
+        assert torch.equal(a, b)
+    tuned = train_crystal_flow(dataset, CONFIG, tmp_path / "tuned", initial=flow, progress=False)
+    assert tuned.card["fine-tuned from"] == flow.card["sha256"]
+    with pytest.raises(TrainingError, match="other data or settings"):
+        train_crystal_flow(dataset, replace(CONFIG, seed=5), tmp_path, progress=False)
+
+
+SCRIPT = """
+    import sys
+    from molflow_sim.models.crystal_flow import PairSet, CrystalFlowConfig, train_on_pairs
+    train_on_pairs(PairSet.load(sys.argv[1]), CrystalFlowConfig.from_yaml(sys.argv[2]), sys.argv[3], progress=False)
+"""
+
+
+def test_a_killed_training_ends_with_the_same_weights(tmp_path, pairs) -> None:
+    pairs.save(tmp_path / "pairs.npz")
+    pairs = PairSet.load(tmp_path / "pairs.npz")
+    config = replace(CONFIG, training=replace(CONFIG.training, max_steps=60, checkpoint_minutes=0.0))
+    config.to_yaml(tmp_path / "config.yaml")
+    assert CrystalFlowConfig.from_yaml(tmp_path / "config.yaml") == config
+    where = tmp_path / "killed"
+    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), tmp_path / "pairs.npz", tmp_path / "config.yaml", where]
+    process = subprocess.Popen([str(x) for x in command], env={**os.environ, "OMP_NUM_THREADS": "1"})
+    deadline = time.monotonic() + 120
+    while not (where / "checkpoint.json").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    torch.set_num_threads(1)
+    resumed = train_on_pairs(pairs, config, where, progress=False)
+    whole = train_on_pairs(pairs, config, tmp_path / "whole", progress=False)
+    for a, b in zip(resumed.network.parameters(), whole.network.parameters()):
+        torch.testing.assert_close(a, b, rtol=0, atol=2e-5)
+
+
+def test_nonsense_in_the_settings_is_refused(tmp_path) -> None:
+    path = Path(tmp_path / "config.yaml")
+    path.write_text("training:\n  max_step: 5\n")
+    with pytest.raises(InputError, match="max_step"):
+        CrystalFlowConfig.from_yaml(path)
+    path.write_text("training:\n  max_steps: 5\nstarts: 3\n")
+    made = CrystalFlowConfig.from_yaml(path)
+    assert (made.training.max_steps, made.training.batch_size, made.starts) == (5, 64, 3)
+    with pytest.raises(InputError, match="starts"):
+        CrystalFlowConfig(starts=0)
+
+
+def test_data_without_a_usable_crystal_are_refused(dataset) -> None:
+    with pytest.raises(TrainingError, match="no crystal"):
+        make_pairs(dataset, 2, rows=np.zeros(len(dataset), bool))
+
+
+def test_training_and_sampling_need_no_chemistry_library(tmp_path, pairs) -> None:
+    pairs.save(tmp_path / "pairs.npz")
+    script = f"""
+        import sys
+        BLOCKED = set("rdkit ase gemmi numba pymatgen openmm typer spglib vesin oxtalign torch_sim mdtraj zuko".split())
+
+        class Refuse:
+            def find_spec(self, name, path=None, target=None):
+                if name.split(".")[0] in BLOCKED:
+                    raise ModuleNotFoundError(name)
+
+        sys.meta_path.insert(0, Refuse())
+        from dataclasses import replace
+        from molflow_sim.models.crystal_flow import PairSet, CrystalFlowConfig, train_on_pairs
+        config = CrystalFlowConfig.from_dict(dict(training=dict(max_steps=2, batch_size=4, device="cpu")))
+        flow = train_on_pairs(PairSet.load({str(tmp_path / "pairs.npz")!r}), config, {str(tmp_path / "out")!r})
+        print("trained", flow.card["steps"])
+    """
+    run = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    assert "trained 2" in run.stdout
+
+
+def test_whole_molecules_are_set_aside_for_validation_once_there_are_enough(dataset) -> None:
+    assert not validation_rows(dataset, 0.5).any()
+
+    class Many:
+        keys = tuple(f"molecule {k}" for k in range(200))
+        molecule = np.repeat(np.arange(200), 3)
+
+        def __len__(self) -> int:
+            return len(self.molecule)
+
+    aside = validation_rows(Many(), 0.2)  # type: ignore[arg-type]
+    assert (aside.reshape(200, 3).sum(1) % 3 == 0).all()
+    assert 0.1 < aside.mean() < 0.3
+    assert (validation_rows(Many(), 0.4) >= aside).all()  # type: ignore[arg-type]
+
+
+def test_basins_pair_starts_with_the_minima_they_press_into(dataset) -> None:
+    config = replace(CONFIG, coupling="basin", starts=2)
+    made = pairs_of(dataset, config)
+    assert 0.8 * 2 * len(dataset) <= len(made) <= 2 * len(dataset)
+    assert {tuple(n[n > 0]) for n in made.numbers} == {
+        tuple(dataset[int(r[0])].numbers) for _, r in dataset.molecules()
+    }
+    assert made.weight.sum() == pytest.approx(1.0) and made.weight.min() < made.weight.max()
+    start, end, quality = made.batch(np.arange(len(made)))
+    assert float(quality.min()) == 0.0
+    assert float((end.volume_per_molecule / start.volume_per_molecule - 1.0).abs().median()) < 0.3
+    formamide = Molecule.from_smiles("NC=O")
+    again = make_basin_pairs(dataset, 2, seed=config.seed, scale=config.energy_scale)
+    np.testing.assert_array_equal(again.end_cell, made.end_cell)
+    own = (made.numbers > 0).sum(1) == formamide.n_atoms
+    density = formamide.molar_mass * 1.66053907 / np.asarray(end.volume_per_molecule)[own]
+    assert 1.0 < float(np.median(density)) < 1.8
+
+
+def test_an_unknown_coupling_is_refused() -> None:
+    with pytest.raises(InputError, match="coupling"):
+        CrystalFlowConfig(coupling="nearest")

@@ -1,0 +1,95 @@
+"""The conformance kit passes the crystal potential and catches models that break one rule each."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from crystal_examples import crystal
+from torch_sim.models.interface import ModelInterface
+
+from molflow_sim.forcefield.potential import CrystalPotential
+from molflow_sim.testing.potential import validate_molecular_model
+
+EXAMPLES = [crystal("acetonitrile"), crystal("glycolic")]
+
+
+@pytest.mark.parametrize("backend", ["compiled", "torch"])
+@pytest.mark.parametrize("cutoff", [8.0, 15.0])
+def test_the_crystal_potential_conforms(backend, cutoff):
+    names = ["acetonitrile", "urea", "aspirin"] if cutoff > 10.0 and backend == "compiled" else ["acetonitrile", "urea"]
+    crystals = [crystal(n) for n in names]
+    validate_molecular_model(CrystalPotential.from_crystals(crystals, backend=backend, cutoff=cutoff), crystals)
+
+
+def test_the_crystal_potential_conforms_in_float32():
+    model = CrystalPotential.from_crystals(EXAMPLES, cutoff=8.0, dtype=torch.float32)
+    validate_molecular_model(model, EXAMPLES)
+
+
+class Spoiled(ModelInterface):
+    """The crystal potential with a fault put in."""
+
+    def __init__(self, spoil):
+        super().__init__()
+        self.model = CrystalPotential.from_crystals(EXAMPLES, cutoff=8.0)
+        self._device, self._dtype = self.model.device, self.model.dtype
+        self._compute_stress = self._compute_forces = True
+        self.spoil = spoil
+
+    def forward(self, state, **_):
+        out = self.model(state)
+        self.spoil(out, state)
+        return out
+
+
+def scaled(name, factor):
+    def spoil(out, state):
+        out[name] = out[name] * factor
+
+    return spoil
+
+
+def remembers_positions(out, state):
+    out["energy"] = out["energy"] + 1e-3 * state.positions.pow(2).sum()
+
+
+def prefers_x(out, state):
+    out["energy"] = out["energy"] + 1e-3 * state.volume * state.cell[:, 0, 0]
+
+
+def not_extensive(out, state):
+    out["energy"] = out["energy"] + 1e-3 * torch.bincount(state.system_idx) ** 2
+
+
+def likes_company(out, state):
+    out["energy"] = out["energy"] + 1e-3 * (state.n_systems - 1)
+
+
+def attached(out, state):
+    out["energy"] = out["energy"].requires_grad_(True)
+
+
+def moves_atoms(out, state):
+    state.positions += 0.1
+
+
+@pytest.mark.parametrize(
+    ("spoil", "check"),
+    [
+        (scaled("forces", 1.00001), "forces = -dE/dr"),
+        (scaled("stress", -1.0), "stress = dE/dε/V"),
+        (scaled("stress", 1.00001), "stress = dE/dε/V"),
+        (remembers_positions, "batched = single|lattice shift of atoms"),
+        (prefers_x, "rotation"),
+        (not_extensive, "supercell"),
+        (likes_company, "batched = single"),
+        (attached, "detached outputs"),
+        (moves_atoms, "unchanged inputs"),
+        (lambda out, state: out.pop("stress"), "keys: stress"),
+        (scaled("energy", torch.ones(3, 1, dtype=torch.float64)), "shapes: energy"),
+        (scaled("energy", float("nan")), "finite: energy"),
+    ],
+)
+def test_a_model_with_one_fault_is_refused_with_the_name_of_the_check(spoil, check):
+    with pytest.raises(ValueError, match=check):
+        validate_molecular_model(Spoiled(spoil), EXAMPLES)

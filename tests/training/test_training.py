@@ -1,0 +1,213 @@
+"""The one way to train: it learns, resumes where it was, keeps averages, and reads no pickles."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from molflow_sim.errors import InputError, TrainingError, WeightsError
+from molflow_sim.training import TensorBatches, TrainSettings, train
+from molflow_sim.training.weights import load_weights, save_weights
+
+
+def data(n: int = 256) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(n, 3, generator=generator)
+    return x, x @ torch.tensor([[1.0], [-2.0], [0.5]])
+
+
+def network() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Linear(3, 1)
+
+
+def squares(module: nn.Module, batch: tuple[torch.Tensor, torch.Tensor]) -> dict[str, torch.Tensor]:
+    x, y = batch
+    return {"loss": ((module(x) - y) ** 2).mean(), "largest": (module(x) - y).abs().max()}
+
+
+SETTINGS = TrainSettings(max_steps=60, batch_size=32, learning_rate=0.1, warmup_steps=5, log_every=10, device="cpu")
+
+
+def test_a_linear_network_learns_a_linear_function() -> None:
+    module = network()
+    result = train(module, squares, TensorBatches(data(), 32), SETTINGS, progress=False)
+    assert result.steps == 60
+    assert result.last("loss") < 5e-2 < 1.0 < next(v for _, name, v in result.metrics if name == "loss")
+    assert {name for _, name, _ in result.metrics} == {"loss", "largest"}
+
+
+def test_a_stopped_training_goes_on_as_if_undisturbed(tmp_path) -> None:
+    whole = network()
+    train(whole, squares, TensorBatches(data(), 32), SETTINGS, progress=False)
+
+    class Stop(Exception):
+        pass
+
+    class Breaking(TensorBatches):
+        def batch(self, step: int):
+            if step == 37:
+                raise Stop
+            return super().batch(step)
+
+    settings = TrainSettings(**{**SETTINGS.__dict__, "checkpoint_minutes": 0.0})
+    with pytest.raises(Stop):
+        train(network(), squares, Breaking(data(), 32), settings, tmp_path, progress=False)
+    resumed = network()
+    result = train(resumed, squares, TensorBatches(data(), 32), settings, tmp_path, progress=False)
+    assert result.steps == 60
+    for a, b in zip(whole.parameters(), resumed.parameters()):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-7)
+    assert [step for step, name, _ in result.metrics if name == "loss"] == [10, 20, 30, 40, 50, 60]
+
+
+def test_averaged_weights_end_up_in_the_network_and_are_validated(tmp_path) -> None:
+    settings = TrainSettings(**{**SETTINGS.__dict__, "ema_decay": 0.9, "validate_every": 20})
+    module = network()
+    batches = TensorBatches(data(), 32)
+    result = train(module, squares, batches, settings, tmp_path, validation=batches, progress=False)
+    plain = network()
+    train(plain, squares, batches, SETTINGS, progress=False)
+    assert not torch.equal(module.weight, plain.weight)
+    assert math.isfinite(result.last("val_loss"))
+    tensors, _ = load_weights(tmp_path, "checkpoint")
+    assert len(tensors) >= 4
+
+
+def test_the_weights_that_validate_best_are_kept_also_over_a_stop(tmp_path) -> None:
+    """Training pulls the weights to one function, validation asks for another that they pass on the way."""
+    x, y = data()
+    passed = TensorBatches((x, 0.5 * y), 32)
+
+    class Stop(Exception):
+        pass
+
+    class Breaking(TensorBatches):
+        def batch(self, step: int):
+            if step == 57:  # the best weights are behind by then
+                raise Stop
+            return super().batch(step)
+
+    changes = {"keep_best": True, "validate_every": 2, "checkpoint_minutes": 0.0, "learning_rate": 0.05, "log_every": 2}
+    settings = TrainSettings(**{**SETTINGS.__dict__, **changes, "max_steps": 150})
+    with pytest.raises(Stop):
+        stopped = network()
+        train(stopped, squares, Breaking((x, y), 32), settings, tmp_path, validation=passed, progress=False)
+    module = network()
+    result = train(module, squares, TensorBatches((x, y), 32), settings, tmp_path, validation=passed, progress=False)
+    best = result.lowest("val_loss")
+    assert 2 < best < 57
+    assert result.at(best, "val_loss") < 0.5 * result.last("val_loss")
+    found = sum(squares(module, passed.batch(k))["loss"].item() for k in range(4)) / 4
+    assert found == pytest.approx(result.at(best, "val_loss"), rel=1e-5)
+    with pytest.raises(TrainingError, match="validation"):
+        train(network(), squares, TensorBatches((x, y), 32), settings, progress=False)
+
+
+def test_a_folder_with_other_settings_is_refused(tmp_path) -> None:
+    train(network(), squares, TensorBatches(data(), 32), SETTINGS, tmp_path, progress=False)
+    other = TrainSettings(**{**SETTINGS.__dict__, "learning_rate": 0.2})
+    with pytest.raises(TrainingError, match="other settings"):
+        train(network(), squares, TensorBatches(data(), 32), other, tmp_path, progress=False)
+
+
+def test_a_loss_that_is_not_finite_stops_the_training() -> None:
+    x, y = data()
+    y[3] = float("nan")
+    with pytest.raises(TrainingError, match="not finite"):
+        train(network(), squares, TensorBatches((x, y), 256), SETTINGS, progress=False)
+
+
+def test_batches_depend_on_seed_and_step_alone() -> None:
+    first, second = TensorBatches(data(), 100, seed=3), TensorBatches(data(), 100, seed=3)
+    first.batch(0)
+    assert torch.equal(first.batch(5)[0], second.batch(5)[0])
+    assert not torch.equal(first.batch(5)[0], TensorBatches(data(), 100, seed=4).batch(5)[0])
+    epoch = torch.cat([TensorBatches((torch.arange(10),), 5, 0).batch(k)[0] for k in range(2)])
+    assert sorted(epoch.tolist()) == list(range(10))
+
+
+def test_settings_go_through_yaml_and_refuse_nonsense(tmp_path) -> None:
+    SETTINGS.to_yaml(tmp_path / "train.yaml")
+    assert TrainSettings.from_yaml(tmp_path / "train.yaml") == SETTINGS
+    (tmp_path / "bad.yaml").write_text("learning_rat: 1.0\n")
+    with pytest.raises(InputError, match="learning_rat"):
+        TrainSettings.from_yaml(tmp_path / "bad.yaml")
+    (tmp_path / "bad.yaml").write_text("max_steps: many\n")
+    with pytest.raises(InputError, match="max_steps must be int"):
+        TrainSettings.from_yaml(tmp_path / "bad.yaml")
+    with pytest.raises(InputError, match="ema_decay"):
+        TrainSettings(ema_decay=1.0)
+
+
+def test_weights_come_back_as_written(tmp_path) -> None:
+    tensors = {"a": torch.arange(6.0).reshape(2, 3), "b": torch.tensor(3, dtype=torch.int64)}
+    save_weights(tmp_path, "net", tensors, {"seed": 4})
+    back, card = load_weights(tmp_path, "net")
+    assert card["seed"] == 4
+    assert all(torch.equal(tensors[k], back[k]) and tensors[k].dtype == back[k].dtype for k in tensors)
+
+
+@pytest.mark.parametrize("damage", ["changed", "cut", "missing", "no card", "card is a list", "other format"])
+def test_damaged_weights_are_refused_by_name(tmp_path, damage) -> None:
+    save_weights(tmp_path, "net", {"a": torch.ones(100)}, {})
+    numbers, card = tmp_path / "net.safetensors", tmp_path / "net.json"
+    if damage == "changed":
+        data = bytearray(numbers.read_bytes())
+        data[-1] ^= 1
+        numbers.write_bytes(data)
+    elif damage == "cut":
+        numbers.write_bytes(numbers.read_bytes()[:50])
+    elif damage == "missing":
+        numbers.unlink()
+    elif damage == "no card":
+        card.unlink()
+    elif damage == "card is a list":
+        card.write_text("[]")
+    else:
+        card.write_text(json.dumps({**json.loads(card.read_text()), "format": "other"}))
+    with pytest.raises(WeightsError):
+        load_weights(tmp_path, "net")
+
+
+@pytest.mark.parametrize("cut_at", [1, 2, 3])
+def test_a_replacement_cut_off_anywhere_leaves_one_whole_pair(tmp_path, monkeypatch, cut_at) -> None:
+    """Tensors, card, and the renaming that ends it: killed before any of them, old or new weights are there."""
+    import molflow_sim.training.weights as module
+
+    save_weights(tmp_path, "net", {"a": torch.zeros(3)}, {"round": 1})
+    done = []
+
+    class Killed(Exception):
+        pass
+
+    def counted(act):
+        def step(*arguments):
+            done.append(arguments)
+            if len(done) == cut_at:
+                raise Killed
+            act(*arguments)
+
+        return step
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "write_bytes_atomically", counted(module.write_bytes_atomically))
+        patch.setattr(module.Path, "replace", counted(module.Path.replace))
+        with pytest.raises(Killed):
+            save_weights(tmp_path, "net", {"a": torch.ones(3)}, {"round": 2})
+    tensors, card = load_weights(tmp_path, "net")
+    assert card["round"] == (1 if cut_at < 3 else 2)
+    assert torch.equal(tensors["a"], torch.full((3,), float(card["round"] - 1)))
+    save_weights(tmp_path, "net", {"a": torch.full((3,), 2.0)}, {"round": 3})
+    assert float(load_weights(tmp_path, "net")[0]["a"][0]) == 2.0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["net.json", "net.safetensors"]
+
+
+def test_weights_that_are_not_finite_are_not_written(tmp_path) -> None:
+    with pytest.raises(WeightsError, match="not finite"):
+        save_weights(tmp_path, "net", {"a": torch.tensor([1.0, float("nan")])}, {})
+    assert not list(tmp_path.iterdir())
