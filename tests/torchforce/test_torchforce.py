@@ -29,7 +29,7 @@ from molflow_sim.cg.student.cgnet import CGNet, CGNetSettings  # noqa: E402
 from molflow_sim.errors import MissingDependencyError  # noqa: E402
 from molflow_sim.units import KJ_PER_MOL  # noqa: E402
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
 from cg_examples import backbone_frames, save_model  # noqa: E402
 
 torch.set_num_threads(1)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from bad_inputs import mutated_cifs, mutated_smiles, read_cif, read_smiles, run_bounded
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
 from special_positions import UREA, general, special
 
 SMILES = [

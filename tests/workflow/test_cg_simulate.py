@@ -25,7 +25,7 @@ from molflow_sim.cg.topology import BeadTopology
 from molflow_sim.errors import InputError, NonFiniteError, StoreError, TrajectoryError
 from molflow_sim.units import BOLTZMANN
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "unit"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
 from cg_examples import backbone_frames, save_model, small_net
 
 QUICK = {"ns": 0.002, "report_every_ps": 0.1, "exchange_every_ps": 0.05, "friction_per_ps": 10.0}
@@ -181,7 +181,7 @@ print(run.reports)
 
 
 def test_killed_run_carries_on_to_its_full_length(model, tmp_path):
-    unit = str(Path(__file__).resolve().parents[1] / "unit")
+    unit = str(Path(__file__).resolve().parents[1] / "helpers")
     output = tmp_path / "run"
     script = SCRIPT.format(unit=unit, model=str(model), output=str(output))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
