@@ -1,43 +1,24 @@
 """Coarse-grained force fields from trajectories: mapping, flow (teacher), force field (student) and report."""
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import Any
+import lazy_loader
 
 # Loaded on first use: a simulation needs neither MDTraj nor the flow.
-_PUBLIC = {
-    "BeadTopology": "topology",
-    "backbone_topology": "topology",
-    "BeadMapping": "mapping",
-    "parse_beads": "mapping",
-    "BeadFrames": "frames",
-    "read_frames": "frames",
-    "InternalCoordinates": "teacher.internal",
-    "TeacherSettings": "teacher",
-    "BeadFlow": "teacher",
-    "ForceSamples": "teacher",
-    "fit_teacher": "teacher",
-    "sample_with_forces": "teacher",
-    "ForceField": "forcefield",
-    "CGNet": "student.cgnet",
-    "CGNetSettings": "student.cgnet",
-    "fit_student": "student.training",
-    "DistillSettings": "student.settings",
-    "ModelFolder": "model",
-    "distill": "pipeline",
-    "export": "pipeline",
-    "fit": "pipeline",
-    "simulate": "pipeline",
-    "report": "reports.comparison",
-    "Report": "reports.reporting",
-    "Score": "reports.reporting",
-}
-
-__all__ = list(_PUBLIC)
-
-
-def __getattr__(name: str) -> Any:
-    if name in _PUBLIC:
-        return getattr(import_module(f"molflow_sim.cg.{_PUBLIC[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "topology": ["BeadTopology", "backbone_topology"],
+        "mapping": ["BeadMapping", "parse_beads"],
+        "frames": ["BeadFrames", "read_frames"],
+        "teacher.internal": ["InternalCoordinates"],
+        "teacher": ["TeacherSettings", "BeadFlow", "ForceSamples", "fit_teacher", "sample_with_forces"],
+        "forcefield": ["ForceField"],
+        "student.cgnet": ["CGNet", "CGNetSettings"],
+        "student.training": ["fit_student"],
+        "student.settings": ["DistillSettings"],
+        "model": ["ModelFolder"],
+        "pipeline": ["distill", "fit"],
+        "reports.comparison": ["report"],
+        "reports.reporting": ["Report", "Score"],
+        "simulation": ["CGSimulation"],
+    },
+)
