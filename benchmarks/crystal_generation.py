@@ -34,7 +34,7 @@ from _targets import Target
 from recovery import ALL_SOURCES
 
 from molflow_sim import __version__
-from molflow_sim.packing import make_generator
+from molflow_sim.generators.crystals import make_generator
 
 MILESTONES = (30, 100, 300, 1000, 4000)
 

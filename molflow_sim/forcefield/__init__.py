@@ -1,8 +1,6 @@
 """One physical force field: exp-6 and Ewald between molecules, MMFF94 inside them."""
 
-from __future__ import annotations
-
-from typing import Any
+import lazy_loader
 
 from molflow_sim.forcefield.charges import CHARGE_MODELS, partial_charges
 from molflow_sim.forcefield.exp6 import EXP6_TYPES, GUARD_RADIUS, exp6_parameters, exp6_types
@@ -10,10 +8,9 @@ from molflow_sim.forcefield.mmff import MMFFTerms, extract_mmff
 from molflow_sim.forcefield.parameters import MoleculeParameters, parametrize
 
 # Modules that import torch: loaded on first use.
-_LAZY = {
-    "CrystalPotential": "molflow_sim.forcefield.potential",
-    "mmff_energies": "molflow_sim.forcefield.mmff_energy",
-}
+__getattr__, _, _ = lazy_loader.attach(
+    __name__, submod_attrs={"potential": ["CrystalPotential"], "mmff_energy": ["mmff_energies"]}
+)
 
 __all__ = [
     "CHARGE_MODELS",
@@ -29,11 +26,3 @@ __all__ = [
     "parametrize",
     "partial_charges",
 ]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        from importlib import import_module
-
-        return getattr(import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

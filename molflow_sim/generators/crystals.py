@@ -260,11 +260,6 @@ def make_generator(
     return GENERATORS[name](None if weights is None else str(weights), flow_share, flow_draws)
 
 
-def body_conformers(molecule: Molecule) -> np.ndarray:
-    """Conformers (K, N, 3) in Å as generators use them: centred, and symmetrised where nearly symmetric."""
-    return np.stack([molecule.symmetrised(k) for k in range(len(molecule.conformers))])
-
-
 @lru_cache(maxsize=4)
 def _flow(weights: str | None) -> Any:
     try:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from molflow_sim.errors import InputError, SpaceGroupError
-from molflow_sim.generators.crystals import body_conformers
 from molflow_sim.packing.packings import RigidPackings
 from molflow_sim.packing.placements import COMMON_SPACE_GROUPS, MIRROR_GROUPS, general_placement
 from molflow_sim.packing.tables import Placement
@@ -199,3 +198,8 @@ def _turns_of_site(projector: np.ndarray, free: np.ndarray, spin: np.ndarray) ->
     cross = np.cross(np.eye(3), axis).T
     s, c = np.sin(spin)[:, None, None], np.cos(spin)[:, None, None]
     return np.eye(3) + s * cross + (1.0 - c) * (cross @ cross)
+
+
+def body_conformers(molecule: Molecule) -> np.ndarray:
+    """Conformers (K, N, 3) in Å as generators use them: centred, and symmetrised where nearly symmetric."""
+    return np.stack([molecule.symmetrised(k) for k in range(len(molecule.conformers))])

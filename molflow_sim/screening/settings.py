@@ -15,8 +15,8 @@ DEFAULT_CANDIDATES = 12_000
 """Packings searched unless said otherwise: two to four minutes for an aspirin-sized molecule on two cores."""
 
 DEFAULT_GENERATOR = "mixed"
-"""Where candidates come from unless said otherwise, see `molflow_sim.generators.crystals`: half from the flow, which are
-the better ones, half at random, which reach what the flow does not think of."""
+"""Where candidates come from unless said otherwise, see `molflow_sim.generators.crystals`: half from the flow, which
+are the better ones, half at random, which reach what the flow does not think of."""
 PROPOSING_GENERATOR = "flow"
 """The same for crystals that are to be used as they come."""
 FLOW_DRAWS = 3

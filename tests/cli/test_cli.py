@@ -118,13 +118,13 @@ def test_errors_are_one_line_with_their_exit_code(capsys, monkeypatch, tmp_path,
     def fail(*_, **__):
         raise error
 
-    monkeypatch.setattr("molflow_sim.screening.pipeline.screen", fail)
+    monkeypatch.setattr("molflow_sim.screening.screen", fail)
     got, _, err = outcome(capsys, "screen", "NC=O", "-o", str(tmp_path))
     assert got == code and words in err and err.count("\n") == 1
 
 
 def test_a_warning_is_a_one_line_note(capsys, monkeypatch, tmp_path):
-    monkeypatch.setattr("molflow_sim.screening.pipeline.screen", lambda *_, **__: None)
+    monkeypatch.setattr("molflow_sim.screening.screen", lambda *_, **__: None)
     code, _, err = outcome(capsys, "screen", "CC(O)C#N", "-q", "-o", str(tmp_path / "run"))
     assert code == 0 and err.startswith("molflow: note: CC(O)C#N: stereochemistry") and err.count("\n") == 1
 
@@ -133,7 +133,7 @@ def test_a_defect_is_one_line_and_a_log(capsys, monkeypatch, tmp_path):
     def fail(*_, **__):
         raise ZeroDivisionError("inside")
 
-    monkeypatch.setattr("molflow_sim.screening.pipeline.screen", fail)
+    monkeypatch.setattr("molflow_sim.screening.screen", fail)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     code, _, err = outcome(capsys, "screen", "NC=O", "-o", str(tmp_path / "run"))
     assert code == INTERNAL_ERROR and err.count("\n") == 1 and "Traceback" not in err

@@ -12,8 +12,8 @@ from flow_stand_in import stand_in  # noqa: F401
 from molflow_sim import Molecule
 from molflow_sim.errors import CrystalError, InputError, SpaceGroupError, WeightsError
 from molflow_sim.generators import crystals as generators
-from molflow_sim.generators.crystals import FlowGenerator, MixedGenerator, RandomGenerator, body_conformers
-from molflow_sim.packing import GENERATORS, RigidPackings, make_generator, random_packings
+from molflow_sim.generators.crystals import GENERATORS, FlowGenerator, MixedGenerator, RandomGenerator, make_generator
+from molflow_sim.packing import RigidPackings, body_conformers, random_packings
 from molflow_sim.screening import ScreenSettings
 from molflow_sim.screening import stages as steps
 from molflow_sim.screening.stages import Shared, Stages

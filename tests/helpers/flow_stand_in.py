@@ -65,11 +65,11 @@ class StandIn(ModuleType):
 @pytest.fixture
 def stand_in(monkeypatch):
     """Put the stand-in where the crystal flow is imported from."""
-    import molflow_sim
+    import molflow_sim.models
 
     module = StandIn()
     monkeypatch.setitem(sys.modules, "molflow_sim.models.crystal_flow", module)
-    monkeypatch.setattr(molflow_sim, "crystal_flow", module, raising=False)
+    monkeypatch.setattr(molflow_sim.models, "crystal_flow", module, raising=False)
     generators._flow.cache_clear()
     yield module
     generators._flow.cache_clear()

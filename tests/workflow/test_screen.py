@@ -15,7 +15,8 @@ from ase.calculators.calculator import Calculator, all_changes
 from molflow_sim import Landscape, MolecularCrystal, Molecule, screen
 from molflow_sim.cli.main import run as molflow
 from molflow_sim.errors import CrystalError, InputError, NoCandidatesError, SpaceGroupError, StoreError
-from molflow_sim.screening import ScreenSettings, Store
+from molflow_sim.runs.store import Store
+from molflow_sim.screening import ScreenSettings
 
 # The toy stages rank by density, which random packings differ in and those of the flow do not.
 SMALL = ScreenSettings(

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from molflow_openmm import SimulationSettings
-from molflow_openmm.crystal import simulate as run
+from molflow_openmm import simulate as run
 from molflow_openmm.crystal.analysis import mean_structure, nearest_images, packing_kept, read_frames
 from molflow_openmm.crystal.settings import choose_box
 from molflow_openmm.crystal.system import as_crystal, crystal_box

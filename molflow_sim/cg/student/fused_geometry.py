@@ -1,7 +1,7 @@
 """Compiled features, prior and their gradient for a block of replicas, the replicas innermost so that loops vectorise.
 
-The same functions as `molflow_sim.cg.student.features` and `molflow_sim.cg.student.prior`; a test holds them together. Arrays have the
-shape (rows, lanes), or (rows, 3, lanes) for vectors.
+The same functions as `features` and `prior` beside this file; a test holds them together. Arrays have the shape
+(rows, lanes), or (rows, 3, lanes) for vectors.
 """
 
 from __future__ import annotations

@@ -40,8 +40,7 @@ def make_basin_pairs(
     Parameters
     ----------
     dataset, starts, seed, scale, rows, packing_coefficient, progress
-        As in `molflow_sim.models.crystal_flow.pairs.make_pairs`. Molecules that the potential does not know are left out,
-        with a warning.
+        As in `pairs.make_pairs`. Molecules that the potential does not know are left out, with a warning.
 
     Raises
     ------
