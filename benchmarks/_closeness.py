@@ -17,7 +17,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.transform import Rotation
 
 from molflow_sim.chemistry.bonds import skeleton
-from molflow_sim.packing.fingerprint import reduce_lattice
+from molflow_sim.evaluate.fingerprint import reduce_lattice
 from molflow_sim.symmetry.spacegroup import cell_parameters
 
 ROTATION = 20.0

@@ -16,9 +16,9 @@ from scipy.spatial.transform import Rotation
 
 from molflow_sim import MolecularCrystal, Molecule
 from molflow_sim.errors import MolflowError
+from molflow_sim.evaluate.deduplicate import PackingDuplicates, deduplicate_packings
 from molflow_sim.forcefield import parametrize
 from molflow_sim.packing import RigidPackings, press, random_packings
-from molflow_sim.packing.deduplicate import PackingDuplicates, deduplicate_packings
 from molflow_sim.packing.placements import COMMON_SPACE_GROUPS
 from molflow_sim.packing.random_packing import placements_for
 from molflow_sim.packing.tables import Placement

@@ -15,11 +15,11 @@ from rdkit import Chem
 from molflow_sim import MolecularCrystal, Molecule
 from molflow_sim.errors import MolflowError
 from molflow_sim.evaluate import FOUND_RMSD, packing_similarity, prepare
+from molflow_sim.evaluate.deduplicate import deduplicate_packings
+from molflow_sim.evaluate.fingerprint import fingerprint, fingerprints
 from molflow_sim.forcefield import MoleculeParameters, parametrize
 from molflow_sim.generators.crystals import make_generator
 from molflow_sim.packing import PressSettings, RigidPackings, press, random_packings
-from molflow_sim.packing.deduplicate import deduplicate_packings
-from molflow_sim.packing.fingerprint import fingerprint, fingerprints
 from molflow_sim.packing.packings import PARTED
 from molflow_sim.packing.selection import lowest_rows
 from molflow_sim.systems.crystal import RigidMolecule

@@ -29,10 +29,10 @@ from recovery import spread
 
 from molflow_sim import Molecule
 from molflow_sim.dataset import CrystalDataset
+from molflow_sim.evaluate.deduplicate import deduplicate_packings
 from molflow_sim.forcefield import parametrize
 from molflow_sim.generators.crystals import Generator, make_generator
 from molflow_sim.packing import press
-from molflow_sim.packing.deduplicate import deduplicate_packings
 from molflow_sim.runs.identity import digest
 from molflow_sim.units import KJ_PER_MOL
 

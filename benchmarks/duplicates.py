@@ -16,9 +16,9 @@ import numpy as np
 
 from molflow_sim import Molecule, parametrize
 from molflow_sim.evaluate import DUPLICATE_RMSD, packing_similarity, prepare
+from molflow_sim.evaluate.deduplicate import PackingDuplicates, deduplicate_packings
+from molflow_sim.evaluate.fingerprint import fingerprints
 from molflow_sim.packing import RigidPackings, press, random_packings
-from molflow_sim.packing.deduplicate import PackingDuplicates, deduplicate_packings
-from molflow_sim.packing.fingerprint import fingerprints
 from molflow_sim.units import KJ_PER_MOL
 
 MOLECULES = ("c1ccccc1", "CC(=O)Oc1ccccc1C(=O)O", "NC(N)=O", "N#Cc1cccc(N)c1")

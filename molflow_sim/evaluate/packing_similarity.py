@@ -20,7 +20,7 @@ from oxtalign.model import Structure, UnitCell
 from molflow_sim.errors import CrystalError, InputError, MolflowError, OverlappingAtomsError
 from molflow_sim.evaluate._deadline import TimeLimitError, time_limit
 from molflow_sim.evaluate._linear_molecules import compare_linear, is_linear
-from molflow_sim.packing.fingerprint import cell_arrays, compared_atoms, reduce_lattice
+from molflow_sim.evaluate.fingerprint import cell_arrays, compared_atoms, reduce_lattice
 
 TOLERANCES = (1.0, 2.0)
 """Å: a molecule counts as matched within this RMSD of its partner. 1 Å is oxtalign's default and misses molecules

@@ -66,14 +66,14 @@ def load_packings(path: Path, molecule: Molecule) -> Any:
 
 def deduplicate_packings(packings: Any, energies: np.ndarray) -> np.ndarray:
     """For each packing the index of the one that stands for it."""
-    from molflow_sim.packing.deduplicate import deduplicate_packings as implementation
+    from molflow_sim.evaluate.deduplicate import deduplicate_packings as implementation
 
     return np.asarray(implementation([packings.crystal(i) for i in range(len(packings))], energies))
 
 
 def deduplicate_crystals(crystals: Sequence[MolecularCrystal], energies: np.ndarray) -> np.ndarray:
     """For each crystal the index of the one that stands for it."""
-    from molflow_sim.packing.deduplicate import deduplicate_crystals as implementation
+    from molflow_sim.evaluate.deduplicate import deduplicate_crystals as implementation
 
     # The mirror image of an enantiopure crystal is another substance.
     mirror = not any(m.is_enantiopure for c in crystals[:1] for m in c.molecules)

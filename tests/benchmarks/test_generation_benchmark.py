@@ -97,7 +97,7 @@ def test_another_setting_of_the_group_and_another_origin_change_nothing():
 
 def _centres(crystal: MolecularCrystal) -> float:
     """Sum of the shortest distances between molecular centres."""
-    from molflow_sim.packing.fingerprint import fingerprint
+    from molflow_sim.evaluate.fingerprint import fingerprint
 
     return float(fingerprint(crystal).centres.sum())
 

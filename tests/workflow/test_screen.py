@@ -101,6 +101,13 @@ def test_the_same_seed_gives_the_same_ranking_and_another_seed_another(urea, fin
     assert set(other.to_dataframe()["id"]).isdisjoint(same.to_dataframe()["id"])
 
 
+def test_arguments_that_are_given_count_even_where_they_equal_the_defaults(urea, tmp_path):
+    settings = replace(SMALL, seed=7, charges="gfn2", space_groups="P-1", z_prime=2, generator="flow")
+    given = {"seed": 0, "charges": "mmff94", "space_groups": "common", "z_prime": 1, "generator": "random"}
+    found = screen(urea, 60, **given, settings=settings, output=tmp_path, stages=toy.TOY, progress=False)
+    assert {name: found.run["settings"][name] for name in given} == given
+
+
 def test_more_candidates_add_to_what_is_there(urea, tmp_path):
     run(urea, tmp_path / "run", candidates=40)
     made = []

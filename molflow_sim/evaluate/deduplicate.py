@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 
 from molflow_sim.errors import InputError
-from molflow_sim.packing.fingerprint import Fingerprints, cell_arrays, compared_atoms, fingerprints
+from molflow_sim.evaluate.fingerprint import Fingerprints, cell_arrays, compared_atoms, fingerprints
 from molflow_sim.units import KJ_PER_MOL
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from packing_examples import FORMAMIDE, NUMBERS, packing, rewritten, shaken
 
 from molflow_sim.errors import InputError
-from molflow_sim.packing.deduplicate import (
+from molflow_sim.evaluate.deduplicate import (
     CrystalDuplicates,
     PackingDuplicates,
     deduplicate_crystals,
     deduplicate_packings,
 )
-from molflow_sim.packing.fingerprint import fingerprint, fingerprints, reduce_lattice
+from molflow_sim.evaluate.fingerprint import fingerprint, fingerprints, reduce_lattice
 
 GROUPS = ("P 1", "P -1", "P 1 21 1", "P 1 21/c 1", "P 21 21 21", "C 1 2/c 1", "P b c a", "R -3")
 METHODS = ("oxtalign", "structure-matcher")
