@@ -32,7 +32,6 @@ from molflow_openmm import simulate_cg
 
 from molflow_sim import __version__
 from molflow_sim.cg import BeadFrames, CGNetSettings, ModelFolder, backbone_topology, fit_student
-from molflow_sim.cg.reports.comparison import kinetic_temperatures
 from molflow_sim.cg.student.training import student_train_settings
 from molflow_sim.cg.teacher import TeacherSettings, fit_teacher, sample_with_forces, teacher_training
 from molflow_sim.errors import MolflowError
@@ -147,7 +146,7 @@ class Bench:
         )
         discard = 0.2 * run.reports * run.report_every_ps
         extra |= {"training": asdict(train), "us_per_step": run.summary["microseconds_per_step"]}
-        extra |= {"simulation": run.summary["settings"], "kinetic_temperatures": kinetic_temperatures(run)}
+        extra |= {"simulation": run.summary["settings"], "kinetic_temperatures": run.kinetic_temperatures()}
         return score(self.reference, run.positions(300.0, discard)) | extra
 
     def shorter(self, train: TrainSettings, steps: int) -> TrainSettings:
