@@ -65,7 +65,8 @@ def main() -> None:
     )
     print("relaxation:", relaxed)
     if options.keep:
-        what = f"energy, forces and stress of {molecule.formula} crystals ({atoms / len(crystals):.0f} atoms a cell, 15 Å)"
+        size = f"{atoms / len(crystals):.0f} atoms a cell, 15 Å"
+        what = f"energy, forces and stress of {molecule.formula} crystals ({size})"
         figure = f"{cost['compiled']} ms a crystal in a batch of {options.batch} (torch {cost['torch']})"
         keep("potential", [(what, figure), ("their flexible relaxation, free cell", relaxed)])
 

@@ -79,10 +79,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.xtb:
         print(f"GFN1-xTB: converged means fmax 0.05 eV/Å within {args.xtb_steps} steps; cells as they are (Γ point)")
     if args.keep:
-        ways = {"numba": "rigid press, compiled", "torch": "rigid press, torch on the CPU", "xtb": "PyXtal + ASE + GFN1-xTB"}
+        ways = {"numba": "press, compiled", "torch": "press, torch on the CPU", "xtb": "PyXtal + ASE + GFN1-xTB"}
         names, worst = " / ".join(molecules), max((a[2] for a in agreement), default=float("nan"))
-        unit = {"numba": "candidates", "torch": "candidates", "xtb": f"structures, stopped after {args.xtb_steps} steps,"}
-        lines = [(f"{ways[k]}: {names}", f"{' / '.join(v)} {unit[k]} a second") for k, v in speeds.items()]
+        unit = {"xtb": f"structures, stopped after {args.xtb_steps} steps,"}
+        lines = [(f"{ways[k]}: {names}", f"{' / '.join(v)} {unit.get(k, "candidates")} a second") for k, v in speeds.items()]
         keep("press", [*lines, ("largest relative difference of the two paths' energies", f"{worst:.0e}")])
     return 0
 
