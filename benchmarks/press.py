@@ -82,7 +82,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         ways = {"numba": "press, compiled", "torch": "press, torch on the CPU", "xtb": "PyXtal + ASE + GFN1-xTB"}
         names, worst = " / ".join(molecules), max((a[2] for a in agreement), default=float("nan"))
         unit = {"xtb": f"structures, stopped after {args.xtb_steps} steps,"}
-        lines = [(f"{ways[k]}: {names}", f"{' / '.join(v)} {unit.get(k, "candidates")} a second") for k, v in speeds.items()]
+        lines = []
+        for way, found in speeds.items():
+            what = unit.get(way, "candidates")
+            lines.append((f"{ways[way]}: {names}", f"{' / '.join(found)} {what} a second"))
         keep("press", [*lines, ("largest relative difference of the two paths' energies", f"{worst:.0e}")])
     return 0
 
