@@ -106,7 +106,7 @@ def _check(folder: Path, identity: Mapping[str, Any], resume: bool) -> None:
             what = "; ".join(f"{k}: {found.get(k)} there, {identity.get(k)} here" for k in different)
             raise StoreError(f"{folder} holds another run ({what}); give another folder, or --overwrite to replace it")
         if not resume:
-            raise StoreError(f"{folder} already holds this run; carry on with --resume, or --overwrite to replace it")
+            raise StoreError(f"{folder} already holds this run; carry on with it, or --overwrite to replace it")
     elif folder.exists() and any(child.name != "lock" for child in folder.iterdir()):
         raise StoreError(f"{folder} is not empty and holds no simulation; give another folder, or --overwrite")
 
