@@ -3,39 +3,37 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from importlib.resources import files
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from molflow_sim.errors import InputError, MolflowError, WeightsError
-from molflow_sim.generators.crystals import FLOW_DRAWS
+from molflow_sim.errors import InputError, MolflowError
 from molflow_sim.models.crystal_flow.inference import velocity_field
+from molflow_sim.models.crystal_flow.loss import flow_matching_loss
 from molflow_sim.models.crystal_flow.network import ContactNetwork, ContactSettings, Velocity
 from molflow_sim.models.crystal_flow.path import step
 from molflow_sim.models.crystal_flow.state import CrystalBatch
 from molflow_sim.threads import one_torch_thread
-from molflow_sim.training.weights import load_weights, save_weights
+from molflow_sim.training.weights import load_into
 
 if TYPE_CHECKING:
     from molflow_sim.forcefield.parameters import MoleculeParameters
     from molflow_sim.packing import RigidPackings
-    from molflow_sim.systems.crystal import MolecularCrystal
     from molflow_sim.systems.molecule import Molecule
 
-NAME = "crystal_flow"
 BATCH = 64
+FLOW_DRAWS = 3
+"""Packings drawn for each one proposed unless said otherwise."""
 STEPS = 4
 """Euler steps of a sample unless said otherwise."""
 
 
-class CrystalFlow:
-    """A trained velocity field over symmetric packings of rigid molecules.
+class CrystalFlow(nn.Module):
+    """A trained velocity field over symmetric packings of rigid molecules (a `molflow_sim.training.model.Model`).
 
     Parameters
     ----------
@@ -44,34 +42,29 @@ class CrystalFlow:
         What the weights are: data, seed, version, metrics, SHA-256.
     """
 
-    def __init__(self, network: ContactNetwork, card: dict[str, Any] | None = None) -> None:
+    kind = "crystal-flow"
+    config = "molflow_sim.models.crystal_flow.config:CrystalFlowConfig"
+    trainer = "molflow_sim.models.crystal_flow.train:train_crystal_flow"
+
+    def __init__(self, network: ContactNetwork, card: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
         self.network, self.card = network.eval(), dict(card or {})
 
+    def loss(self, batch: tuple[Any, ...]) -> dict[str, Tensor]:
+        """See `flow_matching_loss`; batches as `PairBatches` gives them."""
+        return flow_matching_loss(self.network, batch)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """See `Model.state`."""
+        head = {"kind": self.kind, "network": asdict(self.network.settings)}
+        return self.network.state_dict(), {**self.card, **head}
+
     @classmethod
-    def from_pretrained(cls, folder: str | Path | None = None) -> CrystalFlow:
-        """The weights that come with the package, or those of a folder.
-
-        Raises
-        ------
-        WeightsError
-            If they are missing, damaged, changed, or of another network.
-        """
-        where = files("molflow_sim") / "pretrained" if folder is None else Path(folder)
-        tensors, card = load_weights(where, NAME)
-        if card.get("kind") != "crystal flow, contact network":
-            raise WeightsError(f"{where} holds weights of {card.get('kind', 'an unknown kind')}, not of a crystal flow")
-        try:
-            network = ContactNetwork(ContactSettings.from_dict(card["network"]))
-            network.load_state_dict({k: v.float() for k, v in tensors.items()})
-        except (KeyError, InputError, RuntimeError) as error:
-            raise WeightsError(f"the weights in {where} do not fit their card: {error}") from None
+    def from_state(cls, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> Self:
+        """See `Model.from_state`."""
+        network = ContactNetwork(ContactSettings.from_dict(card.get("network"), "network"))
+        load_into(network, {k: v.float() for k, v in tensors.items()}, "crystal flow")
         return cls(network, card)
-
-    def save(self, folder: str | Path, card: dict[str, Any]) -> None:
-        """Write weights and card; `from_pretrained(folder)` reads them."""
-        head = {"kind": "crystal flow, contact network", "network": asdict(self.network.settings)}
-        save_weights(folder, NAME, self.network.state_dict(), {**card, **head})
-        self.card = load_weights(folder, NAME)[1]
 
     def velocity(self, batch: CrystalBatch, time: float, quality: float) -> Velocity:
         """The velocity field at one time for all crystals of a batch, without gradients."""
@@ -183,23 +176,6 @@ class CrystalFlow:
             centroid[at] = batch.centroid.double().numpy()[good]
             rotation[at] = _rotations(batch.rotation.double())[good]
         return replace(packings, cell=cell, centroid=centroid, rotation=rotation)
-
-    def sample(
-        self,
-        molecule: Molecule,
-        n: int = 1,
-        *,
-        space_groups: str | Sequence[str] = "common",
-        z_prime: int = 1,
-        seed: int = 0,
-        steps: int = STEPS,
-        draws: int = FLOW_DRAWS,
-    ) -> list[MolecularCrystal]:
-        """n crystals of a molecule, not pressed; see `propose`."""
-        packings = self.propose(
-            molecule, n, seed=seed, space_groups=space_groups, z_prime=z_prime, steps=steps, draws=draws
-        )
-        return [packings.crystal(k) for k in range(len(packings))]
 
 
 def _parameters(molecule: Molecule) -> MoleculeParameters | None:
