@@ -92,7 +92,7 @@ def simulate(
     console = Console()
     folder = output or Path(f"{cif.stem}_npt")
     with _Watch(console) as watch:
-        summary = run(cif, folder, settings, resume=resume, overwrite=not resume, progress=watch)
+        summary = run(cif, folder, settings, overwrite=not resume, progress=watch)
     print_summary(console, summary, folder)
 
 
