@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 
 TRAINING = "training"
 """Sub-folder with the checkpoints and metrics of the trainings."""
+_STUDENT = ("student.*", f"{TRAINING}/student")
 OUTPUTS = {
-    "distill": ("student.*", f"{TRAINING}/student"),
-    "fit": ("teacher.*", f"{TRAINING}/teacher", "student.*", f"{TRAINING}/student", "distill.json", FRAMES, "topology.*"),
+    "fit": (FRAMES, "topology.*", "teacher.*", f"{TRAINING}/teacher", "distill.json", *_STUDENT),
+    "distill": _STUDENT,
 }
 """What a stage writes; a fit of something else takes the student with it."""
 METHODS = ("flow-forces", "force-matching", "density")
