@@ -144,6 +144,12 @@ def make_generator(kind: str, method: str, **options: Any) -> Generator:
     return made
 
 
+def generator_identity(generator: Generator) -> dict[str, Any]:
+    """What results of a generator depend on: its identity, and the package and code of one that is not ours."""
+    origin = GENERATORS.origin(generator.kind)
+    return {**generator.identity(), **({"package": origin} if origin else {})}
+
+
 def served(request: Any, of: type[R], by: str) -> R:
     """The request, if it is of the class that a generator serves.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ class CrystalFlow(nn.Module):
         What the weights are: data, seed, version, metrics, SHA-256.
     """
 
-    kind = "crystal-flow"
+    kind: ClassVar[str] = "crystal-flow"
     config = "molflow_sim.models.crystal_flow.config:CrystalFlowConfig"
     trainer = "molflow_sim.models.crystal_flow.train:train_crystal_flow"
 
