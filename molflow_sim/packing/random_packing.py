@@ -98,7 +98,7 @@ def random_packings(
     first_index: int = 0,
     packing_coefficient: tuple[float, float] = PACKING_COEFFICIENT,
 ) -> RigidPackings:
-    """Packings `first_index` to `first_index` + n - 1 of a seed; neighbours may overlap, the press is there to part them.
+    """Random rigid packings `first_index` to `first_index` + n - 1 of a seed; molecules may overlap until the press.
 
     Parameters
     ----------

@@ -143,7 +143,7 @@ class CrystalFlow:
         )  # fmt: skip
         carried = self.carry(start, steps=steps, quality=quality)
         made = relieve(carried, RELIEF_EVALUATIONS if relief is None else relief)
-        if draws == 1:
+        if parameters is None:
             return made
         kept = replace(select_low(made, parameters, together, of=together * draws), index=np.arange(first, last))
         return kept.select(slice(first_index - first, first_index - first + n))

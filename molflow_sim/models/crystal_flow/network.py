@@ -82,7 +82,7 @@ class ContactNetwork(nn.Module):
         self.register_buffer("element", table, persistent=False)
         self.embed = nn.Embedding(len(ELEMENTS) + 1, w)
         self.inner = nn.ModuleList([_Messages(w, k) for _ in range(settings.inner_layers)])
-        self.context = nn.Sequential(_Linear(_CONTEXT, w), nn.SiLU(), _Linear(w, w))
+        self.context = nn.Sequential(_Linear(_CONTEXT, w), _SiLU(), _Linear(w, w))
         self.outer = nn.ModuleList([_Messages(w, k) for _ in range(settings.outer_layers)])
         self.pool = nn.ModuleList([_Linear(w, w) for _ in range(settings.outer_layers)])
         self.force = _Force(w, k, 3)
@@ -241,13 +241,23 @@ class _Linear(nn.Linear):
         return out if self.bias is None else out + self.bias
 
 
+def _silu(x: Tensor) -> Tensor:
+    # torch's own rounds differently in the odd elements at the end of a batch
+    return torch.nn.functional.silu(x) if torch.is_grad_enabled() else x / (1.0 + torch.exp(-x))
+
+
+class _SiLU(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return _silu(x)
+
+
 class _Messages(nn.Module):
     """One round: neighbours' scalars times filters of the distance, gated by the receiver."""
 
     def __init__(self, width: int, radial: int) -> None:
         super().__init__()
         self.send, self.filter = _Linear(width, width), nn.Linear(radial, width, bias=False)
-        self.update = nn.Sequential(_Linear(2 * width, width), nn.SiLU(), _Linear(width, width))
+        self.update = nn.Sequential(_Linear(2 * width, width), _SiLU(), _Linear(width, width))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, h: Tensor, edges: Edges, radial: Tensor) -> Tensor:
@@ -260,7 +270,7 @@ class _Messages(nn.Module):
 
     def sent(self, h: Tensor) -> Tensor:
         """What atoms send."""
-        return torch.nn.functional.silu(self.send(self.norm(h)))
+        return _silu(self.send(self.norm(h)))
 
     def updated(self, h: Tensor, incoming: Tensor) -> Tensor:
         """Scalars when `incoming` has come in."""
@@ -283,7 +293,7 @@ class _Force(nn.Module):
     def forward(self, receive: Tensor, send: Tensor, edges: Edges, radial: Tensor) -> Tensor:
         mixed = receive[edges.receiver] + send[edges.sender] + self.filter(radial)
         # The second factor vanishes at the cutoff, so that no pair appears with a jump.
-        return self.out(torch.nn.functional.silu(mixed) * self.fade(radial))
+        return self.out(_silu(mixed) * self.fade(radial))
 
     def ends(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """The receiver's and the sender's part of what a push depends on, of every atom."""

@@ -43,7 +43,8 @@ def random_starts(
 
     n, first = len(records), records[0]
     group = SpaceGroup.from_name(first.space_group)
-    parameters = np.concatenate([np.exp(LENGTH_SPREAD * rng.normal(size=(n, 3))), sensible_angles(rng.random((n, ANGLE_TRIES, 3)))], 1)
+    lengths, angles = np.exp(LENGTH_SPREAD * rng.normal(size=(n, 3))), sensible_angles(rng.random((n, ANGLE_TRIES, 3)))
+    parameters = np.concatenate([lengths, angles], 1)
     if group.crystal_system == "monoclinic":
         parameters[:, 3:] = 90.0 + np.abs(parameters[:, 3:] - 90.0)
     shape = cell_matrix(group.constrain(parameters))
