@@ -123,8 +123,13 @@ class BeadTopology:
         """Whether all beads are joined and no ring is closed."""
         return len(self.components) == 1 and len(self.bonds) == self.n_beads - 1
 
-    def require_tree(self) -> None:
+    def require_tree(self, why: str = "") -> None:
         """Check that the beads form one tree.
+
+        Parameters
+        ----------
+        why : str
+            What is known of the reason where they are apart, for the message.
 
         Raises
         ------
@@ -135,7 +140,7 @@ class BeadTopology:
             shown = "; ".join(_some([self.label(i) for i in part]) for part in self.components[:4])
             raise MappingError(
                 f"the beads are not joined by bonds into one molecule: {len(self.components)} parts ({shown}); "
-                "select beads of one molecule or give the bonds"
+                f"{why + ': ' if why else ''}select beads of one molecule or give the bonds"
             )
         if not self.is_tree:
             ring = _some([self.label(i) for i in self._ring()], 12)

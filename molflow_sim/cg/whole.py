@@ -9,6 +9,8 @@ from molflow_sim.errors import TrajectoryError
 
 LONGEST_ATOM_BOND = 3.0
 """Å. Covalent bonds stay below this (Cs-I apart); anything longer is a broken molecule or a wrong topology."""
+LONGEST_LINK = 2.4
+"""Å. Bonds from residue to residue (C-N 1.3, O3'-P 1.6, S-S 2.1) stay below this, and touching ends above."""
 
 
 def make_whole(positions: np.ndarray, cell: np.ndarray, bonds: np.ndarray) -> np.ndarray:

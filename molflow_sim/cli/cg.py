@@ -226,11 +226,11 @@ def simulate(
 
     Writes one DCD file per temperature, topology.pdb and summary.json.
     """
-    from molflow_sim.cg.pipeline import simulate as run
+    from molflow_openmm import simulate_cg
 
     console = Console()
     with Bar(console, quiet) as bar:
-        done = run(
+        done = simulate_cg(
             model,
             replicas=replicas,
             ns=ns,
@@ -288,7 +288,7 @@ def report(
 
     Writes one HTML file that needs no network.
     """
-    from molflow_sim.cg.pipeline import report as run
+    from molflow_sim.cg.reports.comparison import report as run
 
     made = run(
         model,
@@ -316,9 +316,9 @@ def export(
     quiet: Quiet = False,
 ) -> None:
     """Write the force field as TorchScript: positions (nm) to energy (kJ/mol), for openmmtorch and C++."""
-    from molflow_sim.cg.pipeline import export as run
+    from molflow_openmm import export_torchscript
 
-    path = run(model, torchscript, replicas=replicas, precision=precision, forces=forces)
+    path = export_torchscript(model, torchscript, replicas=replicas, precision=precision, forces=forces)
     if not quiet:
         more = ", forces in kJ/mol/nm" if forces else ""
         say(Console(), f"wrote {path}: positions ({replicas} × beads, 3) in nm to energy in kJ/mol{more}")

@@ -14,15 +14,15 @@ import mdtraj
 import numpy as np
 import pytest
 import torch
-from molflow_openmm import CGForceField, CGSimulation, simulate_cg
-from molflow_openmm.cg.samples import append_dcd, read_positions, start_dcd
-from molflow_openmm.dcd import dcd_layout, truncate_dcd
+from molflow_openmm import CGForceField, simulate_cg
 
 from molflow_sim.cg.frames import BeadFrames
 from molflow_sim.cg.model import ModelFolder
+from molflow_sim.cg.simulation import CGSimulation
 from molflow_sim.cg.teacher import BeadFlow, TeacherSettings
 from molflow_sim.cg.topology import BeadTopology
 from molflow_sim.errors import InputError, NonFiniteError, StoreError, TrajectoryError
+from molflow_sim.io.dcd import append_dcd, dcd_layout, read_positions, start_dcd, truncate_dcd
 from molflow_sim.units import BOLTZMANN
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))

@@ -13,10 +13,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from molflow_openmm import CGSimulation
+from molflow_openmm import simulate_cg
 
 from molflow_sim.cg import ModelFolder
-from molflow_sim.cg.pipeline import distill, fit, report, simulate
+from molflow_sim.cg.pipeline import distill, fit
+from molflow_sim.cg.reports.comparison import report
+from molflow_sim.cg.simulation import CGSimulation
 from molflow_sim.cli.main import run
 from molflow_sim.data import alanine_frames
 from molflow_sim.errors import InputError, StoreError, WeightsError
@@ -98,9 +100,9 @@ def test_the_same_command_again_does_nothing_and_another_one_is_refused(capsys, 
 
 
 def test_a_simulation_is_extended_by_asking_for_more(model):
-    simulate(model, 4, 0.01, report_every_ps=0.1, output=model.parent / "run")
-    first = simulate(model, 4, 0.01, report_every_ps=0.1, output=model.parent / "run").positions()
-    longer = simulate(model, 4, 0.012, report_every_ps=0.1, output=model.parent / "run").positions()
+    simulate_cg(model, 4, 0.01, report_every_ps=0.1, output=model.parent / "run")
+    first = simulate_cg(model, 4, 0.01, report_every_ps=0.1, output=model.parent / "run").positions()
+    longer = simulate_cg(model, 4, 0.012, report_every_ps=0.1, output=model.parent / "run").positions()
     assert longer.shape[1] == 120 and np.array_equal(longer[:, :100], first)
 
 
@@ -179,8 +181,8 @@ def test_a_killed_fit_carries_on_to_the_same_weights(frames, tmp_path):
 @pytest.mark.slow
 def test_a_killed_simulation_carries_on(model, tmp_path):
     script = (
-        "from molflow_sim.cg.pipeline import simulate; import torch; torch.set_num_threads(1);"
-        f"simulate({str(model)!r}, 4, 0.03, report_every_ps=0.1, checkpoint_seconds=0.0,"
+        "from molflow_openmm import simulate_cg; import torch; torch.set_num_threads(1);"
+        f"simulate_cg({str(model)!r}, 4, 0.03, report_every_ps=0.1, checkpoint_seconds=0.0,"
         f"output={str(tmp_path / 'r')!r})"
     )
     process = subprocess.Popen([sys.executable, "-c", script], env=ENVIRONMENT)

@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from molflow_openmm import SimulationSettings
-from molflow_openmm.crystal import simulate as run
+from molflow_openmm import simulate as run
 from molflow_openmm.crystal.analysis import mean_structure, nearest_images, packing_kept, read_frames
 from molflow_openmm.crystal.settings import choose_box
 from molflow_openmm.crystal.system import as_crystal, crystal_box
-from molflow_openmm.dcd import dcd_layout, truncate_dcd
 from molflow_openmm.run_folder import truncate_log
 
 from molflow_sim.cli.main import run as command_line
 from molflow_sim.errors import InputError, StoreError
+from molflow_sim.io.dcd import dcd_layout, truncate_dcd
 
 UREA = """data_urea
 _cell_length_a 5.565

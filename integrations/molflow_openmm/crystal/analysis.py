@@ -9,8 +9,8 @@ import numpy as np
 
 from molflow_openmm.crystal.box import box_like
 from molflow_openmm.crystal.system import CrystalBox
-from molflow_openmm.dcd import dcd_layout, read_dcd
 from molflow_sim.evaluate.packing_similarity import PackingMatch, packing_similarity
+from molflow_sim.io.dcd import dcd_layout, read_dcd
 from molflow_sim.symmetry.spacegroup import cell_matrix, cell_parameters
 from molflow_sim.units import AMU_PER_A3
 

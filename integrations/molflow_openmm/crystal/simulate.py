@@ -30,10 +30,10 @@ from molflow_openmm.crystal.analysis import density, mean_structure, nearest_ima
 from molflow_openmm.crystal.box import box_like
 from molflow_openmm.crystal.settings import SimulationSettings, choose_box, find_platform
 from molflow_openmm.crystal.system import CrystalBox, as_crystal, crystal_box, crystalSystem
-from molflow_openmm.dcd import truncate_dcd
 from molflow_openmm.run_folder import open_run, truncate_log, write_json
 from molflow_sim.errors import MolflowError, NonFiniteError
 from molflow_sim.evaluate.packing_similarity import FOUND_RMSD
+from molflow_sim.io.dcd import truncate_dcd
 from molflow_sim.runs.files import write_bytes_atomically
 from molflow_sim.symmetry.spacegroup import cell_parameters
 

@@ -12,8 +12,6 @@ from molflow_sim.cg.inputs import FRAMES, check_model, is_npz, load_frames
 from molflow_sim.errors import InputError, MappingError
 
 if TYPE_CHECKING:
-    from molflow_openmm import CGSimulation
-
     from molflow_sim.cg.frames import BeadFrames
     from molflow_sim.cg.reports.reporting import Report
 
@@ -69,9 +67,8 @@ def report(
     TrajectoryError, MappingError
         As `reference_frames`.
     """
-    from molflow_openmm import CGSimulation
-
     from molflow_sim.cg.reports.reporting import report as compare
+    from molflow_sim.cg.simulation import CGSimulation
 
     folder = Path(model)
     record = check_model(folder)
@@ -87,7 +84,7 @@ def report(
         seed = done.summary["settings"]["seed"]
         about |= {
             "simulation": f"{done.replicas} copies × {done.summary['ns']:g} ns, seed {seed}",
-            "kinetic temperature": ", ".join(f"{t:.0f} K at {bath:.0f} K" for bath, t in kinetic_temperatures(done)),
+            "kinetic temperature": ", ".join(f"{t:.0f} K at {bath:.0f} K" for bath, t in done.kinetic_temperatures()),
         }
     if flow_samples and (folder / "teacher.json").exists():
         samples["flow"] = _drawn(folder, flow_samples)
@@ -149,16 +146,6 @@ def reference_frames(
             f"({own.topology.n_beads}); give its --topology and the --beads of the fit"
         )
     return frames
-
-
-def kinetic_temperatures(run: CGSimulation) -> list[tuple[float, float]]:
-    """Bath and mean kinetic temperature (K) of a run, for each of its temperatures, from its log.
-
-    A kinetic temperature well above the bath's means that the time step is too long for the force field: what was
-    sampled is not its ensemble.
-    """
-    rows = np.genfromtxt(run.folder / "log.csv", delimiter=",", skip_header=1, usecols=(2, 4), ndmin=2)
-    return [(float(bath), float(rows[rows[:, 0] == bath, 1].mean())) for bath in np.unique(rows[:, 0])]
 
 
 def _drawn(folder: Path, n: int) -> BeadFrames:

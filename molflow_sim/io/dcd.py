@@ -90,11 +90,62 @@ def read_dcd(path: Path, first: int = 0, stride: int = 1) -> tuple[np.ndarray, n
     StoreError
         Not such a file.
     """
-    layout = dcd_layout(path)
-    if not layout.box:
+    data = _frames(path)[first::stride]
+    if "box" not in (data.dtype.names or ()):
         raise StoreError(f"{path} is not a DCD file of a periodic simulation")
-    record = frame_type(layout)
-    data = np.memmap(path, dtype=record, mode="r", offset=layout.start, shape=(layout.n_frames,))[first::stride]
     a, sin_c, b, sin_b, sin_a, c = np.asarray(data["box"]).T  # OpenMM writes sin(π/2 - angle)
     angles = [np.degrees(np.arccos(np.clip(s, -1.0, 1.0))) for s in (sin_a, sin_b, sin_c)]
     return cell_matrix(np.stack([a, b, c, *angles], axis=1)), np.stack([data[k] for k in "xyz"], axis=-1).astype(float)
+
+
+def start_dcd(path: Path, n_beads: int, timestep_fs: float, interval: int) -> None:
+    """Write the head of a DCD file without a box and without frames (CHARMM flavour, as OpenMM's).
+
+    Parameters
+    ----------
+    interval : int
+        Steps between frames.
+    """
+    # The header counts time in AKMA units, 0.0488882 ps.
+    head = struct.pack("<i4s9if", 84, b"CORD", 0, interval, interval, 0, 0, 0, 0, 0, 0, 1e-3 * timestep_fs / 0.04888821)
+    head += struct.pack("<13i", 0, 0, 0, 0, 0, 0, 0, 0, 0, 24, 84, 164, 2)
+    comments = (b"molflow-sim: coarse-grained frames, all copies of one time after another", b"positions in Angstrom")
+    head += b"".join(text.ljust(80) for text in comments)
+    path.write_bytes(head + struct.pack("<4i", 164, 4, n_beads, 4))
+
+
+def append_dcd(path: Path, positions: np.ndarray) -> None:
+    """Append frames to such a file.
+
+    Parameters
+    ----------
+    positions : ndarray, shape (F, B, 3)
+        Å.
+    """
+    layout = dcd_layout(path)
+    frames = np.zeros(len(positions), dtype=frame_type(layout))
+    for axis, name in enumerate("xyz"):
+        frames[name] = positions[:, :, axis]
+        frames[f"_{name}0"] = frames[f"_{name}1"] = 4 * layout.n_atoms
+    with open(path, "r+b") as file:
+        file.seek(layout.start + layout.n_frames * layout.frame)
+        file.write(frames.tobytes())
+        file.seek(8)
+        file.write(struct.pack("<i", layout.n_frames + len(positions)))
+
+
+def read_positions(path: Path) -> np.ndarray:
+    """All frames of such a file, shape (F, B, 3), Å, float32.
+
+    Raises
+    ------
+    StoreError
+        No such file, or another kind.
+    """
+    data = _frames(path)
+    return np.stack([data[k] for k in "xyz"], axis=-1)
+
+
+def _frames(path: Path) -> np.ndarray:
+    layout = dcd_layout(path)
+    return np.memmap(path, dtype=frame_type(layout), mode="r", offset=layout.start, shape=(layout.n_frames,))

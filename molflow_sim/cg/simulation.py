@@ -1,25 +1,27 @@
-"""What a coarse-grained run leaves behind: one DCD file per temperature, and how to read it."""
+"""What a coarse-grained run leaves behind: one DCD file per temperature, a log, and how to read them.
+
+Whatever engine made it: `molflow_openmm.simulate_cg` writes such folders, reports read them.
+"""
 
 from __future__ import annotations
 
 import json
-import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from molflow_openmm.dcd import dcd_layout, frame_type
 from molflow_sim.cg.frames import BeadFrames
 from molflow_sim.cg.topology import BeadTopology
-from molflow_sim.errors import InputError, NonFiniteError, StoreError, TrajectoryError
+from molflow_sim.errors import InputError, StoreError
+from molflow_sim.io.dcd import read_positions
 
 
 @dataclass(frozen=True)
 class CGSimulation:
-    """A finished run of `simulate_cg`.
+    """A finished run of `molflow_openmm.simulate_cg`.
 
     Attributes
     ----------
@@ -129,6 +131,15 @@ class CGSimulation:
         rows = np.loadtxt(self.folder / "walkers.csv", delimiter=",", skiprows=1, dtype=np.int64, ndmin=2)
         return rows[: self.reports, 1:].reshape(shape).astype(np.int16)
 
+    def kinetic_temperatures(self) -> list[tuple[float, float]]:
+        """Bath and mean kinetic temperature (K) of the copies, for each temperature of the run, from its log.
+
+        A kinetic temperature well above the bath's means that the time step is too long for the force field: what was
+        sampled is not its ensemble.
+        """
+        rows = np.genfromtxt(self.folder / "log.csv", delimiter=",", skip_header=1, usecols=(2, 4), ndmin=2)
+        return [(float(bath), float(rows[rows[:, 0] == bath, 1].mean())) for bath in np.unique(rows[:, 0])]
+
     def _temperature(self, temperature: float | None) -> float:
         if temperature is None:
             return self.temperatures[0]
@@ -143,80 +154,3 @@ class CGSimulation:
 def dcd_name(temperature: float) -> str:
     """File name of the frames at a temperature, such as ``300K.dcd``."""
     return f"{temperature:.2f}".rstrip("0").rstrip(".") + "K.dcd"
-
-
-def start_dcd(path: Path, n_beads: int, timestep_fs: float, interval: int) -> None:
-    """Write the head of a DCD file without a box and without frames (CHARMM flavour, as OpenMM's).
-
-    Parameters
-    ----------
-    interval : int
-        Steps between frames.
-    """
-    # The header counts time in AKMA units, 0.0488882 ps.
-    head = struct.pack("<i4s9if", 84, b"CORD", 0, interval, interval, 0, 0, 0, 0, 0, 0, 1e-3 * timestep_fs / 0.04888821)
-    head += struct.pack("<13i", 0, 0, 0, 0, 0, 0, 0, 0, 0, 24, 84, 164, 2)
-    comments = (b"molflow-sim: coarse-grained frames, all copies of one time after another", b"positions in Angstrom")
-    head += b"".join(text.ljust(80) for text in comments)
-    path.write_bytes(head + struct.pack("<4i", 164, 4, n_beads, 4))
-
-
-def append_dcd(path: Path, positions: np.ndarray) -> None:
-    """Append frames to such a file.
-
-    Parameters
-    ----------
-    positions : ndarray, shape (F, B, 3)
-        Å.
-    """
-    layout = dcd_layout(path)
-    frames = np.zeros(len(positions), dtype=frame_type(layout))
-    for axis, name in enumerate("xyz"):
-        frames[name] = positions[:, :, axis]
-        frames[f"_{name}0"] = frames[f"_{name}1"] = 4 * layout.n_atoms
-    with open(path, "r+b") as file:
-        file.seek(layout.start + layout.n_frames * layout.frame)
-        file.write(frames.tobytes())
-        file.seek(8)
-        file.write(struct.pack("<i", layout.n_frames + len(positions)))
-
-
-def read_positions(path: Path) -> np.ndarray:
-    """All frames of such a file, shape (F, B, 3), Å, float32.
-
-    Raises
-    ------
-    StoreError
-        No such file, or another kind.
-    """
-    layout = dcd_layout(path)
-    data = np.memmap(path, dtype=frame_type(layout), mode="r", offset=layout.start, shape=(layout.n_frames,))
-    return np.stack([data[k] for k in "xyz"], axis=-1)
-
-
-def centred(positions: np.ndarray, masses: np.ndarray) -> np.ndarray:
-    """Positions (..., B, 3) with the centre of mass of the beads at the origin."""
-    return positions - np.einsum("...bk,b->...k", positions, masses / masses.sum())[..., None, :]
-
-
-def check_frames(
-    positions: np.ndarray, bonds: np.ndarray, limits: np.ndarray, where: Sequence[str], labels: Sequence[str]
-) -> None:
-    """Check positions (n, B, 3), Å, of several copies: finite, and every bond within its limits (2, nb).
-
-    Raises
-    ------
-    NonFiniteError, TrajectoryError
-        Otherwise; it says which copy (`where`) and which bond (`labels`).
-    """
-    bad = ~np.isfinite(positions).all(axis=(1, 2))
-    if bad.any():
-        raise NonFiniteError(f"{where[int(np.argmax(bad))]}: positions are not finite; use a shorter time step")
-    lengths = np.linalg.norm(positions[:, bonds[:, 0]] - positions[:, bonds[:, 1]], axis=-1)
-    outside = (lengths < limits[0]) | (lengths > limits[1])
-    if outside.any():
-        n, b = (int(k) for k in np.argwhere(outside)[0])
-        raise TrajectoryError(
-            f"{where[n]}: bond {labels[b]} is {lengths[n, b]:.2f} Å long; between {limits[0, b]:.2f} and "
-            f"{limits[1, b]:.2f} Å is physical"
-        )
