@@ -91,7 +91,7 @@ def simulate(
     console = Console()
     folder = output or Path(f"{cif.stem}_npt")
     with _Watch(console) as watch:
-        summary = run(cif, folder, settings, resume=not overwrite, overwrite=overwrite, progress=watch)
+        summary = run(cif, folder, settings, overwrite=overwrite, progress=watch)
     print_summary(console, summary, folder)
 
 
