@@ -131,7 +131,7 @@ def test_an_unfinished_or_damaged_landscape_says_what_to_do(tmp_path, content):
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(StoreError, match="no screening run"):
+    with pytest.raises(StoreError, match="holds no run"):
         Landscape.load(tmp_path)
 
 
