@@ -85,10 +85,14 @@ class MixedGenerator:
         numbers = first_index + np.arange(n)
         chosen = self.from_first(numbers)
         seeds = np.random.SeedSequence(seed).generate_state(2, np.uint32).tolist()
+        before = int(np.floor(first_index * self.share + 1e-9))
         parts: list[RigidPackings] = []
-        for generator, rows, own_seed in ((self.first, chosen, seeds[0]), (self.second, ~chosen, seeds[1])):
+        for generator, rows, own_seed, own_first in (
+            (self.first, chosen, seeds[0], before),
+            (self.second, ~chosen, seeds[1], first_index - before),
+        ):
             if rows.any():
-                part: Any = generator.sample(request, int(rows.sum()), seed=own_seed)
+                part: Any = generator.sample(request, int(rows.sum()), seed=own_seed, first_index=own_first)
                 parts.append(replace(part, index=numbers[rows]))
         if len(parts) == 2 and not np.allclose(parts[0].conformers, parts[1].conformers, atol=1e-6):
             raise CrystalError("the two generators describe the molecule by different conformers")

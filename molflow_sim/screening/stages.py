@@ -36,11 +36,12 @@ def parametrize(molecule: Molecule, charges: str) -> MoleculeParameters:
     return implementation(molecule, charges)
 
 
-def generate(generator: Generator, request: CrystalRequest, n: int, seed: int) -> Any:
-    """Candidates of a generator as `RigidPackings`."""
+def generate(generator: Generator, request: CrystalRequest, n: int, seed: int, first_index: int = 0) -> Any:
+    """Candidates of a generator as `RigidPackings`, see `Generator.sample`."""
     from molflow_sim.packing import RigidPackings
 
-    return RigidPackings.of(generator.sample(request, n, seed=seed), request.molecule)
+    drawn = generator.sample(request, n, seed=seed, first_index=first_index)
+    return RigidPackings.of(drawn, request.molecule)
 
 
 def press(packings: Any, parameters: MoleculeParameters) -> Any:
@@ -144,7 +145,7 @@ def press_batch(shared: Shared, index: int) -> bytes:
     settings = shared.settings
     request = CrystalRequest(shared.molecule, settings.space_groups, settings.z_prime)
     packings = shared.stages.generate(
-        settings.make_generator(), request, settings.size_of_batch(index), settings.seed_of_batch(index)
+        settings.make_generator(), request, settings.size_of_batch(index), settings.seed, index * settings.batch_size
     )
     packings = shared.stages.press(packings, shared.parameters)
     with tempfile.TemporaryDirectory() as folder:
