@@ -97,6 +97,36 @@ class Registry:
         raise InputError(f"unknown {self.what} {own!r}; choose from {others or 'none that are installed'}")
 
 
+GENERATORS = Registry(
+    "generator",
+    "molflow.generators",
+    {
+        "crystals/random": "molflow_sim.generators.crystals:RandomGenerator",
+        "crystals/flow": "molflow_sim.models.crystal_flow.generator:FlowGenerator",
+        "crystals/mixed": "molflow_sim.generators.crystals:MixedGenerator",
+    },
+)
+"""Generators, see `molflow_sim.generators.protocol`: "kind of structure/method"."""
+MODELS = Registry(
+    "kind of model",
+    "molflow.models",
+    {
+        "crystal-flow": "molflow_sim.models.crystal_flow:CrystalFlow",
+        "cgnet": "molflow_sim.cg.student.cgnet:CGNet",
+    },
+)
+"""Networks with weights, see `molflow_sim.training.model`."""
+ENERGIES = Registry(
+    "energy model",
+    "molflow.energies",
+    {
+        "gfn2-xtb": "molflow_sim.screening.energies:gfn2_xtb",
+        "gfn1-xtb": "molflow_sim.screening.energies:gfn1_xtb",
+    },
+)
+"""Functions that give an ASE calculator or torch-sim model to rank by, see `molflow_sim.screening.energies`."""
+
+
 def resolve(target: Any) -> Any:
     """The object that "module:attribute" names; anything else as it is."""
     if not isinstance(target, str):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from molflow_sim.errors import InputError
-from molflow_sim.generators.protocol import GENERATORS
+from molflow_sim.registry import GENERATORS
 
 Molecule = Annotated[
     str, typer.Argument(help="SMILES, or a MOL, SDF or XYZ file.", metavar="SMILES|FILE", show_default=False)

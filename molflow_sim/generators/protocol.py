@@ -1,4 +1,4 @@
-"""What a generator is: requests in, numbered candidates out; and the generators by name.
+"""What a generator is: requests in, numbered candidates out.
 
 A request says all that fixes what is asked for, and is checked when it is made. One class for each kind of structure
 stands in `REQUESTS`; a generator is a small frozen dataclass whose fields are its options, so that it can be pickled
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from molflow_sim.errors import InputError, RequestError
-from molflow_sim.registry import Registry
+from molflow_sim.registry import GENERATORS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,18 +112,6 @@ class Generator(Protocol):
     def identity(self) -> dict[str, Any]:
         """JSON-like values that change when its structures do: name, options, SHA-256 of weights."""
         ...
-
-
-GENERATORS = Registry(
-    "generator",
-    "molflow.generators",
-    {
-        "crystals/random": "molflow_sim.generators.crystals:RandomGenerator",
-        "crystals/flow": "molflow_sim.models.crystal_flow.generator:FlowGenerator",
-        "crystals/mixed": "molflow_sim.generators.crystals:MixedGenerator",
-    },
-)
-"""Generators by name; other packages add theirs in the entry-point group ``molflow.generators``."""
 
 
 def make_generator(kind: str, method: str, **options: Any) -> Generator:

@@ -1,4 +1,4 @@
-"""What every network with weights offers, those that there are, and their files.
+"""What every network with weights offers, and its files.
 
 A folder of weights holds ``KIND.safetensors`` and ``KIND.json`` (the card), with "_" for the "-" of the kind.
 """
@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 from torch import Tensor
 
 from molflow_sim.errors import InputError, WeightsError
-from molflow_sim.registry import Registry
+from molflow_sim.registry import MODELS
 from molflow_sim.training.weights import load_weights, read_card, save_weights
 
 
@@ -58,15 +58,6 @@ class Model(Protocol):
         ...
 
 
-MODELS = Registry(
-    "kind of model",
-    "molflow.models",
-    {
-        "crystal-flow": "molflow_sim.models.crystal_flow:CrystalFlow",
-        "cgnet": "molflow_sim.cg.student.cgnet:CGNet",
-    },
-)
-"""Classes of models by kind; other packages add theirs in the entry-point group ``molflow.models``."""
 _FORMER = {"crystal flow, contact network": "crystal-flow"}
 """Kinds in the cards of older versions."""
 
