@@ -130,24 +130,29 @@ def _loaded(kind: str, folder: str | None, sha256: str) -> Any:
 
 def _found(root: Path | Traversable, kind: str | None) -> str:
     """Stem of the files of a kind, or of the only ones that there are."""
+    there: dict[str | None, str]
     if kind is not None and (root / f"{_stem(kind)}.json").is_file():
-        return _stem(kind)
-    there = []
-    for path in sorted(root.iterdir(), key=lambda p: p.name) if root.is_dir() else []:
-        if path.name.endswith(".json"):
-            try:
-                found = _kind(read_card(root, path.name[:-5]))
-            except WeightsError:
-                continue
-            if found:
-                there.append((path.name[:-5], found))
-    if kind is not None:
-        what = f"holds weights of {', '.join(k for _, k in there)}, not" if there else "holds no weights"
-        raise WeightsError(f"{root} {what} of {kind}")
-    if len(there) != 1:
-        what = f"weights of several kinds ({', '.join(k for _, k in there)}); name one" if there else "no weights"
-        raise WeightsError(f"{root} holds {what}")
-    return there[0][0]
+        there = {_kind(read_card(root, _stem(kind))): _stem(kind)}  # a damaged card is named as such
+    else:
+        names = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+        there = {k: n.removesuffix(".json") for n in names if n.endswith(".json") for k in _kinds(root, n)}
+    if kind in there:
+        return there[kind]
+    if kind is not None or not there:
+        what = f"holds weights of {', '.join(map(str, there))}, not" if there else "holds no weights"
+        raise WeightsError(f"{root} {what} of {kind}" if kind else f"{root} {what}")
+    if len(there) > 1:
+        raise WeightsError(f"{root} holds weights of several kinds ({', '.join(map(str, there))}); name one")
+    return next(iter(there.values()))
+
+
+def _kinds(root: Path | Traversable, name: str) -> list[str]:
+    """The kind in a file, if it is the card of a model."""
+    try:
+        kind = _kind(read_card(root, name.removesuffix(".json")))
+    except WeightsError:
+        return []
+    return [kind] if kind in MODELS.names() else []
 
 
 def _kind(card: Mapping[str, Any]) -> str:
