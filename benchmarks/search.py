@@ -20,6 +20,7 @@ from molflow_sim.evaluate.fingerprint import fingerprint, fingerprints
 from molflow_sim.forcefield import MoleculeParameters, parametrize
 from molflow_sim.generators.protocol import CrystalRequest, make_generator
 from molflow_sim.packing import PressSettings, RigidPackings, press, random_packings
+from molflow_sim.packing.candidates import packings_of
 from molflow_sim.packing.packings import PARTED
 from molflow_sim.packing.selection import lowest_rows
 from molflow_sim.systems.crystal import RigidMolecule
@@ -202,7 +203,7 @@ def candidates_of(
     if weights is not None:
         options["weights"] = str(weights)
     made = make_generator("crystals", kind, **options)
-    return RigidPackings.of(made.sample(CrystalRequest(molecule), n, seed=seed, first_index=first), molecule)
+    return packings_of(made.sample(CrystalRequest(molecule), n, seed=seed, first_index=first), molecule)
 
 
 def _selected_random(molecule: Molecule, n: int, draws: int, seed: int, first: int) -> RigidPackings:

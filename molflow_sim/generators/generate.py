@@ -97,8 +97,8 @@ def generate(
     name = " + ".join(m.name or m.formula for m in given)
     if press:
         from molflow_sim.forcefield import parametrize
-        from molflow_sim.packing import RigidPackings
         from molflow_sim.packing import press as run_press
+        from molflow_sim.packing.candidates import packings_of
 
         parameters = parametrize(given[0], charges)
     systems: list[Any] = []
@@ -106,7 +106,7 @@ def generate(
     for first in range(0, n, BATCH):
         candidates: Any = generator.sample(request, min(BATCH, n - first), seed=seed, first_index=first)
         if press:
-            candidates = run_press(RigidPackings.of(candidates, given[0]), parameters)
+            candidates = run_press(packings_of(candidates, given[0]), parameters)
         for i, (number, reason, system) in enumerate(zip(candidates.index, candidates.reasons, candidates.systems())):
             if system is None:
                 failed[reason] += 1

@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from molflow_sim.errors import CrystalError, NoCandidatesError, StoreError
+from molflow_sim.errors import CrystalError, StoreError
 from molflow_sim.packing.tables import Placement
 from molflow_sim.units import AMU_PER_A3
 
 if TYPE_CHECKING:
-    from molflow_sim.generators.protocol import Candidates
     from molflow_sim.systems.crystal import MolecularCrystal
     from molflow_sim.systems.molecule import Molecule
 
@@ -26,8 +25,6 @@ STATUS = ("ok", "not pressed", "not converged", "implausible density", "not fini
 """Meaning of `RigidPackings.status`; "parted" ones are not pressed, but free of overlaps and dense (`relieve`)."""
 PARTED = STATUS.index("parted")
 _USABLE = ("ok", "not pressed", "parted")
-CONFORMER_TOLERANCE = 0.2
-"""Å, between an atom of a generator's conformer and of the molecule's own (which may be symmetrised)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,38 +218,6 @@ class RigidPackings:
             np.stack([[u.centroid for u in c.asymmetric_unit] for c in crystals]),
             np.stack([[u.orientation for u in c.asymmetric_unit] for c in crystals]),
         )
-
-    @classmethod
-    def of(cls, candidates: Candidates, molecule: Molecule) -> RigidPackings:
-        """What a generator drew as packings of the molecule's own conformers; its failed rows are "not generated".
-
-        Raises
-        ------
-        CrystalError
-            Crystals with other conformers, of several species, or with asymmetric units of several sizes.
-        """
-        from molflow_sim.packing.random_packing import body_conformers
-
-        if isinstance(candidates, RigidPackings):
-            return candidates
-        systems = candidates.systems()
-        crystals = [system for system in systems if system is not None]
-        conformers = body_conformers(molecule)
-        if not crystals:
-            raise NoCandidatesError(f"the generator failed for all {len(systems)} candidates: {candidates.reasons[0]}")
-        made = cls.from_crystals(crystals)
-        if made.conformers.shape[1:] != conformers.shape[1:]:
-            raise CrystalError("the generator drew crystals of another molecule")
-        apart = np.linalg.norm(made.conformers[:, None] - conformers[None], axis=3).max(2)
-        if apart.min(1).max() > CONFORMER_TOLERANCE:
-            raise CrystalError("the generator drew crystals with conformers that are not the molecule's own")
-        made = replace(made, conformers=conformers, conformer=apart.argmin(1)[made.conformer])
-        good = np.array([system is not None for system in systems])
-        if not good.all():
-            made = made.select(np.maximum(np.cumsum(good) - 1, 0))
-            made.cell[~good] = np.nan
-            made.status[~good] = STATUS.index("not generated")
-        return replace(made, index=np.asarray(candidates.index))
 
     def save(self, path: str | os.PathLike) -> None:
         """Write to a NumPy archive without pickled objects (the molecule is not written)."""

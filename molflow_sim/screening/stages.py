@@ -38,10 +38,10 @@ def parametrize(molecule: Molecule, charges: str) -> MoleculeParameters:
 
 def generate(generator: Generator, request: CrystalRequest, n: int, seed: int, first_index: int = 0) -> Any:
     """Candidates of a generator as `RigidPackings`, see `Generator.sample`."""
-    from molflow_sim.packing import RigidPackings
+    from molflow_sim.packing.candidates import packings_of
 
     drawn = generator.sample(request, n, seed=seed, first_index=first_index)
-    return RigidPackings.of(drawn, request.molecule)
+    return packings_of(drawn, request.molecule)
 
 
 def press(packings: Any, parameters: MoleculeParameters) -> Any:

@@ -13,6 +13,7 @@ from molflow_sim.generators.crystals import MixedGenerator, RandomGenerator
 from molflow_sim.generators.protocol import CrystalRequest, make_generator
 from molflow_sim.models.crystal_flow.generator import FlowGenerator
 from molflow_sim.packing import RigidPackings, body_conformers, press, random_packings
+from molflow_sim.packing.candidates import packings_of
 from molflow_sim.screening import ScreenSettings
 from molflow_sim.screening import stages as steps
 from molflow_sim.screening.stages import Shared, Stages
@@ -153,7 +154,7 @@ def test_candidates_of_any_class_are_pressed_and_the_failed_stay_rows_with_a_rea
     from molflow_sim.forcefield import parametrize
 
     drawn = random_packings(formamide, 6, seed=0, first_index=30, space_groups=["P-1"])
-    made = RigidPackings.of(Rows(drawn), formamide)
+    made = packings_of(Rows(drawn), formamide)
     given = np.arange(6) != 1
     assert made.index.tolist() == list(range(30, 36)) and made.reasons[1] == "not generated"
     assert np.array_equal(made.conformers, drawn.conformers) and made.systems()[1] is None
@@ -166,9 +167,9 @@ def test_crystals_of_other_conformers_or_molecules_are_refused(formamide):
     bent = random_packings(formamide, 3, seed=0, space_groups=["P-1"])
     bent.conformers[:, 0] += 0.5
     with pytest.raises(CrystalError, match="not the molecule's own"):
-        RigidPackings.of(Rows(bent), formamide)
+        packings_of(Rows(bent), formamide)
     with pytest.raises(CrystalError, match="another molecule"):
-        RigidPackings.of(Rows(bent), Molecule.from_smiles("O"))
+        packings_of(Rows(bent), Molecule.from_smiles("O"))
 
 
 # -- in a screening ---------------------------------------------------------------------------------------------------
