@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from molflow_sim.systems.crystal import MolecularCrystal
     from molflow_sim.systems.molecule import Molecule
 
-KIND = "crystal-flow-p1"
+KIND, NAME = "mol-crystal-flow", "mol_crystal_flow"
 CHUNK = 64
 """Samples integrated together."""
 
 
-class MolCrystalFlowP1(nn.Module):
+class MolCrystalFlow(nn.Module):
     """Flow over all molecules of a cell in P 1.
 
     Parameters
@@ -55,6 +55,7 @@ class MolCrystalFlowP1(nn.Module):
         self.settings = settings or P1Settings()
         self.network = P1Network(self.settings)
         self.range: dict[str, int] | None = None
+        self.card: dict[str, Any] = {}
 
     def remember_range(self, data: P1Data) -> None:
         """Keep the largest molecule and the most molecules in a cell of the training data, to warn beyond them."""
@@ -87,8 +88,12 @@ class MolCrystalFlowP1(nn.Module):
         centroid = (((found.frac - true.frac) ** 2).mean(-1) * weights).sum(1).mean()
         rotation = (((found.omega - true.omega) ** 2).mean(-1) * weights).sum(1).mean()
         lattice = ((found.cell - true.cell) ** 2).mean()
+        still = (true.frac**2).mean(-1), (true.omega**2).mean(-1)
+        size = s.lattice_weight * (true.cell**2).mean() + sum(
+            w * (x * weights).sum(1).mean() for w, x in zip((s.centroid_weight, s.rotation_weight), still)
+        )
         total = s.centroid_weight * centroid + s.rotation_weight * rotation + s.lattice_weight * lattice
-        return {"loss": total, "centroid": centroid, "rotation": rotation, "lattice": lattice}
+        return {"loss": total, "centroid": centroid, "rotation": rotation, "lattice": lattice, "explained": 1 - total / size}
 
     @torch.no_grad()
     def sample(
@@ -168,13 +173,13 @@ class MolCrystalFlowP1(nn.Module):
 
     # ------------------------------------------------------------------ files
 
-    def save(self, folder: str | Path, name: str = "crystal_flow_p1", **card: Any) -> None:
-        """Write weights and card (settings, trained range, and what is given) with `molflow_sim.training.weights`."""
-        about = {"kind": KIND, "settings": asdict(self.settings), "range": self.range, **card}
+    def save(self, folder: str | Path, name: str = NAME) -> None:
+        """Write weights and card (settings, trained range, and `card`) with `molflow_sim.training.weights`."""
+        about = {**self.card, "kind": KIND, "settings": asdict(self.settings), "range": self.range}
         save_weights(folder, name, self.state_dict(), about)
 
     @classmethod
-    def load(cls, folder: str | Path | Traversable, name: str = "crystal_flow_p1") -> Self:
+    def load(cls, folder: str | Path | Traversable, name: str = NAME) -> Self:
         """Read what `save` wrote.
 
         Raises
@@ -190,5 +195,5 @@ class MolCrystalFlowP1(nn.Module):
             model.load_state_dict(tensors)
         except (KeyError, RuntimeError, InputError) as error:
             raise WeightsError(f"{name} does not fit this version's network: {error}") from None
-        model.range = card.get("range")
+        model.range, model.card = card.get("range"), card
         return model.eval()
