@@ -1,8 +1,8 @@
 """Capped alanine from 1,000 to 10,000 frames: flow and student without forces against force matching with forces.
 
-    python benchmarks/cg_alanine.py -o FOLDER                       # hours on one core
-    python benchmarks/cg_alanine.py -o FOLDER --frames 1000 --quick # a smoke test, minutes
-    python benchmarks/cg_alanine.py -o FOLDER --print-only
+    python -m benchmarks cg_alanine -o FOLDER                       # hours on one core
+    python -m benchmarks cg_alanine -o FOLDER --frames 1000 --quick # a smoke test, minutes
+    python -m benchmarks cg_alanine -o FOLDER --print-only
 
 Data: 10,000 frames of five beads with forces (Wang et al., ACS Cent. Sci. 5, 755 (2019); ff99SB-ILDN in explicit
 water, 300 K). For each number of frames, taken evenly from the whole: the flow is fitted (no forces), and three

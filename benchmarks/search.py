@@ -9,9 +9,9 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from _targets import Target
 from rdkit import Chem
 
+from benchmarks.targets import Target
 from molflow_sim import MolecularCrystal, Molecule
 from molflow_sim.errors import MolflowError
 from molflow_sim.evaluate import FOUND_RMSD, packing_similarity, prepare
@@ -192,7 +192,7 @@ def candidates_of(
     third.
     """
     if generator.startswith("pyxtal"):
-        from _pyxtal import pyxtal_packings
+        from benchmarks.pyxtal import pyxtal_packings
 
         return pyxtal_packings(molecule, n, seed=seed, first_index=first, vdw=generator == "pyxtal-vdw")
     kind, _, draws = generator.partition("-")

@@ -1,6 +1,6 @@
 """Do energy, density and fingerprint merge the pressed packings that a superposition of molecules calls equal?
 
-    python benchmarks/duplicates.py [--candidates 500] [SMILES ...]
+    python -m studies.duplicates [--candidates 500] [SMILES ...]
 
 For every molecule random packings are pressed, then all pairs closer than 1 kJ/mol and 3 % in density are superposed
 with oxtalign (RMSD15 < 0.3 Å is "the same"). Printed: pairs merged wrongly and pairs missed by the fingerprint's

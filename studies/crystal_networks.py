@@ -1,6 +1,6 @@
 """Which network and which start serve a crystal flow best? All trained on the same crystals for the same time.
 
-    python benchmarks/crystal_networks.py -o networks/ --data packings/ experimental/ --minutes 30 --targets 10
+    python -m studies.crystal_networks -o networks/ --data packings/ experimental/ --minutes 30 --targets 10
 
 `p1` is MolCrystalFlow's published kind of network (centroids of all molecules of a cell, in P 1), in a size for a CPU;
 `contact` the network of atoms in contact, with space groups, from starts as dense as crystals; `contact-loose` the same
@@ -28,10 +28,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from _generation import CLASSES, choose, class_of
-from _parts import write_json
-from _targets import DATA, Target
 
+from benchmarks.generation import CLASSES, choose, class_of
+from benchmarks.parts import write_json
+from benchmarks.targets import DATA, Target
 from molflow_sim import MolecularCrystal, Molecule
 from molflow_sim.dataset import CrystalDataset
 from molflow_sim.errors import MolflowError

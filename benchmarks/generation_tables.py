@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from _generation import CLASSES, MATCH_SAMPLES, SITES, SOLVE_SAMPLES, Run
+
+from benchmarks.generation import CLASSES, MATCH_SAMPLES, SITES, SOLVE_SAMPLES, Run
 
 Count = tuple[float, int]
 """Hits (expected ones are no whole numbers) and candidates."""

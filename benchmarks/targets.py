@@ -1,6 +1,6 @@
 """The rigid experimental crystals that the benchmarks are judged on, and why each other one is left out.
 
-    python benchmarks/_targets.py [--data FOLDER]     prints both lists
+    python -m benchmarks targets [--data FOLDER]     prints both lists
 
 A crystal of the Crystallography Open Database is a target when it holds one species with at most one molecule in the
 asymmetric unit, H, C, N, O, F, Cl, Br and S only, at most 36 atoms a molecule, at most one rotatable bond and no

@@ -8,12 +8,12 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
-from _generation import class_of
-from _search import BATCH, Minimum, candidates_of, matches, molecule_of, nearest_minimum, pressed_experiment
-from _targets import Target
-from recovery import SOURCES
 from scipy.spatial.transform import Rotation
 
+from benchmarks.generation import class_of
+from benchmarks.recovery import SOURCES
+from benchmarks.search import BATCH, Minimum, candidates_of, matches, molecule_of, nearest_minimum, pressed_experiment
+from benchmarks.targets import Target
 from molflow_sim import MolecularCrystal, Molecule
 from molflow_sim.errors import MolflowError
 from molflow_sim.evaluate.deduplicate import PackingDuplicates, deduplicate_packings

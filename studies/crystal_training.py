@@ -1,7 +1,7 @@
 """How fast is a training step of the crystal flow on a CPU? The torch network and the compiled loops, in one run.
 
-    python benchmarks/crystal_training.py
-    python benchmarks/crystal_training.py --pairs flow/pairs.npz --widths 64 128 --layers 3 --steps 20
+    python -m studies.crystal_training
+    python -m studies.crystal_training --pairs flow/pairs.npz --widths 64 128 --layers 3 --steps 20
 
 Both do the same batches with the same weights, so their losses must agree, which is printed. Pairs are those of a
 training's folder, or made here of a few molecules' packings.

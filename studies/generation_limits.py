@@ -1,6 +1,6 @@
 """What limits the share of candidates that press into the experimental minimum? Oracles, one at a time.
 
-    python benchmarks/generation_limits.py -o limits.json --targets 8 --candidates 1000
+    python -m studies.generation_limits -o limits.json --targets 8 --candidates 1000
 
 On the targets of crystal_generation.py, each figure is set beside plain random packing (RDKit's conformers, space group
 not given) on the same targets in the same run:
@@ -23,15 +23,15 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from _generation import CLASSES, add_target_options, choose
-from _generation_tables import Table, compare, print_tables
-from _limits import DISTURBANCES, Landscape, Limits, measure
-from _parts import Parts, write_json
-from _search import Minimum
-from _targets import Target
-from recovery import SOURCES
 
+from benchmarks.generation import CLASSES, add_target_options, choose
+from benchmarks.generation_tables import Table, compare, print_tables
+from benchmarks.parts import Parts, write_json
+from benchmarks.recovery import SOURCES
+from benchmarks.search import Minimum
+from benchmarks.targets import Target
 from molflow_sim import __version__
+from studies.limits import DISTURBANCES, Landscape, Limits, measure
 
 SCALES = (1.0, 2.0, 4.0, 8.0)
 """kJ/mol: scales of the sampler's weights."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import sys
 from dataclasses import asdict
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,23 +13,11 @@ from molflow_sim import MolecularCrystal, Molecule
 from molflow_sim.packing import random_packings
 from molflow_sim.symmetry.sites import placement_of
 
-ROOT = Path(__file__).resolve().parents[2]
-if not (ROOT / "benchmarks").is_dir():
-    pytest.skip("the benchmarks are not part of an installed package", allow_module_level=True)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _benchmarks_on_the_path():
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    yield
-    sys.path.remove(str(ROOT / "benchmarks"))
-
-
 # -- the sampler ------------------------------------------------------------------------------------------------------
 
 
 def test_minima_are_drawn_with_exponential_weights_of_their_energies():
-    from _limits import sampler_share
+    from studies.limits import sampler_share
 
     # Weights at 2 kJ/mol: e^-1 for the form; 1, e^-2 and e^-3 for the others.
     by_hand = math.exp(-1) / (1.0 + math.exp(-1) + math.exp(-2) + math.exp(-3))
@@ -40,7 +26,7 @@ def test_minima_are_drawn_with_exponential_weights_of_their_energies():
 
 
 def test_two_minima_that_are_the_form_count_together_and_none_counts_nothing():
-    from _limits import sampler_share
+    from studies.limits import sampler_share
 
     assert sampler_share([0.0, 0.0], [0.0, 0.0, 0.0], 1.0) == pytest.approx(0.4)
     assert sampler_share([], [0.0, 1.0], 1.0) == 0.0
@@ -48,16 +34,15 @@ def test_two_minima_that_are_the_form_count_together_and_none_counts_nothing():
 
 
 def test_a_minimum_found_later_can_only_lower_the_share():
-    from _limits import sampler_share
+    from studies.limits import sampler_share
 
     for energy in (-3.0, 0.5, 50.0):
         assert sampler_share([1.0], [0.0, 2.0, energy], 2.0) < sampler_share([1.0], [0.0, 2.0], 2.0)
 
 
 def test_the_form_joins_the_minima_however_it_was_found_unless_a_hit_has_its_energy():
-    from _limits import Landscape, _split
-
     from molflow_sim.units import KJ_PER_MOL
+    from studies.limits import Landscape, _split
 
     others = np.array([-90.0, -95.0]) * KJ_PER_MOL
     for hits, elsewhere, expected, gap in (
@@ -76,7 +61,7 @@ def test_the_form_joins_the_minima_however_it_was_found_unless_a_hit_has_its_ene
 
 
 def test_settings_of_a_group_are_one_kind_and_its_sites_are_others():
-    from _limits import kind_of, kinds
+    from studies.limits import kind_of, kinds
 
     benzene = Molecule.from_smiles("c1ccccc1")
     names = {k: {p.space_group for p in random_packings(benzene, 40, space_groups=k, seed=1).placements}
@@ -90,7 +75,7 @@ def test_settings_of_a_group_are_one_kind_and_its_sites_are_others():
 
 
 def test_candidates_of_the_known_group_are_all_of_its_kind_or_none_where_the_molecule_cannot_take_the_site():
-    from _limits import kinds, packings_in
+    from studies.limits import kinds, packings_in
 
     benzene, glycolamide = Molecule.from_smiles("c1ccccc1"), Molecule.from_smiles("NC(=O)CO")
     inversion = (14, 24, 0, 3)
@@ -109,7 +94,7 @@ SITES = [("NC(=O)CO", "P-1"), ("NC(=O)CO", "P21"), ("NC(=O)CO", "P21/c"), ("NC(=
 
 def crystals(smiles: str, group: str) -> list[MolecularCrystal]:
     """Two on each kind of site that the molecule can take there."""
-    from _limits import kinds
+    from studies.limits import kinds
 
     packings = random_packings(Molecule.from_smiles(smiles), 60, space_groups=[group], seed=3)
     found = kinds(packings, False)
@@ -129,7 +114,7 @@ def asymmetry(crystal: MolecularCrystal) -> float:
 
 @pytest.mark.parametrize("smiles, group", SITES)
 def test_a_disturbed_crystal_keeps_its_group_its_site_and_its_crystal_system(smiles, group):
-    from _limits import disturb, kind_of
+    from studies.limits import disturb, kind_of
 
     rng = np.random.default_rng(5)
     for crystal in crystals(smiles, group):
@@ -143,7 +128,7 @@ def test_a_disturbed_crystal_keeps_its_group_its_site_and_its_crystal_system(smi
 
 @pytest.mark.parametrize("smiles, group", SITES)
 def test_turn_shift_and_strain_have_the_size_asked_for_or_are_nil_where_the_site_allows_none(smiles, group):
-    from _limits import disturb, freedom
+    from studies.limits import disturb, freedom
 
     rng = np.random.default_rng(6)
     for crystal in crystals(smiles, group):
@@ -161,7 +146,7 @@ def test_turn_shift_and_strain_have_the_size_asked_for_or_are_nil_where_the_site
 
 
 def test_a_shift_along_a_polar_axis_is_none():
-    from _limits import disturb, freedom
+    from studies.limits import disturb, freedom
 
     (crystal, *_) = crystals("NC(=O)CO", "P21")
     assert round(float(np.trace(freedom(crystal)[1]))) == 2
@@ -171,7 +156,7 @@ def test_a_shift_along_a_polar_axis_is_none():
 
 
 def test_a_strain_turns_the_molecule_with_the_frame_and_not_against_its_neighbours():
-    from _limits import disturb
+    from studies.limits import disturb
 
     for crystal in crystals("NC(=O)CO", "P-1"):
         after = disturb(crystal, np.random.default_rng(1), 0.0, 0.0, 0.1)
@@ -182,12 +167,11 @@ def test_a_strain_turns_the_molecule_with_the_frame_and_not_against_its_neighbou
 
 @pytest.mark.parametrize("smiles, group", [("NC(=O)CO", "P21/c"), ("c1ccccc1", "P21/c")])
 def test_the_press_takes_small_disturbances_of_a_minimum_home(smiles, group):
-    from _limits import DISTURBANCES, kept_energies, returned
-    from _search import pressed_experiment
-
+    from benchmarks.search import pressed_experiment
     from molflow_sim import parametrize
     from molflow_sim.packing import press
     from molflow_sim.units import KJ_PER_MOL
+    from studies.limits import DISTURBANCES, kept_energies, returned
 
     molecule = Molecule.from_smiles(smiles, n_conformers=1)
     parameters = parametrize(molecule)
@@ -209,7 +193,7 @@ def test_the_press_takes_small_disturbances_of_a_minimum_home(smiles, group):
 
 
 def made(target: str, hits: tuple[int, int], known: tuple[int, int], returned=(), **changes):
-    from _limits import Landscape, Limits
+    from studies.limits import Landscape, Limits
 
     minimum = {"rmsd": 0.1, "n_matched": 15, "energy": -90.0, "density": 1.0, "status": "ok"}
     landscapes = {
@@ -223,7 +207,7 @@ def made(target: str, hits: tuple[int, int], known: tuple[int, int], returned=()
 
 
 def test_ratios_are_pooled_and_typical_and_a_target_without_any_hit_counts_as_one():
-    from generation_limits import compare
+    from studies.generation_limits import compare
 
     ratios = compare([(8, 100), (4, 50), (0, 10)], [(2, 100), (0, 100), (0.2, 100)])
     assert ratios["hits per 1000"] == round(1000 * (0.08 + 0.08 + 0.0) / 3, 2)
@@ -233,7 +217,7 @@ def test_ratios_are_pooled_and_typical_and_a_target_without_any_hit_counts_as_on
 
 
 def test_tables_set_each_oracle_beside_plain_random_packing():
-    from generation_limits import conformer_table, group_table, sampler_table
+    from studies.generation_limits import conformer_table, group_table, sampler_table
 
     runs = [made("a", (2, 8), (10, 20)), made("b", (0, 4), (None, 40))]
     rdkit, own = conformer_table(runs).rows
@@ -251,15 +235,15 @@ def test_tables_set_each_oracle_beside_plain_random_packing():
 
 
 def test_targets_without_the_minimum_are_counted_and_left_out_of_the_sampler():
-    from generation_limits import sampler_table
+    from studies.generation_limits import sampler_table
 
     rows = sampler_table([made("a", (2, 8), (1, 1)), made("b", (0, 0), (0, 0), experimental=[])]).rows
     assert {(r["targets"], r["no minimum"]) for r in rows} == {(1, 1)}
 
 
 def test_closeness_is_averaged_over_the_targets_that_can_be_disturbed():
-    from _limits import DISTURBANCES
-    from generation_limits import closeness_table
+    from studies.generation_limits import closeness_table
+    from studies.limits import DISTURBANCES
 
     n = len(DISTURBANCES)
     rows = closeness_table([made("a", (0, 0), (0, 0), [4] * n), made("b", (0, 0), (0, 0), [1, None] + [2] * (n - 2)),
@@ -270,8 +254,8 @@ def test_closeness_is_averaged_over_the_targets_that_can_be_disturbed():
 
 
 def test_an_empty_run_prints_tables_that_say_so(capsys):
-    from _generation_tables import print_tables
-    from generation_limits import closeness_table, conformer_table, group_table, sampler_table
+    from benchmarks.generation_tables import print_tables
+    from studies.generation_limits import closeness_table, conformer_table, group_table, sampler_table
 
     print_tables([table([]) for table in (conformer_table, group_table, sampler_table, closeness_table)])
     assert capsys.readouterr().out.count("nothing done yet") == 4

@@ -2,19 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-import pytest
-
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
-if not BENCHMARKS.is_dir():
-    pytest.skip("the benchmarks are not here", allow_module_level=True)
-sys.path.insert(0, str(BENCHMARKS))
-
-from crystal_yield import main, table, yields  # noqa: E402
-
-from molflow_sim.dataset import DatasetSettings, build_crystal_dataset  # noqa: E402
+from molflow_sim.dataset import DatasetSettings, build_crystal_dataset
+from studies.crystal_yield import main, table, yields
 
 
 def run(energies: list[float], representative: list[int]) -> dict:

@@ -78,7 +78,7 @@ class Parts:
 def write_json(path: Path, content: Any) -> None:
     """Write whole or not at all."""
     part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(content, indent=1))
+    part.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
     part.replace(path)
 
 

@@ -1,7 +1,7 @@
 """How many candidates press into low-energy packings? Random packing and trained flows side by side, in one run.
 
-    python benchmarks/crystal_yield.py packings/ -o yield.json --molecules 30 --candidates 200
-    python benchmarks/crystal_yield.py packings/ -o yield.json --weights flow0/ flow1/ flow2/ --split train
+    python -m studies.crystal_yield packings/ -o yield.json --molecules 30 --candidates 200
+    python -m studies.crystal_yield packings/ -o yield.json --weights flow0/ flow1/ flow2/ --split train
 
 Molecules are those of a data set of `molflow dataset crystals`, evenly spread over the sizes: of its test side, which
 no flow was trained on, or with --split train of the side that was. Every generator proposes the same number of
@@ -24,9 +24,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from _parts import Parts, write_json
-from recovery import spread
 
+from benchmarks.parts import Parts, write_json
+from benchmarks.recovery import spread
 from molflow_sim import Molecule
 from molflow_sim.dataset import CrystalDataset
 from molflow_sim.evaluate.deduplicate import deduplicate_packings

@@ -1,6 +1,6 @@
 """Does a force field's gradient between the flow's steps help? Random packing, the flow and guided flows in one run.
 
-    python benchmarks/crystal_guidance.py -o guidance.json --targets 6 --candidates 400
+    python -m studies.crystal_guidance -o guidance.json --targets 6 --candidates 400
 
 Targets are experimental crystals that the flow was trained on (--split train, so that nothing is tuned on the test
 side), RDKit's conformers, space group not given. "potential 4x3" takes four Euler steps with three evaluations of the
@@ -21,18 +21,18 @@ from typing import Any
 
 import numpy as np
 import torch
-from _generation import add_target_options, choose
-from _limits import hits_among
-from _parts import Parts, write_json
-from _search import molecule_of
-from _targets import Target
 
+from benchmarks.generation import add_target_options, choose
+from benchmarks.parts import Parts, write_json
+from benchmarks.search import molecule_of
+from benchmarks.targets import Target
 from molflow_sim.forcefield import parametrize
 from molflow_sim.models.crystal_flow import CrystalFlow
 from molflow_sim.packing import RigidPackings, press, random_packings
 from molflow_sim.packing.press import PressSettings
 from molflow_sim.packing.relief import relieve
 from molflow_sim.units import KJ_PER_MOL
+from studies.limits import hits_among
 
 SIDES: dict[str, tuple[int, str, int] | None] = {
     "random": None,

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from _closeness import Poses, body_turns, close, poses
-from _search import Search, candidates_of, search
-from _targets import DATA, Target, read_targets, reason_left_out
 from pymatgen.core.structure_matcher import StructureMatcher
-from recovery import spread
 
+from benchmarks.closeness import Poses, body_turns, close, poses
+from benchmarks.recovery import spread
+from benchmarks.search import Search, candidates_of, search
+from benchmarks.targets import DATA, Target, read_targets, reason_left_out
 from molflow_sim import MolecularCrystal
 from molflow_sim.dataset.skeletons import skeletons_of_smiles, split_of_molecule
 from molflow_sim.errors import MolflowError
