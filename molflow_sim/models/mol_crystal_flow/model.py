@@ -13,24 +13,25 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from molflow_sim.errors import InputError, NonFiniteError, WeightsError
-from molflow_sim.models.mol_crystal_flow.batch import P1Batch
+from molflow_sim.errors import InputError, WeightsError
+from molflow_sim.flow.manifolds import orthonormalised
+from molflow_sim.models.mol_crystal_flow.batch import P1Batch, Poses
 from molflow_sim.models.mol_crystal_flow.data import P1Data
-from molflow_sim.models.mol_crystal_flow.interpolants import FlowPath, make_path
-from molflow_sim.models.mol_crystal_flow.molecules import fill
+from molflow_sim.models.mol_crystal_flow.interpolants import FlowPath, draw_prior, make_path
+from molflow_sim.models.mol_crystal_flow.molecules import Contents, Samples, fill
 from molflow_sim.models.mol_crystal_flow.network import P1Network
-from molflow_sim.models.mol_crystal_flow.priors import draw_prior
 from molflow_sim.models.mol_crystal_flow.sampler import integrate
 from molflow_sim.models.mol_crystal_flow.settings import P1Settings
+from molflow_sim.threads import one_torch_thread
 from molflow_sim.training.weights import load_weights, save_weights
 
 if TYPE_CHECKING:
-    from molflow_sim.systems.crystal import MolecularCrystal
     from molflow_sim.systems.molecule import Molecule
 
 KIND, NAME = "mol-crystal-flow", "mol_crystal_flow"
-CHUNK = 64
-"""Samples integrated together."""
+CHUNK = 16
+"""Samples integrated together: always those numbered from a multiple of it, so that the rounding of a sample, which
+in a matrix product depends on the rows beside it, never depends on how many are asked for."""
 
 
 class MolCrystalFlow(nn.Module):
@@ -81,7 +82,7 @@ class MolCrystalFlow(nn.Module):
         """
         if isinstance(batch, P1Batch):
             device = batch.mask.device
-            batch = make_path(batch, self.settings, torch.Generator().manual_seed(batch.seed)).to(device)
+            batch = make_path(batch, self.settings, np.random.default_rng(batch.seed)).to(device)
         s, true, mask = self.settings, batch.velocity, batch.batch.mask
         found = self.network(batch.batch, batch.t)
         weights = mask / mask.sum(1, keepdim=True)
@@ -103,62 +104,63 @@ class MolCrystalFlow(nn.Module):
         n: int = 10,
         seed: int = 0,
         *,
+        first_index: int = 0,
         hands: str = "any",
         steps: int | None = None,
-    ) -> list[MolecularCrystal]:
+    ) -> Samples:
         """Draw crystals in P 1.
 
         Parameters
         ----------
         molecules : Molecule or sequence of Molecule
-            Several for a co-crystal. Their own conformers are used.
+            Several for a co-crystal. Their own conformers are used, in their shares.
         z : int or sequence of int
             Molecules in the cell, of each species.
         n : int
-        seed : int
-            Same seed, version and machine: same crystals.
+        seed, first_index : int
+            Sample k of a seed is the same, bit for bit, whatever n and `first_index` it is drawn with.
         hands : {"any", "same", "both"}
             See `molecules.fill`; enantiopure molecules keep their hand.
         steps : int, optional
             Euler steps instead of the settings'.
 
-        Returns
-        -------
-        list of MolecularCrystal
-            n of them, ``info`` holds generator, seed, number and hands.
-
         Raises
         ------
         InputError
             If the numbers do not fit.
-        NonFiniteError
-            If a sample stays without a finite cell.
         """
-        if steps is not None and steps < 1:
-            raise InputError(f"steps must be at least 1, got {steps}")
-        contents = fill(molecules, z, n, np.random.default_rng([seed, 1]), hands, self.settings.racemic_share)
-        self._warn(contents.shapes, len(contents.species))
-        generator = torch.Generator().manual_seed(seed)
+        if n < 1 or first_index < 0 or (steps is not None and steps < 1):
+            raise InputError(f"n and steps must be at least 1 and first_index 0, got {n}, {steps} and {first_index}")
+        last = first_index + n
+        chunks = []
+        with one_torch_thread():
+            for chunk in range(first_index // CHUNK, -(-last // CHUNK)):
+                numbers = chunk * CHUNK + np.arange(CHUNK)
+                rngs = [np.random.default_rng([seed, int(k)]) for k in numbers]
+                contents = fill(molecules, z, rngs, hands, self.settings.racemic_share)
+                if not chunks:
+                    self._warn(contents.shapes, len(contents.species))
+                found = Samples(contents, *self._carried(contents, rngs, steps), numbers)
+                chunks.append(found.select((numbers >= first_index) & (numbers < last)))
+        return Samples.concatenate(chunks)
+
+    def _carried(
+        self, contents: Contents, rngs: Sequence[np.random.Generator], steps: int | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Cells, centroids and orientations of the conformers, from the prior to time 1."""
         training, parameter = self.training, next(self.parameters())
         self.eval()
-        crystals: list[MolecularCrystal] = []
-        for start in range(0, n, CHUNK):
-            rows = np.arange(start, min(start + CHUNK, n))
-            batch = contents.batch(rows)
-            batch = batch.with_poses(draw_prior(batch, self.settings, generator))
-            batch = batch.to(device=parameter.device, dtype=parameter.dtype)
-            embedding = self.network.embedder(batch.shapes)
-            end = integrate(lambda b, t, e=embedding: self.network(b, t, e), batch, self.settings, steps)  # type: ignore[misc]
-            cell, frac, rotation = (
-                x.cpu().double().numpy() for x in (end.poses.cell, end.poses.frac, end.poses.rotation)
-            )
-            for k, row in enumerate(rows):
-                if not all(np.isfinite(x[k]).all() for x in (cell, frac, rotation)):
-                    raise NonFiniteError(f"sample {row} is not finite; the weights or the molecule are out of range")
-                info = {"generator": KIND, "seed": seed, "sample": int(row), "hands": contents.hand[row].tolist()}
-                crystals.append(contents.crystal(int(row), cell[k], frac[k], rotation[k], info))
+        batch = contents.batch()
+        rows = zip(batch.volume.unsqueeze(1), batch.poses.chi.unsqueeze(1), rngs)
+        priors = [draw_prior(volume, chi, self.settings, rng) for volume, chi, rng in rows]
+        batch = batch.with_poses(Poses.concatenate(priors)).to(device=parameter.device, dtype=parameter.dtype)
+        embedding = self.network.embedder(batch.shapes)
+        end = integrate(lambda b, t: self.network(b, t, embedding), batch, self.settings, steps).poses
         self.train(training)
-        return crystals
+        cell, frac, rotation = (x.cpu().double() for x in (end.cell, end.frac, end.rotation))
+        finite = rotation.isfinite().all(-1).all(-1)[..., None, None]
+        rotation = torch.where(finite, orthonormalised(torch.where(finite, rotation, torch.eye(3).double())), rotation)
+        return cell.numpy(), frac.numpy(), contents.orientations(rotation.numpy())
 
     def _warn(self, shapes: list[Any], z: int) -> None:
         if self.range is None:

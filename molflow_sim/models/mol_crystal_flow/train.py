@@ -108,10 +108,9 @@ class P1Batches:
         rng = np.random.default_rng([self.seed, step])
         k = rng.choice(len(self._groups), p=self._share)
         indices = np.repeat(rng.choice(self._groups[k], self.batch_size // self.draws, p=self._within[k]), self.draws)
-        seed = int(rng.integers(2**62))
         inverted = rng.random(len(indices)) < 0.5 if self.settings.mirror_images else None
-        batch = self.data.batch(indices, seed, inverted)
-        return make_path(batch, self.settings, torch.Generator().manual_seed(seed))
+        batch = self.data.batch(indices, inverted=inverted)
+        return make_path(batch, self.settings, rng)
 
 
 def train_mol_crystal_flow(
