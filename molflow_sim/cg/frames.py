@@ -13,7 +13,7 @@ import numpy as np
 from molflow_sim.cg.topology import BeadTopology, backbone_topology
 from molflow_sim.cg.whole import bond_lengths, check_bonds
 from molflow_sim.errors import TrajectoryError
-from molflow_sim.runs.files import write_bytes_atomically
+from molflow_sim.runs.files import sha256, write_bytes_atomically
 from molflow_sim.units import BOLTZMANN, KCAL_PER_MOL, KJ_PER_MOL
 
 if TYPE_CHECKING:
@@ -122,6 +122,14 @@ class BeadFrames:
     def kT(self) -> float:
         """Boltzmann's constant times the temperature, eV."""
         return BOLTZMANN * self.temperature
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over positions, forces, temperature and topology."""
+        parts = [np.ascontiguousarray(self.positions).tobytes(), self.topology.to_json().encode()]
+        parts += [repr(self.temperature).encode()]
+        parts += [np.ascontiguousarray(self.forces).tobytes()] if self.forces is not None else []
+        return sha256(b"\0".join(parts))
 
     def validate(self, min_frames: int = 100) -> BeadFrames:
         """Check that a model can be fitted to these frames.

@@ -2,7 +2,7 @@
 
 A model folder fills up stage by stage: ``frames.npz``, ``topology.*`` (a copy of the all-atom topology, for reading
 references), ``teacher.*`` (the flow), ``student.*`` (the force field), ``simulation/`` (by an engine such as
-`molflow_openmm.simulate_cg`) and ``report.html``; `stages` keeps account of what each was asked for.
+`molflow_openmm.simulate_cg`) and ``report.html``; ``fit.json`` and ``distill.json`` say what each was asked for.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from molflow_sim.cg.inputs import FRAMES, check_model, load_frames
-from molflow_sim.cg.stages import TRAINING, fingerprint, open_stage
 from molflow_sim.errors import InputError
+from molflow_sim.runs.folder import JobFolder
 
 if TYPE_CHECKING:
     from molflow_sim.cg.forcefield import ForceField
@@ -23,6 +23,14 @@ if TYPE_CHECKING:
     from molflow_sim.cg.teacher import BeadFlow, TeacherSettings
     from molflow_sim.training import TrainSettings
 
+TRAINING = "training"
+"""Sub-folder with the checkpoints and metrics of the trainings."""
+_STUDENT = ("student.*", f"{TRAINING}/student")
+OUTPUTS = {
+    "fit": (FRAMES, "topology.*", "teacher.*", f"{TRAINING}/teacher", "distill.json", *_STUDENT),
+    "distill": _STUDENT,
+}
+"""What a stage writes; a fit of something else takes the student with it."""
 METHODS = ("flow-forces", "force-matching", "density")
 """What a student may learn from: the flow's forces, the trajectory's forces, or the frames alone."""
 Progress = Callable[[str], None]
@@ -86,19 +94,20 @@ def fit(
     settings = settings or TeacherSettings()
     frames.validate(settings.min_frames)
     train = train or _asked(teacher_training(frames.n_frames), steps, seed, device)
-    identity = {"frames": fingerprint(frames), "flow": asdict(settings), "training": _identity(train)}
-    with open_stage(folder, "fit", identity, overwrite) as stage:
-        if stage.finished:
+    identity = {"frames": frames.fingerprint, "flow": asdict(settings), "training": _identity(train)}
+    with JobFolder(folder, identity, OUTPUTS["fit"], overwrite=overwrite, name="fit") as stage:
+        if stage.done:
             _say(progress, f"{folder} holds this model already")
             return ModelFolder(folder).load_teacher()
         frames.save(folder / FRAMES)
         if topology is not None:
             shutil.copyfile(topology, folder / f"topology{Path(topology).suffix}")
-        stage.note(
-            frames=f"{frames.n_frames} of {frames.source}",
-            beads=beads,
-            topology=f"topology{Path(topology).suffix}" if topology is not None else None,
-        )
+        about = {
+            "frames": f"{frames.n_frames} of {frames.source}",
+            "beads": beads,
+            "topology": f"topology{Path(topology).suffix}" if topology is not None else None,
+        }
+        stage.write_run(status="running", **about)
         _say(
             progress,
             f"{frames.n_frames} frames of {frames.topology.n_beads} beads at {frames.temperature:g} K; "
@@ -115,7 +124,7 @@ def fit(
         ModelFolder(folder).save_teacher(
             flow, {"frames": identity["frames"], "source": frames.source, "training": asdict(train)}
         )
-        stage.finish()
+        stage.write_run(status="done", **about)
     return flow
 
 
@@ -187,20 +196,21 @@ def distill(
         frames = BeadFrames.load(folder / FRAMES)
         if method == "force-matching" and frames.forces is None:
             raise InputError(f"the frames of {folder} hold no forces; force-matching needs them, flow-forces does not")
-        identity |= {"frames": fingerprint(frames)}
+        identity |= {"frames": frames.fingerprint}
         n = frames.n_frames
     train = train or _asked(student_train_settings(n, method), steps, seed, device)
     identity |= {"training": _identity(train)}
-    with open_stage(folder, "distill", identity, overwrite) as stage:
-        if stage.finished:
+    with JobFolder(folder, identity, OUTPUTS["distill"], overwrite=overwrite, name="distill", among=True) as stage:
+        if stage.done:
             _say(progress, f"{folder} holds this force field already")
             return ModelFolder(folder).load_student()
         data: Any
+        about = {}
         if method == "flow-forces":
             _say(progress, f"drawing {samples} configurations with forces from the flow")
             data = sample_with_forces(flow, samples, seed, settings.sampling)
             _say(progress, data.summary)
-            stage.note(drawn=data.summary)
+            about["drawn"] = data.summary
         else:
             data = frames
         student = fit_student(
@@ -213,7 +223,7 @@ def distill(
             progress=progress is not None,
         )
         ModelFolder(folder).save_student(student, {**identity, "training": asdict(train)})
-        stage.finish()
+        stage.write_run(status="done", **about)
     return student
 
 

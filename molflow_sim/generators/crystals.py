@@ -40,7 +40,9 @@ class Generator(Protocol):
         space_groups: str | Sequence[str] = "common",
         z_prime: int = 1,
     ) -> RigidPackings:
-        """Propose n packings that have not been pressed.
+        """Packings `first_index` to `first_index` + n - 1 of a seed's endless list, not pressed.
+
+        Number i is the same in whatever pieces the list is asked for.
 
         Parameters
         ----------
@@ -200,12 +202,17 @@ class MixedGenerator:
         numbers = first_index + np.arange(n)
         chosen = self.from_first(numbers)
         seeds = np.random.SeedSequence(seed).generate_state(2, np.uint32).tolist()
+        before = int(np.floor(first_index * self.share + 1e-9))
         parts = []
-        for generator, rows, own_seed in ((self.first, chosen, seeds[0]), (self.second, ~chosen, seeds[1])):
+        for generator, rows, own_seed, own_first in (
+            (self.first, chosen, seeds[0], before),
+            (self.second, ~chosen, seeds[1], first_index - before),
+        ):
             if rows.any():
                 part = generator.propose(
-                    molecule, int(rows.sum()), seed=own_seed, space_groups=space_groups, z_prime=z_prime
-                )
+                    molecule, int(rows.sum()), seed=own_seed, first_index=own_first, space_groups=space_groups,
+                    z_prime=z_prime,
+                )  # fmt: skip
                 parts.append(replace(part, index=numbers[rows]))
         for part in parts[1:]:
             if part.conformers.shape != parts[0].conformers.shape or not np.allclose(

@@ -92,7 +92,6 @@ def generate_crystals(
         space_groups=space_groups if isinstance(space_groups, str) else tuple(space_groups),
         z_prime=z_prime,
         charges=charges,
-        batch_size=BATCH,
         generator=generator,
         flow_share=flow_share,
         flow_draws=flow_draws,
@@ -103,18 +102,10 @@ def generate_crystals(
     chosen = settings.make_generator()
     notes = _provenance(molecule, settings, chosen.identity(), press)
     groups = settings.space_groups if isinstance(settings.space_groups, str) else list(settings.space_groups)
-    parts = []
-    for k in range(settings.n_batches):
-        parts.append(
-            chosen.propose(
-                molecule,
-                settings.size_of_batch(k),
-                seed=settings.seed_of_batch(k),
-                first_index=k * BATCH,
-                space_groups=groups,
-                z_prime=z_prime,
-            )
-        )
+    parts = [
+        chosen.propose(molecule, min(BATCH, n - k), seed=seed, first_index=k, space_groups=groups, z_prime=z_prime)
+        for k in range(0, n, BATCH)
+    ]
     if press:
         from molflow_sim.forcefield import parametrize
 

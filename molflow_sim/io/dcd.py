@@ -1,4 +1,4 @@
-"""Reading and cutting the DCD files that OpenMM writes (CHARMM flavour, little endian, all atoms in every frame)."""
+"""The DCD files that OpenMM writes (CHARMM flavour, little endian, all atoms in every frame), and logs, cut or read."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from molflow_sim.errors import StoreError
+from molflow_sim.runs.files import write_bytes_atomically
 from molflow_sim.symmetry.spacegroup import cell_matrix
 
 
@@ -149,3 +150,15 @@ def read_positions(path: Path) -> np.ndarray:
 def _frames(path: Path) -> np.ndarray:
     layout = dcd_layout(path)
     return np.memmap(path, dtype=frame_type(layout), mode="r", offset=layout.start, shape=(layout.n_frames,))
+
+
+def truncate_log(path: Path, last_step: int) -> None:
+    """Keep the header and the rows up to `last_step` of a StateDataReporter CSV file with a ``Step`` column."""
+    lines = path.read_text().splitlines()
+    column = [name.strip('#"') for name in lines[0].split(",")].index("Step") if lines else 0
+    kept = lines[:1]
+    for line in lines[1:]:
+        fields = line.split(",")
+        if len(fields) == lines[0].count(",") + 1 and fields[column].isdigit() and int(fields[column]) <= last_step:
+            kept.append(line)
+    write_bytes_atomically(path, "".join(line + "\n" for line in kept).encode())

@@ -27,8 +27,8 @@ ENERGY_DIGITS = 7
 
 CHARGE_MODELS = ("mmff94", "hf-esp", "gfn2", "gfn2-esp")
 
-# What a folder's batches depend on. The others only say how far to go: they may grow in a later call.
-_IDENTITY = ("seed", "space_groups", "z_prime", "charges", "batch_size")
+# What a folder's results depend on. The others only say how far to go and in what pieces: they may change later.
+_IDENTITY = ("seed", "space_groups", "z_prime", "charges")
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class ScreenSettings:
     candidates : int
         Packings generated and pressed.
     seed : int
-        Seed of the whole run; batch i draws from (seed, i).
+        Seed of the whole run: candidate i follows from it and from i, whatever the size of batches.
     space_groups : str or tuple of str
         ``"common"`` (frequency-weighted) or the symbols to use.
     z_prime : int
@@ -126,12 +126,6 @@ class ScreenSettings:
     def size_of_batch(self, index: int) -> int:
         """Candidates in batch `index` (the last may be smaller)."""
         return min(self.batch_size, self.candidates - index * self.batch_size)
-
-    def seed_of_batch(self, index: int) -> int:
-        """Seed of batch `index`, independent of the number of batches."""
-        import numpy as np
-
-        return int(np.random.SeedSequence([self.seed, index]).generate_state(1, np.uint32)[0])
 
     def identity(self) -> dict[str, Any]:
         """The settings that make two runs different runs; the others may grow within one folder.

@@ -42,12 +42,15 @@ def generate(
     z_prime: int,
     seed: int,
     generator: Generator | None = None,
+    first_index: int = 0,
 ) -> Any:
-    """Packings (`RigidPackings`) of a generator, random ones if none is given."""
+    """Packings (`RigidPackings`) of a generator, random ones if none is given; see `Generator.propose`."""
     from molflow_sim.generators.crystals import RandomGenerator
 
     groups = space_groups if isinstance(space_groups, str) else list(space_groups)
-    return (generator or RandomGenerator()).propose(molecule, n, seed=seed, space_groups=groups, z_prime=z_prime)
+    return (generator or RandomGenerator()).propose(
+        molecule, n, seed=seed, first_index=first_index, space_groups=groups, z_prime=z_prime
+    )
 
 
 def press(packings: Any, parameters: MoleculeParameters) -> Any:
@@ -154,8 +157,9 @@ def press_batch(shared: Shared, index: int) -> bytes:
         settings.size_of_batch(index),
         settings.space_groups,
         settings.z_prime,
-        settings.seed_of_batch(index),
+        settings.seed,
         settings.make_generator(),
+        index * settings.batch_size,
     )
     packings = shared.stages.press(packings, shared.parameters)
     with tempfile.TemporaryDirectory() as folder:

@@ -241,10 +241,10 @@ def test_proposals_are_repeatable_plausible_and_of_the_groups_asked_for() -> Non
 def test_of_several_draws_the_lower_ones_are_proposed_and_numbered_in_order() -> None:
     molecule = Molecule.from_smiles("CC(N)=O", n_conformers=1)
     parameters = parametrize(molecule)
-    one = flow(0).propose(molecule, 24, seed=3, steps=2, draws=1)
-    best = flow(0).propose(molecule, 8, seed=3, first_index=40, steps=2, draws=3)
-    assert best.index.tolist() == list(range(40, 48))
-    expected = select_low(one, parameters, 8)
+    one = flow(0).propose(molecule, 60, seed=3, first_index=120, steps=2, draws=1)
+    best = flow(0).propose(molecule, 20, seed=3, first_index=40, steps=2, draws=3)
+    assert best.index.tolist() == list(range(40, 60))
+    expected = select_low(one, parameters, 10, of=30)
     np.testing.assert_array_equal(best.cell, expected.cell)
     assert set(best.reasons) == {"parted"}
 

@@ -81,7 +81,7 @@ def test_contacts_are_those_of_the_torch_search(seed, smiles, z_prime) -> None:
 @pytest.mark.parametrize("smiles", SMILES)
 @pytest.mark.parametrize("time", [0.0, 0.5, 1.0])
 def test_trained_velocities_agree_in_all_common_groups_and_on_special_positions(trained, smiles, time) -> None:
-    packings = random_packings(molecule_for(smiles), 24, seed=3)
+    packings = random_packings(molecule_for(smiles), 24, seed=4)
     if smiles in ("c1ccccc1", "O=C=O"):
         assert (packings.z_prime < 1.0).sum() >= 2, "no special positions, so they are not tested"
     assert len(set(packings.space_groups)) >= 4

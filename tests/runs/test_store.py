@@ -12,6 +12,7 @@ import pytest
 
 from molflow_sim.errors import StoreError
 from molflow_sim.runs.files import atomic_path, write_bytes_atomically
+from molflow_sim.runs.folder import JobFolder
 from molflow_sim.runs.identity import candidate_id, digest
 from molflow_sim.runs.store import Store, pack_arrays, unpack_arrays
 
@@ -137,6 +138,26 @@ def test_a_damaged_run_json_is_refused_without_touching_the_results(tmp_path, te
     assert (tmp_path / "store" / "press" / "0.npz").read_bytes() == b"numbers"
 
 
+def test_a_further_stage_keeps_what_others_wrote_and_its_own_settings_are_named_to_the_last(tmp_path):
+    (tmp_path / "frames.npz").write_bytes(b"first stage")
+    with JobFolder(tmp_path, {"net": {"width": 8}}, ("student.*",), name="distill", among=True) as job:
+        (tmp_path / "student.json").write_text("{}")
+        job.write_run(status="done")
+    assert JobFolder(tmp_path, {"net": {"width": 8}}, ("student.*",), name="distill", among=True).done
+    with pytest.raises(StoreError, match=r"another distill \(net.width: there 8, here 9\)"):
+        JobFolder(tmp_path, {"net": {"width": 9}}, ("student.*",), name="distill", among=True)
+    with JobFolder(tmp_path, {"net": {"width": 8}}, ("student.*",), overwrite=True, name="distill", among=True) as job:
+        assert not job.done and sorted(p.name for p in tmp_path.iterdir()) == ["distill.json", "frames.npz", "lock"]
+
+
+def test_outputs_whose_description_is_gone_are_not_replaced(tmp_path):
+    with JobFolder(tmp_path, RUN, ("log.csv",)):
+        (tmp_path / "log.csv").write_text("")
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(StoreError, match=r"run\.json: there \"missing\""):
+        JobFolder(tmp_path, RUN, ("log.csv",))
+
+
 def test_a_file_as_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match="is a file"):
@@ -204,6 +225,5 @@ def test_arrays_travel_exactly_and_objects_are_refused():
 def test_identities_depend_on_every_part_and_on_nothing_else():
     assert digest("a", 1, {"x": 1, "y": 2}) == digest("a", 1, {"y": 2, "x": 1})
     assert digest("a", np.float64(0.5), np.array([1, 2])) == digest("a", 0.5, [1, 2])
-    ids = {candidate_id(run, batch, row) for run in ("r", "s") for batch in range(20) for row in range(50)}
-    assert len(ids) == 2 * 20 * 50
+    assert len({candidate_id(run, number) for run in ("r", "s") for number in range(1000)}) == 2 * 1000
     assert json.dumps(digest("é")) == json.dumps(digest("é"))

@@ -258,7 +258,7 @@ def test_model_folder_with_a_flow_needs_no_frames_to_start_from(frames, tmp_path
 
 def test_folders_of_other_runs_are_left_alone(model, frames, tmp_path):
     simulate_cg(model, 2, **QUICK, start=frames, output=tmp_path / "run")
-    with pytest.raises(StoreError, match="replicas: 2 there, 3 here"):
+    with pytest.raises(StoreError, match="replicas: there 2, here 3"):
         simulate_cg(model, 3, **QUICK, start=frames, output=tmp_path / "run")
     other = save_model(tmp_path / "other", small_net(frames, seed=3))
     with pytest.raises(StoreError, match="another run"):

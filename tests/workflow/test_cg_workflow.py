@@ -142,7 +142,7 @@ def test_distill_makes_the_force_field_of_its_settings_file_and_refuses_another_
     small.write_text(small.read_text().replace("flatness: 1.0", "flatness: 30.0"))
     assert run(words) == 2
     err = capsys.readouterr().err
-    assert "differs in its sampling" in err and err.count("\n") == 1
+    assert "sampling.flatness: there 1.0, here 30.0" in err and err.count("\n") == 1
 
 
 def test_force_matching_asks_for_forces(model):
@@ -169,7 +169,7 @@ def test_a_killed_fit_carries_on_to_the_same_weights(frames, tmp_path):
     process.send_signal(signal.SIGKILL)
     process.wait()
     record = json.loads((tmp_path / "cut" / "fit.json").read_text())
-    if record["finished"]:
+    if record["status"] == "done":
         pytest.skip("the fit was over before it could be killed")
     with pytest.raises(WeightsError, match="has not ended"):
         distill(tmp_path / "cut")

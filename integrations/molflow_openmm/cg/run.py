@@ -17,11 +17,10 @@ from molflow_openmm.cg.force import ANGSTROM_PER_NM
 from molflow_openmm.cg.replicas import Replicas
 from molflow_openmm.cg.settings import CGSimulationSettings
 from molflow_openmm.cg.topology import bead_topology
-from molflow_openmm.run_folder import truncate_log
 from molflow_sim.cg.simulation import dcd_name
 from molflow_sim.cg.topology import BeadTopology
 from molflow_sim.errors import NonFiniteError, StoreError, TrajectoryError
-from molflow_sim.io.dcd import append_dcd, start_dcd, truncate_dcd
+from molflow_sim.io.dcd import append_dcd, start_dcd, truncate_dcd, truncate_log
 from molflow_sim.runs.files import write_bytes_atomically
 from molflow_sim.runs.store import pack_arrays, unpack_arrays
 from molflow_sim.units import KJ_PER_MOL

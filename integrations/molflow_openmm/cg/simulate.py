@@ -28,17 +28,16 @@ from molflow_openmm.cg.replicas import Replicas
 from molflow_openmm.cg.run import BOND_RANGE, RunFiles, check_frames, mean_bonds
 from molflow_openmm.cg.settings import CGSimulationSettings
 from molflow_openmm.crystal.settings import find_platform
-from molflow_openmm.run_folder import open_run, write_json
 from molflow_sim.cg.simulation import CGSimulation, dcd_name
 from molflow_sim.errors import InputError, MolflowError, NonFiniteError
+from molflow_sim.runs.files import write_json
+from molflow_sim.runs.folder import JobFolder
 
 if TYPE_CHECKING:
     from molflow_sim.cg.frames import BeadFrames
 
-OUTPUTS = (
-    "run.json", "state.npz", "topology.pdb", "log.csv", "walkers.csv", "*K.dcd", "summary.json",
-)  # fmt: skip
-"""Every file a run writes, beside ``lock``."""
+OUTPUTS = ("state.npz", "topology.pdb", "log.csv", "walkers.csv", "*K.dcd", "summary.json")
+"""Every file a run writes, beside ``run.json`` and ``lock``."""
 HOTTER = 0.03
 """Share by which a kinetic temperature may exceed the bath's before the run is called too hot."""
 
@@ -60,7 +59,6 @@ def simulate_cg(
     precision: str = "double",
     platform: str = "Reference",
     checkpoint_seconds: float = 10.0,
-    resume: bool = True,
     overwrite: bool = False,
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> CGSimulation:
@@ -89,8 +87,6 @@ checkpoint_seconds
         See `CGSimulationSettings`.
     start : BeadFrames, optional
         Frames to start from. Default: samples of the model folder's flow, or without one the frames of its fit.
-    resume : bool
-        Carry on if the folder holds this run.
     overwrite : bool
         Replace whatever run the folder holds.
     progress : callable, optional
@@ -141,9 +137,8 @@ checkpoint_seconds
     chosen = find_platform(settings.platform)
     weights = forcefield.origin[1] if forcefield.origin else None
     identity = {"kind": "coarse-grained", "model": weights, **settings.identity()}
-    with open_run(
-        folder, identity, resume=resume, overwrite=overwrite, outputs=OUTPUTS, checkpoint="state.npz"
-    ) as carry_on:
+    with JobFolder(folder, identity, OUTPUTS, overwrite=overwrite):
+        carry_on = (folder / "state.npz").exists()
         if carry_on and (done := _finished(folder, settings)):
             return done
         files = RunFiles(folder, forcefield.beads, settings)

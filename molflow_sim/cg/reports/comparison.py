@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from molflow_sim.cg.inputs import FRAMES, check_model, is_npz, load_frames
 from molflow_sim.errors import InputError, MappingError
+from molflow_sim.runs.folder import read_run
 
 if TYPE_CHECKING:
     from molflow_sim.cg.frames import BeadFrames
@@ -90,7 +91,10 @@ def report(
         samples["flow"] = _drawn(folder, flow_samples)
     if not samples:
         raise InputError(f"{folder} holds no simulation; run one with: molflow cg simulate {folder}")
-    about |= {name: text for name in ("samples", "method") if (text := _distilled(folder).get(name))}
+    if (folder / "distill.json").exists():
+        distilled = read_run(folder, "distill")
+        about |= {"samples": distilled["drawn"]} if "drawn" in distilled else {}
+        about["method"] = distilled["identity"]["method"]
     path = Path(output) if output is not None else folder / "report.html"
     if native is not None:
         about["native structure"] = Path(native).name
@@ -157,10 +161,3 @@ def _drawn(folder: Path, n: int) -> BeadFrames:
     flow = ModelFolder(folder).load_teacher()
     x, _ = flow.sample(n, torch.Generator().manual_seed(0))
     return BeadFrames.from_arrays(x.numpy(), flow.topology, flow.temperature, source="samples of the flow")
-
-
-def _distilled(folder: Path) -> dict[str, Any]:
-    from molflow_sim.cg.stages import read_record
-
-    found = read_record(folder / "distill.json")
-    return {} if found is None else {"samples": found.get("drawn"), "method": found["identity"].get("method")}

@@ -15,10 +15,11 @@ from torch import Tensor
 
 from molflow_sim.errors import InputError, MolflowError, WeightsError
 from molflow_sim.generators.crystals import FLOW_DRAWS
-from molflow_sim.models.crystal_flow.inference import velocity_field
+from molflow_sim.models.crystal_flow.inference import VelocityField, velocity_field
 from molflow_sim.models.crystal_flow.network import ContactNetwork, ContactSettings, Velocity
 from molflow_sim.models.crystal_flow.path import step
 from molflow_sim.models.crystal_flow.state import CrystalBatch
+from molflow_sim.ordered import product
 from molflow_sim.threads import one_torch_thread
 from molflow_sim.training.weights import load_weights, save_weights
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 NAME = "crystal_flow"
 BATCH = 64
+SELECTED_TOGETHER = 10
+"""Candidates whose draws compete: a choice of the lowest among many, which still follows from a candidate's number."""
 STEPS = 4
 """Euler steps of a sample unless said otherwise."""
 
@@ -94,7 +97,8 @@ class CrystalFlow:
         """Draw random packings, carry them along the flow, part what still overlaps and keep the lower ones.
 
         Every packing keeps its space group and site exactly. What is drawn and not kept is the part of highest energy
-        after a few steps of the potential (`molflow_sim.packing.selection`).
+        after a few steps of the potential (`molflow_sim.packing.selection`), among the draws for ten candidates whose
+        numbers follow one another.
 
         Parameters
         ----------
@@ -130,16 +134,19 @@ class CrystalFlow:
             raise InputError(f"steps and draws must be at least 1, got {steps} and {draws}")
         self._warn_of_size(molecule)
         parameters = _parameters(molecule) if draws > 1 else None
-        drawn = n if parameters is None else n * draws
+        draws = 1 if parameters is None else draws
+        together = 1 if draws == 1 else SELECTED_TOGETHER
+        first, last = first_index // together * together, -(-(first_index + n) // together) * together
         start = random_packings(
-            molecule, drawn, space_groups=space_groups, z_prime=z_prime, seed=seed, first_index=first_index,
-            packing_coefficient=self.packing_coefficient,
+            molecule, (last - first) * draws, space_groups=space_groups, z_prime=z_prime, seed=seed,
+            first_index=first * draws, packing_coefficient=self.packing_coefficient,
         )  # fmt: skip
         carried = self.carry(start, steps=steps, quality=quality)
         made = relieve(carried, RELIEF_EVALUATIONS if relief is None else relief)
         if parameters is None:
             return made
-        return replace(select_low(made, parameters, n), index=first_index + np.arange(n))
+        kept = replace(select_low(made, parameters, together, of=together * draws), index=np.arange(first, last))
+        return kept.select(slice(first_index - first, first_index - first + n))
 
     @property
     def packing_coefficient(self) -> tuple[float, float]:
@@ -167,10 +174,11 @@ class CrystalFlow:
         cell, centroid, rotation = packings.cell.copy(), packings.centroid.copy(), packings.rotation.copy()
         # Crystals of one placement go together: equal numbers of operations leave nothing to pad.
         order = np.argsort(packings.placement, kind="stable")
+        field: VelocityField | None = None
         for rows in np.split(order, np.arange(BATCH, len(order), BATCH)):
             with one_torch_thread():  # a busy machine would lose most of its time in barriers
                 batch = batch_of(packings.select(rows))
-                field = velocity_field(self.network, batch)
+                field = field or velocity_field(self.network, batch)
                 for k in range(steps):
                     time = begin + (end - begin) * k / steps
                     batch = step(batch, field(batch, time, quality), (end - begin) / steps)
@@ -255,6 +263,7 @@ def _sound(batch: CrystalBatch, before: Tensor) -> tuple[np.ndarray, np.ndarray]
 
 
 def _rotations(rotation: Tensor) -> np.ndarray:
-    from molflow_sim.flow.manifolds import orthonormalised
-
-    return orthonormalised(torch.nan_to_num(rotation)).numpy()
+    """The nearest rotations: Newton's iteration doubles the digits, of which float32 has left six or seven."""
+    for _ in range(3):
+        rotation = 0.5 * product(rotation, 3.0 * torch.eye(3).to(rotation) - product(rotation.mT, rotation))
+    return rotation.numpy()
