@@ -1,4 +1,4 @@
-"""Where flows of crystals start: log-normal cell lengths, angles uniform in 60-120°, Haar rotations."""
+"""Where crystals start: log-normal cell lengths, angles uniform in 60-120°, Haar rotations."""
 
 from __future__ import annotations
 
@@ -6,15 +6,20 @@ import numpy as np
 
 from molflow_sim.symmetry.spacegroup import cell_matrix
 
-ANGLES = (60.0, 120.0)
-"""Degrees."""
+ANGLE_TRIES = 4
+"""Triples of cell angles drawn; the first that makes a cell of sensible height is taken (all but one in 800 do)."""
 FLATTEST = 0.4
-"""Least volume of the unit parallelepiped with the drawn angles; flatter ones are drawn again."""
+"""Least volume of a cell with edges of 1 and the drawn angles."""
 
 
-def haar(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Rotations (*shape, 3, 3) distributed uniformly (Haar), from normalised Gaussian quaternions."""
-    w, x, y, z = np.moveaxis((q := rng.normal(size=(*shape, 4))) / np.linalg.norm(q, axis=-1, keepdims=True), -1, 0)
+def rotations(u: np.ndarray) -> np.ndarray:
+    """Haar-distributed rotation matrices (..., 3, 3) from numbers (..., 3) uniform in (0, 1).
+
+    K. Shoemake, Graphics Gems III, 124 (1992).
+    """
+    long, short = np.sqrt(1.0 - u[..., 0]), np.sqrt(u[..., 0])
+    a, b = 2.0 * np.pi * u[..., 1], 2.0 * np.pi * u[..., 2]
+    w, x, y, z = short * np.cos(b), long * np.sin(a), long * np.cos(a), short * np.sin(b)
     rows = [
         [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
         [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
@@ -23,15 +28,15 @@ def haar(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
     return np.stack([np.stack(r, -1) for r in rows], -2)
 
 
-def random_angles(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Cell angles (n, 3) in degrees, uniform in 60-120° among those that make a cell of sensible height."""
-    angles = rng.uniform(*ANGLES, size=(n, 3))
-    for _ in range(50):
-        flat = ~(np.linalg.det(cell_matrix(np.concatenate([np.ones((n, 3)), angles], 1))) > FLATTEST)
-        if not flat.any():
-            break
-        angles[flat] = rng.uniform(*ANGLES, size=(int(flat.sum()), 3))
-    return angles
+def sensible_angles(u: np.ndarray) -> np.ndarray:
+    """Cell angles (n, 3), uniform in 60-120° among those that make a cell of sensible height.
+
+    From numbers (n, tries, 3) uniform in (0, 1): the first try that does.
+    """
+    angles = 60.0 + 60.0 * u
+    a, b, c = np.moveaxis(np.cos(np.radians(angles)), -1, 0)
+    sensible = 1.0 - a * a - b * b - c * c + 2.0 * a * b * c > FLATTEST**2  # the squared volume for lengths of 1
+    return np.take_along_axis(angles, sensible.argmax(1)[:, None, None], 1)[:, 0]
 
 
 def log_normal_cells(
@@ -56,7 +61,8 @@ def log_normal_cells(
         Standard deviation of the logarithm of that spread.
     """
     lengths = np.exp(np.asarray(mean) + np.asarray(std) * rng.normal(size=(n, 3)))
-    cells: np.ndarray = cell_matrix(np.concatenate([lengths, random_angles(rng, n)], 1))
+    angles = sensible_angles(rng.random((n, ANGLE_TRIES, 3)))
+    cells: np.ndarray = cell_matrix(np.concatenate([lengths, angles], 1))
     if volume is not None:
         wanted = volume * np.exp(volume_std * rng.normal(size=n))
         cells = cells * np.cbrt(wanted / np.linalg.det(cells))[:, None, None]

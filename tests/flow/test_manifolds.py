@@ -8,9 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from p1_examples import haar
 
 from molflow_sim.flow import manifolds as mf
-from p1_examples import haar
 
 F64 = torch.float64
 seeds = st.integers(0, 2**31 - 1)
@@ -65,7 +65,6 @@ def test_the_torus_path_joins_its_ends_and_ignores_their_images(seed):
 @given(seed=seeds, t=st.floats(0.05, 0.95))
 @settings(max_examples=50, deadline=None)
 def test_the_angular_velocity_is_the_derivative_in_the_space_frame(seed, t):
-    g = _generator(seed)
     r0, r1 = haar((20,), seed), haar((20,), seed + 1)
     h, time = 1e-5, torch.full((20,), t, dtype=F64)
     rt, omega = mf.rotation_interpolate(r0, r1, time)
@@ -96,7 +95,6 @@ def test_the_rotation_path_is_the_published_geodesic(seed):
 @given(seed=seeds, t=st.floats(0.0, 0.9))
 @settings(max_examples=50, deadline=None)
 def test_a_step_along_the_velocity_stays_on_the_geodesic(seed, t):
-    g = _generator(seed)
     r0, r1 = haar((20,), seed), haar((20,), seed + 1)
     rt, omega = mf.rotation_interpolate(r0, r1, torch.full((20,), t, dtype=F64))
     assert torch.allclose(mf.rotation_step(rt, omega, 1.0 - t), r1, atol=1e-9)

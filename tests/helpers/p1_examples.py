@@ -24,7 +24,7 @@ TINY = P1Settings(
 
 def haar(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
     """Random rotations (*shape, 3, 3) in double precision."""
-    return torch.tensor(priors.haar(np.random.default_rng(seed), shape))
+    return torch.tensor(priors.rotations(np.random.default_rng(seed).random((*shape, 3))))
 
 
 @lru_cache

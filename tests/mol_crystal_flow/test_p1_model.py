@@ -63,8 +63,8 @@ def test_trap_5_racemic_packings_are_reachable():
 
 
 def test_trap_5_each_molecule_of_a_cell_has_its_own_chi():
-    positions = {tuple(row) for row in fill(molecule(ASPIRIN), 4, [np.random.default_rng(k) for k in range(200)], "both").hand}
-    assert len(positions) == 6  # every way of choosing two of four
+    found = fill(molecule(ASPIRIN), 4, [np.random.default_rng(k) for k in range(200)], "both")
+    assert len({tuple(row) for row in found.hand}) == 6  # every way of choosing two of four
 
 
 def test_an_enantiopure_molecule_keeps_its_hand_whatever_is_asked_for():
@@ -255,7 +255,7 @@ def test_saved_models_sample_the_same_and_damaged_weights_are_named(tmp_path):
     m.remember_range(data())
     m.save(tmp_path)
     again = MolCrystalFlow.load(tmp_path)
-    assert again.range == m.range and again.settings == m.settings
+    assert again.card == m.card and again.settings == m.settings
     a, b = (x.sample(molecule(UREA), 2, 2, seed=1) for x in (m, again))
     assert np.array_equal(a.cell, b.cell)
     weights = tmp_path / "mol_crystal_flow.safetensors"
@@ -316,3 +316,40 @@ def test_training_needs_no_chemistry_library(tmp_path):
     run = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert run.returncode == 0, run.stderr
     assert run.stdout.startswith("trained")
+
+
+def test_samples_of_both_hands_are_packings_that_the_press_takes():
+    """Copies of the other hand are improper orientations: atoms are the crystal's before the press and after it."""
+    from molflow_sim.forcefield import parametrize
+    from molflow_sim.packing import press
+
+    samples = model().sample(molecule(ASPIRIN), 2, 4, seed=3, hands="both")
+    packings = samples.packings()
+    assert (np.sign(np.linalg.det(packings.rotation)).sum(1) == 0).all()
+    for k, c in enumerate(crystals_of(samples)):
+        assert same_crystal(c, packings.crystal(k))
+        assert all(np.linalg.det(unit.orientation) > 0 for unit in packings.crystal(k).asymmetric_unit)
+    pressed = press(packings, parametrize(molecule(ASPIRIN)))
+    assert pressed.ok.all() and (pressed.density > 1.0).all() and (pressed.energy < 0.0).all()
+    assert (np.sign(np.linalg.det(pressed.rotation)).sum(1) == 0).all()
+
+
+def test_the_press_finds_a_centrosymmetric_minimum_again_where_it_is_written_in_p1():
+    """In P 1 the inverted copy is an improper orientation; energy and volume stay what they were in P -1."""
+    from molflow_sim.forcefield import parametrize
+    from molflow_sim.packing import RigidPackings, press, random_packings
+    from molflow_sim.packing.placements import general_placement
+
+    m = molecule(ASPIRIN)
+    minimum = press(random_packings(m, 1, space_groups=["P -1"], seed=1), parametrize(m))
+    place = minimum.placements[0]
+    centroid = np.stack([minimum.centroid[:, 0], -minimum.centroid[:, 0]], 1)
+    rotation = np.einsum("gij,njk->ngik", place.cart_rot, minimum.rotation[:, 0])
+    in_p1 = RigidPackings.proposed(
+        m, minimum.conformers, (general_placement("P 1"),), np.zeros(1, int), minimum.conformer, minimum.cell,
+        centroid + place.frac_tran, rotation,
+    )  # fmt: skip
+    again = press(in_p1, parametrize(m))
+    assert same_crystal(minimum.crystal(0), in_p1.crystal(0))
+    assert again.energy == pytest.approx(minimum.energy, abs=2e-3)
+    assert again.volume == pytest.approx(minimum.volume, rel=0.02)

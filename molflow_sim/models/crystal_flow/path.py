@@ -23,8 +23,9 @@ def interpolate(start: CrystalBatch, end: CrystalBatch, time: Tensor) -> tuple[C
 
     Both have the same molecules and symmetry; `end` is described so that it is near `start` (see `equivalents`).
     """
-    ends = ((x.cell, x.centroid, x.rotation) for x in (start, end))
-    (cell, centroid, rotation), (change, drift, omega) = rigid_path(*ends, time)
+    (cell, centroid, rotation), (change, drift, omega) = rigid_path(
+        (start.cell, start.centroid, start.rotation), (end.cell, end.centroid, end.rotation), time
+    )
     deformation = torch.linalg.solve(cell, change)
     strain = 0.5 * (deformation + deformation.transpose(1, 2))
     turn = omega - _frame_turn(strain)[:, None]

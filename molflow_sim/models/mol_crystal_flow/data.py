@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 
 MAX_Z, MAX_ATOMS = 16, 120
+Lengths = tuple[float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -247,7 +248,7 @@ class P1Data:
         rotation, hand = np.array([r for r, _ in poses]), np.array([h for _, h in poses])
         return replace(crystal, frac=np.mod(-crystal.frac, 1.0), rotation=rotation, hand=hand)
 
-    def length_statistics(self, scaled: bool = True) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def length_statistics(self, scaled: bool = True) -> tuple[Lengths, Lengths]:
         """Mean and standard deviation of the logarithms of the cell lengths, for the settings' prior.
 
         With `scaled` in units of V^(1/3), V being the volume that the molecules take in crystals; otherwise in Å.
@@ -256,8 +257,8 @@ class P1Data:
         for c in self.crystals:
             volume = sum(crystal_volume(self.shapes[k].numbers) for k in c.shape) if scaled else 1.0
             logs.append(np.log(np.linalg.norm(c.cell, axis=1) / volume ** (1 / 3)))
-        spread = np.std(logs, axis=0)
-        return tuple(np.mean(logs, axis=0).tolist()), tuple(spread.tolist())
+        (a, b, c), (da, db, dc) = np.mean(logs, axis=0).tolist(), np.std(logs, axis=0).tolist()
+        return (a, b, c), (da, db, dc)
 
     def save(self, path: str | Path, identity: str = "") -> None:
         """Write shapes and crystals to one NumPy archive without pickled objects, whole or not at all."""

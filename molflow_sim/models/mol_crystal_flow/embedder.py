@@ -19,7 +19,7 @@ class EgnnLayer(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        # The first layer of the messages, written as a sum: most of its work is then done once an atom, not once a pair.
+        # The messages' first layer, written as a sum: most of its work is then done once an atom, not once a pair.
         self.receiver = nn.Linear(width, width)
         self.sender = nn.Linear(width, width, bias=False)
         self.squared = nn.Linear(1, width, bias=False)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from molflow_sim.flow.paths import rigid_path
-from molflow_sim.flow.priors import haar, log_normal_cells
+from molflow_sim.flow.priors import log_normal_cells, rotations
 from molflow_sim.models.mol_crystal_flow.batch import P1Batch, Poses, _Movable
 from molflow_sim.models.mol_crystal_flow.couplings import couple
 from molflow_sim.models.mol_crystal_flow.settings import P1Settings
@@ -56,8 +56,11 @@ def draw_prior(volume: Tensor, chi: Tensor, settings: P1Settings, rng: np.random
     b, m, _ = chi.shape
     wanted = volume.double().cpu().numpy() if settings.volume_prior else None
     cell = log_normal_cells(rng, settings.length_mean, settings.length_std, b, wanted, settings.volume_std)
-    drawn = (cell, rng.random((b, m, 3)), haar(rng, (b, m)))
-    return Poses(*(torch.tensor(x, dtype=torch.float32) for x in drawn), chi.cpu().float())
+    frac = rng.random((b, m, 3))
+    cell, frac, rotation = (
+        torch.tensor(x, dtype=torch.float32) for x in (cell, frac, rotations(rng.random((b, m, 3))))
+    )
+    return Poses(cell, frac, rotation, chi.cpu().float())
 
 
 def interpolate(prior: Poses, target: Poses, t: Tensor, mask: Tensor) -> tuple[Poses, Velocities]:
@@ -65,7 +68,9 @@ def interpolate(prior: Poses, target: Poses, t: Tensor, mask: Tensor) -> tuple[P
 
     The velocity of the centroids is given without its mean over the molecules (mask (B, M)): the origin of P 1 is free.
     """
-    state, (change, drift, omega) = rigid_path(*((p.cell, p.frac, p.rotation) for p in (prior, target)), t)
+    state, (change, drift, omega) = rigid_path(
+        (prior.cell, prior.frac, prior.rotation), (target.cell, target.frac, target.rotation), t
+    )
     return Poses(*state, target.chi), Velocities(change, without_mean(drift, mask), omega * mask.unsqueeze(-1))
 
 

@@ -1,9 +1,9 @@
 """Cells of P 1 crystals: Niggli reduction, the standard frame, and equivalent descriptions of one lattice.
 
-A change of basis P (integer unless the new cell is smaller, determinant positive) turns the cell into P L, fractional coordinates s (rows) into s P⁻¹, and
-nothing else. Writing the new cell in its standard frame (a along x, b in the xy plane) turns *everything* Cartesian,
-the molecules' orientations among it: a cell rebuilt from its six parameters around unchanged Cartesian coordinates is
-another crystal.
+A change of basis P (determinant positive, integer unless the new cell is smaller) turns the cell into P L, fractional
+coordinates s (rows) into s P⁻¹, and nothing else. Writing the new cell in its standard frame (a along x, b in the xy
+plane) turns *everything* Cartesian, the molecules' orientations among it: a cell rebuilt from its six parameters around
+unchanged Cartesian coordinates is another crystal.
 """
 
 from __future__ import annotations

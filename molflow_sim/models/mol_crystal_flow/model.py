@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -23,12 +24,12 @@ from molflow_sim.models.mol_crystal_flow.network import P1Network
 from molflow_sim.models.mol_crystal_flow.sampler import integrate
 from molflow_sim.models.mol_crystal_flow.settings import P1Settings
 from molflow_sim.threads import one_torch_thread
-from molflow_sim.training.weights import load_weights, save_weights
+from molflow_sim.training.weights import load_into, load_weights, read_card, save_weights
 
 if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
 
-KIND, NAME = "mol-crystal-flow", "mol_crystal_flow"
+NAME = "mol_crystal_flow"
 CHUNK = 16
 """Samples integrated together: always those numbered from a multiple of it, so that the rounding of a sample, which
 in a matrix product depends on the rows beside it, never depends on how many are asked for."""
@@ -41,6 +42,8 @@ class MolCrystalFlow(nn.Module):
     ----------
     settings : P1Settings, optional
         `P1Settings.published()` for the published sizes, `P1Settings.small()` for a CPU.
+    card : mapping, optional
+        What the weights are: data, seed, metrics, the trained range.
 
     Notes
     -----
@@ -51,16 +54,19 @@ class MolCrystalFlow(nn.Module):
     kept as matrices throughout, and never rebuilt from six parameters.
     """
 
-    def __init__(self, settings: P1Settings | None = None) -> None:
+    kind: ClassVar[str] = "mol-crystal-flow"
+    config = "molflow_sim.models.mol_crystal_flow.train:MolCrystalFlowConfig"
+    trainer = "molflow_sim.models.mol_crystal_flow.train:train_mol_crystal_flow"
+
+    def __init__(self, settings: P1Settings | None = None, card: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.settings = settings or P1Settings()
         self.network = P1Network(self.settings)
-        self.range: dict[str, int] | None = None
-        self.card: dict[str, Any] = {}
+        self.card: dict[str, Any] = dict(card or {})
 
     def remember_range(self, data: P1Data) -> None:
         """Keep the largest molecule and the most molecules in a cell of the training data, to warn beyond them."""
-        self.range = {
+        self.card["range"] = {
             "max_atoms": max(len(s.numbers) for s in data.shapes),
             "max_z": max(len(c.shape) for c in data.crystals),
         }
@@ -78,7 +84,8 @@ class MolCrystalFlow(nn.Module):
         -------
         dict of str to Tensor
             "loss", the weighted sum of "centroid" (fractional), "rotation" (radians) and "lattice" (Å): squared errors
-            of the velocities, mean over components and molecules.
+            of the velocities, mean over components and molecules; "explained" is one less the loss over that of
+            velocities of zero.
         """
         if isinstance(batch, P1Batch):
             device = batch.mask.device
@@ -94,7 +101,8 @@ class MolCrystalFlow(nn.Module):
             w * (x * weights).sum(1).mean() for w, x in zip((s.centroid_weight, s.rotation_weight), still)
         )
         total = s.centroid_weight * centroid + s.rotation_weight * rotation + s.lattice_weight * lattice
-        return {"loss": total, "centroid": centroid, "rotation": rotation, "lattice": lattice, "explained": 1 - total / size}
+        terms = {"centroid": centroid, "rotation": rotation, "lattice": lattice}
+        return {"loss": total, **terms, "explained": 1.0 - total / size}
 
     @torch.no_grad()
     def sample(
@@ -132,7 +140,7 @@ class MolCrystalFlow(nn.Module):
         if n < 1 or first_index < 0 or (steps is not None and steps < 1):
             raise InputError(f"n and steps must be at least 1 and first_index 0, got {n}, {steps} and {first_index}")
         last = first_index + n
-        chunks = []
+        chunks: list[Samples] = []
         with one_torch_thread():
             for chunk in range(first_index // CHUNK, -(-last // CHUNK)):
                 numbers = chunk * CHUNK + np.arange(CHUNK)
@@ -163,39 +171,53 @@ class MolCrystalFlow(nn.Module):
         return cell.numpy(), frac.numpy(), contents.orientations(rotation.numpy())
 
     def _warn(self, shapes: list[Any], z: int) -> None:
-        if self.range is None:
+        if "range" not in self.card:
             return
         atoms = max(len(s.numbers) for s in shapes)
         for name, value, what in (("max_atoms", atoms, "atoms"), ("max_z", z, "molecules in the cell")):
-            if value > self.range[name]:
+            if value > (most := self.card["range"][name]):
                 warnings.warn(
-                    f"{value} {what} are beyond the trained range (at most {self.range[name]}); expect poor samples",
-                    stacklevel=3,
+                    f"{value} {what} are beyond the trained range (at most {most}); expect poor samples", stacklevel=3
                 )
 
     # ------------------------------------------------------------------ files
 
-    def save(self, folder: str | Path, name: str = NAME) -> None:
-        """Write weights and card (settings, trained range, and `card`) with `molflow_sim.training.weights`."""
-        about = {**self.card, "kind": KIND, "settings": asdict(self.settings), "range": self.range}
-        save_weights(folder, name, self.state_dict(), about)
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors, and the card with the settings that `from_state` needs."""
+        return self.state_dict(), {**self.card, "kind": self.kind, "settings": asdict(self.settings)}
 
     @classmethod
-    def load(cls, folder: str | Path | Traversable, name: str = NAME) -> Self:
-        """Read what `save` wrote.
+    def from_state(cls, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> Self:
+        """Rebuild from what `state` gave.
+
+        Raises
+        ------
+        InputError, WeightsError
+            Settings or tensors of something else.
+        """
+        model = cls(P1Settings.from_dict(card.get("settings"), "settings"), card)
+        load_into(model, tensors, cls.kind)
+        return model.eval()
+
+    def save(self, folder: str | Path) -> None:
+        """Write weights and card."""
+        save_weights(folder, NAME, *self.state())
+        self.card = read_card(folder, NAME)
+
+    @classmethod
+    def load(cls, folder: str | Path | Traversable | None = None) -> Self:
+        """Read what `save` wrote, or the weights that come with the package.
 
         Raises
         ------
         WeightsError
             If files are missing, damaged, changed, or hold another model.
         """
-        tensors, card = load_weights(folder, name)
-        if card.get("kind") != KIND:
-            raise WeightsError(f"{name} holds weights of kind {card.get('kind')!r}, not {KIND!r}")
+        where = files("molflow_sim") / "pretrained" / cls.kind if folder is None else folder
+        tensors, card = load_weights(where, NAME)
+        if card.get("kind") != cls.kind:
+            raise WeightsError(f"{where} holds weights of kind {card.get('kind')!r}, not {cls.kind!r}")
         try:
-            model = cls(P1Settings.from_dict(card["settings"], name))
-            model.load_state_dict(tensors)
-        except (KeyError, RuntimeError, InputError) as error:
-            raise WeightsError(f"{name} does not fit this version's network: {error}") from None
-        model.range, model.card = card.get("range"), card
-        return model.eval()
+            return cls.from_state(tensors, card)
+        except InputError as error:
+            raise WeightsError(f"{where} does not fit this version's network: {error}") from None

@@ -124,11 +124,10 @@ class Samples:
     @staticmethod
     def concatenate(parts: Sequence[Samples]) -> Samples:
         """Samples of the same contents, one after the other."""
-        first = parts[0].contents
-        kinds = (np.concatenate([getattr(p.contents, name) for p in parts]) for name in ("conformer", "hand"))
-        contents = replace(first, **dict(zip(("conformer", "hand"), kinds)))
-        arrays = [np.concatenate([getattr(p, name) for p in parts]) for name in ("cell", "frac", "orientation", "index")]
-        return Samples(contents, *arrays)
+        conformer, hand = (np.concatenate([getattr(p.contents, k) for p in parts]) for k in ("conformer", "hand"))
+        contents = replace(parts[0].contents, conformer=conformer, hand=hand)
+        names = ("cell", "frac", "orientation", "index")
+        return Samples(contents, *(np.concatenate([getattr(p, name) for p in parts]) for name in names))
 
     def crystal(self, row: int, **info: Any) -> MolecularCrystal:
         """One of them; its notes tell its number and the hands of its molecules.
@@ -141,15 +140,13 @@ class Samples:
         from molflow_sim.symmetry import SpaceGroup
         from molflow_sim.systems.crystal import MolecularCrystal, RigidMolecule
 
-        unit = []
-        for k, s in enumerate(self.contents.species):
-            sign = 1.0 if np.linalg.det(self.orientation[row, k]) > 0 else -1.0
-            conformer = sign * self.contents.conformers[s][self.contents.conformer[row, s]]
-            unit.append(RigidMolecule(int(s), conformer, self.frac[row, k], sign * self.orientation[row, k], (0,)))
-        info = {"sample": int(self.index[row]), "hands": self.contents.hand[row].tolist(), **info}
-        return MolecularCrystal(
-            self.contents.molecules, tuple(unit), SpaceGroup.from_name("P 1"), self.cell[row], info
-        )
+        signs = np.where(np.linalg.det(self.orientation[row]) < 0, -1.0, 1.0)
+        contents, unit = self.contents, []
+        for k, s in enumerate(contents.species):
+            conformer = signs[k] * contents.conformers[s][contents.conformer[row, s]]
+            unit.append(RigidMolecule(int(s), conformer, self.frac[row, k], signs[k] * self.orientation[row, k], (0,)))
+        info = {"sample": int(self.index[row]), "hands": contents.hand[row].tolist(), **info}
+        return MolecularCrystal(contents.molecules, tuple(unit), SpaceGroup.from_name("P 1"), self.cell[row], info)
 
     def packings(self) -> RigidPackings:
         """Those of one species as packings, Z molecules in the asymmetric unit; ones that are not finite say so.

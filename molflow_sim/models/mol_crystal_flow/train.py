@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -174,7 +174,7 @@ def train_mol_crystal_flow(
     counts = {side: len(np.unique(data.molecule[rows])) for side, rows in (("train", ~aside), ("aside", aside))}
     kept = result.lowest("val_loss") if config.training.keep_best else result.steps
     metrics = {name: result.at(kept, name) for name in ("loss", "explained", "val_loss", "val_explained")}
-    model.card = {
+    model.card |= {
         "config": asdict(config),
         "data": {
             "crystals": len(crystals), "molecules": counts["train"], "validation molecules": counts["aside"],
