@@ -36,12 +36,16 @@ from molflow_sim import Molecule
 from molflow_sim.dataset import CrystalDataset
 from molflow_sim.errors import MolflowError
 from molflow_sim.evaluate import CLASH_OVERLAP, heavy_atom_overlap
+from molflow_sim.generators.protocol import CrystalRequest
 from molflow_sim.models.crystal_flow import CrystalFlow, CrystalFlowConfig, PairSet, train_on_pairs
+from molflow_sim.models.crystal_flow.generator import FlowGenerator
+from molflow_sim.models.crystal_flow.loss import flow_matching_loss
 from molflow_sim.models.crystal_flow.pairs import DENSE, PairBatches
-from molflow_sim.models.crystal_flow.train import flow_matching_loss, pairs_of
+from molflow_sim.models.crystal_flow.train import pairs_of
 from molflow_sim.models.mol_crystal_flow import MolCrystalFlow, P1Batches, P1Data, P1Settings
 from molflow_sim.packing.random_packing import PACKING_COEFFICIENT
 from molflow_sim.training import TrainSettings, train
+from molflow_sim.training.model import load_model, save_model
 
 NETWORKS = ("p1", "contact", "contact-loose", "contact-basin")
 STEPS = (1, 2, 4, 8, 16)
@@ -50,7 +54,7 @@ STEPS = (1, 2, 4, 8, 16)
 def trained_p1(folder: Path, data: CrystalDataset, minutes: float, batch_size: int) -> MolCrystalFlow:
     """P 1 network, trained or taken from the folder."""
     if (folder / "mol_crystal_flow.json").exists():
-        return MolCrystalFlow.load(folder)
+        return load_model(folder)
     crystals = P1Data.from_records(data, data.weights(4.0))
     lengths = dict(zip(("length_mean", "length_std"), crystals.length_statistics()))
     settings = replace(P1Settings.small(), **lengths)
@@ -61,7 +65,7 @@ def trained_p1(folder: Path, data: CrystalDataset, minutes: float, batch_size: i
     optimiser = _settings(folder, minutes, batch_size, lambda k: model.loss(batches.batch(k))["loss"], model)
     train(model, lambda net, batch: net.loss(batch), batches, optimiser, folder)
     model.card["steps"] = optimiser.max_steps
-    model.save(folder)
+    save_model(folder, model)
     return model.eval()
 
 
@@ -70,7 +74,8 @@ def trained_contact(
 ) -> CrystalFlow:
     """Contact network, trained or taken from the folder."""
     if (folder / "crystal_flow.json").exists():
-        return CrystalFlow.from_pretrained(folder)
+        found: CrystalFlow = load_model(folder, CrystalFlow.kind)
+        return found
     path = folder / "pairs.npz"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +120,8 @@ def judged(model: Any, target: Target, molecule: Molecule, n: int, steps: int) -
             samples = model.sample(molecule, z=target.crystal.z, n=n, seed=0, steps=steps)
             crystals = [samples.crystal(k) for k in range(n)]
         else:
-            packings = model.propose(molecule, n, seed=0, steps=steps, draws=1, relief=0)
+            generator = FlowGenerator(draws=1, steps=steps, relief=0)
+            packings = generator.draw(model, CrystalRequest(molecule), n, seed=0)
             crystals = [packings.crystal(k) for k in range(n)]
     seconds = (time.perf_counter() - start) / n
     volume = target.crystal.volume / target.crystal.z

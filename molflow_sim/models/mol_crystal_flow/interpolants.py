@@ -56,11 +56,9 @@ def draw_prior(volume: Tensor, chi: Tensor, settings: P1Settings, rng: np.random
     b, m, _ = chi.shape
     wanted = volume.double().cpu().numpy() if settings.volume_prior else None
     cell = log_normal_cells(rng, settings.length_mean, settings.length_std, b, wanted, settings.volume_std)
-    frac = rng.random((b, m, 3))
-    cell, frac, rotation = (
-        torch.tensor(x, dtype=torch.float32) for x in (cell, frac, rotations(rng.random((b, m, 3))))
-    )
-    return Poses(cell, frac, rotation, chi.cpu().float())
+    drawn = (cell, rng.random((b, m, 3)), rotations(rng.random((b, m, 3))))
+    cells, frac, rotation = (torch.tensor(x, dtype=torch.float32) for x in drawn)
+    return Poses(cells, frac, rotation, chi.cpu().float())
 
 
 def interpolate(prior: Poses, target: Poses, t: Tensor, mask: Tensor) -> tuple[Poses, Velocities]:

@@ -5,16 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.resources import files
-from importlib.resources.abc import Traversable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from molflow_sim.errors import InputError, WeightsError
+from molflow_sim.errors import InputError
 from molflow_sim.flow.manifolds import orthonormalised
 from molflow_sim.models.mol_crystal_flow.batch import P1Batch, Poses
 from molflow_sim.models.mol_crystal_flow.data import P1Data
@@ -24,12 +21,11 @@ from molflow_sim.models.mol_crystal_flow.network import P1Network
 from molflow_sim.models.mol_crystal_flow.sampler import integrate
 from molflow_sim.models.mol_crystal_flow.settings import P1Settings
 from molflow_sim.threads import one_torch_thread
-from molflow_sim.training.weights import load_into, load_weights, read_card, save_weights
+from molflow_sim.training.weights import load_into
 
 if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
 
-NAME = "mol_crystal_flow"
 CHUNK = 16
 """Samples integrated together: always those numbered from a multiple of it, so that the rounding of a sample, which
 in a matrix product depends on the rows beside it, never depends on how many are asked for."""
@@ -180,7 +176,7 @@ class MolCrystalFlow(nn.Module):
                     f"{value} {what} are beyond the trained range (at most {most}); expect poor samples", stacklevel=3
                 )
 
-    # ------------------------------------------------------------------ files
+    # ------------------------------------------------------------------ weights
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors, and the card with the settings that `from_state` needs."""
@@ -198,26 +194,3 @@ class MolCrystalFlow(nn.Module):
         model = cls(P1Settings.from_dict(card.get("settings"), "settings"), card)
         load_into(model, tensors, cls.kind)
         return model.eval()
-
-    def save(self, folder: str | Path) -> None:
-        """Write weights and card."""
-        save_weights(folder, NAME, *self.state())
-        self.card = read_card(folder, NAME)
-
-    @classmethod
-    def load(cls, folder: str | Path | Traversable | None = None) -> Self:
-        """Read what `save` wrote, or the weights that come with the package.
-
-        Raises
-        ------
-        WeightsError
-            If files are missing, damaged, changed, or hold another model.
-        """
-        where = files("molflow_sim") / "pretrained" / cls.kind if folder is None else folder
-        tensors, card = load_weights(where, NAME)
-        if card.get("kind") != cls.kind:
-            raise WeightsError(f"{where} holds weights of kind {card.get('kind')!r}, not {cls.kind!r}")
-        try:
-            return cls.from_state(tensors, card)
-        except InputError as error:
-            raise WeightsError(f"{where} does not fit this version's network: {error}") from None

@@ -139,6 +139,7 @@ def train_mol_crystal_flow(
         If the data holds no usable crystal, the folder holds another training, or the loss is not finite.
     """
     from molflow_sim.training import plot_curves, train
+    from molflow_sim.training.model import save_model
 
     config = config or MolCrystalFlowConfig()
     folder = Path(folder)
@@ -185,7 +186,7 @@ def train_mol_crystal_flow(
         "weights of step": kept,
         "metrics": {k: v for k, v in metrics.items() if np.isfinite(v)},
     }  # fmt: skip
-    model.save(folder)
+    save_model(folder, model)
     plot_curves(folder)
     return model
 
