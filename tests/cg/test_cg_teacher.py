@@ -12,9 +12,10 @@ from torch import Tensor
 
 from molflow_sim.cg.frames import BeadFrames
 from molflow_sim.cg.teacher import BeadFlow, TeacherSettings, fit_teacher, teacher_training
-from molflow_sim.cg.teacher.internal import InternalCoordinates, dihedral_angle
+from molflow_sim.cg.teacher.internal import InternalCoordinates
 from molflow_sim.cg.topology import BeadTopology
-from molflow_sim.errors import InputError, TrainingError, TrajectoryError, WeightsError
+from molflow_sim.errors import InputError, StoreError, TrajectoryError, WeightsError
+from molflow_sim.geometry.torsions import dihedral_angle
 from molflow_sim.training.weights import load_weights, save_weights
 
 SMALL = TeacherSettings(
@@ -216,7 +217,7 @@ class TestFit:
     def test_a_folder_with_a_training_on_other_frames_is_refused(self, tmp_path):
         plan = dataclasses.replace(teacher_training(200), max_steps=3)
         fit_teacher(frames_of(4), SMALL, plan, tmp_path, progress=False)
-        with pytest.raises(TrainingError, match="other frames"):
+        with pytest.raises(StoreError, match="another teacher_fit .frames: there"):
             fit_teacher(frames_of(4, seed=5), SMALL, plan, tmp_path, progress=False)
 
     def test_a_finished_training_is_read_back_from_its_folder(self, tmp_path):
