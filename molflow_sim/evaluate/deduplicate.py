@@ -4,7 +4,7 @@ Both functions work the same way. Structures are visited in order of energy; eac
 representatives already kept whose energy and density lie within a window, and either joins the lowest-energy one it
 equals or becomes a representative itself. Equality is thus always equality with a representative, never a chain of
 small steps, and the result does not depend on the order of the input. The windows slide (|ΔE| < width), so that no
-pair is lost at the edge of a bin. Thresholds and their reasons: docs/comparison.md.
+pair is lost at the edge of a bin. Thresholds and their reasons: docs/methods/comparison.md.
 """
 
 from __future__ import annotations

@@ -143,7 +143,10 @@ class _Run:
     progress: bool
 
     def run(self, scheduler: str | None, experiment: Any) -> Landscape:
+        from molflow_sim.screening.outputs import OUTPUTS
+
         identity = {
+            "what": "screening",
             "molecule": self.molecule.smiles,
             "conformers": molecule_identity(self.molecule),
             "code": code_version(),
@@ -151,7 +154,7 @@ class _Run:
         }
         self.key = digest(identity)
         self.bars = Progress(self.progress)
-        with Store(self.folder, identity, overwrite=self.overwrite) as self.store:
+        with Store(self.folder, identity, OUTPUTS, overwrite=self.overwrite) as self.store:
             self.executor: Executor = executor_for(scheduler)
             try:
                 return self._steps(experiment)
@@ -201,13 +204,14 @@ class _Run:
     def _press(self, tally: dict[str, dict[str, int]]) -> _Pool:
         s = self.settings
         tasks = [
-            (f"press/{i:05d}.npz", digest(self.key, "press", i, s.size_of_batch(i)), i, s.size_of_batch(i))
+            (f"press/{first:06d}.npz", digest(self.key, "press", first, n), i, n)
             for i in range(s.n_batches)
+            for first, n in [(i * s.batch_size, s.size_of_batch(i))]
         ]
         data = self._batches("Packing and pressing", steps.press_batch, tasks)
         parts = [steps.read_packings(self.shared, d) for d in data]
         packings = type(parts[0]).concatenate(parts)
-        ids = [candidate_id(self.key, i, row) for i in range(s.n_batches) for row in range(len(parts[i]))]
+        ids = [candidate_id(self.key, int(number)) for number in packings.index]
         names = packings.STATUS
         counts = {str(names[k]): int(np.sum(packings.status == k)) for k in np.unique(packings.status)}
         tally["press"] = {"candidates": len(packings), **counts}

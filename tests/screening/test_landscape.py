@@ -142,13 +142,6 @@ def test_the_picture_is_drawn_in_the_format_of_its_name(tmp_path, suffix):
     assert path.read_bytes().startswith(start)
 
 
-def test_the_seed_of_a_batch_depends_on_seed_and_index_only():
-    few, many = ScreenSettings(candidates=500, seed=3), ScreenSettings(candidates=5000, seed=3)
-    assert [few.seed_of_batch(i) for i in range(2)] == [many.seed_of_batch(i) for i in range(2)]
-    assert len({many.seed_of_batch(i) for i in range(20)} | {ScreenSettings(seed=4).seed_of_batch(0)}) == 21
-    assert sum(few.size_of_batch(i) for i in range(few.n_batches)) == 500
-
-
 def test_space_groups_may_be_written_as_people_write_them():
     assert ScreenSettings(space_groups="P21/c, P-1").space_groups == ("P 1 21/c 1", "P -1")
     assert ScreenSettings(space_groups=("P 1 21/c 1", "P21/c")).space_groups == ("P 1 21/c 1",)

@@ -113,7 +113,7 @@ def test_more_candidates_add_to_what_is_there(urea, tmp_path):
     made = []
 
     def generate(*arguments):
-        made.append(arguments[1])
+        made.append(arguments[2])
         return toy.TOY.generate(*arguments)
 
     grown = run(urea, tmp_path / "run", candidates=60, stages=replace(toy.TOY, generate=generate))
@@ -121,7 +121,7 @@ def test_more_candidates_add_to_what_is_there(urea, tmp_path):
     assert grown.tally["press"]["candidates"] == 60
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"space_groups": "P21/c"}, {"batch_size": 30}])
+@pytest.mark.parametrize("change", [{"seed": 1}, {"space_groups": "P21/c"}, {"z_prime": 2}])
 def test_another_runs_folder_is_refused_and_left_alone(urea, finished, change):
     before = {p: p.stat().st_mtime_ns for p in finished.folder.rglob("*") if p.is_file() and p.name != "lock"}
     with pytest.raises(StoreError, match=next(iter(change))):

@@ -14,6 +14,7 @@ from torch import Tensor
 from molflow_sim.flow.manifolds import rotation_interpolate, rotation_step, torus_interpolate
 from molflow_sim.models.crystal_flow.network import Velocity, project
 from molflow_sim.models.crystal_flow.state import CrystalBatch
+from molflow_sim.ordered import inverse, product
 
 
 def interpolate(start: CrystalBatch, end: CrystalBatch, time: Tensor) -> tuple[CrystalBatch, Velocity]:
@@ -37,9 +38,9 @@ def step(batch: CrystalBatch, velocity: Velocity, dt: float) -> CrystalBatch:
     lower = torch.tril(2.0 * velocity.strain, -1) + torch.diag_embed(velocity.strain.diagonal(dim1=1, dim2=2))
     # Bounded, so that a wild velocity cannot turn a cell inside out.
     deformation = (dt * lower).clamp(-0.3, 0.3)
-    centroid = batch.centroid + dt * torch.linalg.solve(batch.cell, velocity.centre, left=False)
+    centroid = batch.centroid + dt * product(velocity.centre, inverse(batch.cell))
     omega = velocity.turn + _frame_turn(velocity.strain)[:, None]
-    cell = batch.cell + batch.cell @ deformation
+    cell = batch.cell + product(batch.cell, deformation)
     return batch.moved(cell, torch.remainder(centroid, 1.0), rotation_step(batch.rotation, omega, dt))
 
 
