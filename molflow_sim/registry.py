@@ -163,8 +163,9 @@ def build(cls: type[T], data: Any, where: str) -> T:
     values = {}
     for name, value in data.items():
         kind = hints[name]
-        if is_dataclass(kind) and isinstance(value, Mapping):
-            value = build(kind, {**asdict(getattr(cls(), name)), **value}, f"{where}: {name}")  # type: ignore[arg-type]
+        if is_dataclass(kind) and not isinstance(value, kind):  # type: ignore[arg-type]
+            given = {**asdict(getattr(cls(), name)), **value} if isinstance(value, Mapping) else value
+            value = build(kind, given, f"{where}: {name}")  # type: ignore[arg-type]
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if isinstance(value, list):
