@@ -104,6 +104,7 @@ GENERATORS = Registry(
         "crystals/random": "molflow_sim.generators.crystals:RandomGenerator",
         "crystals/flow": "molflow_sim.models.crystal_flow.generator:FlowGenerator",
         "crystals/mixed": "molflow_sim.generators.crystals:MixedGenerator",
+        "crystals/mol-crystal-flow": "molflow_sim.models.mol_crystal_flow.generator:MolCrystalFlowGenerator",
     },
 )
 """Generators, see `molflow_sim.generators.protocol`: "kind of structure/method"."""
@@ -112,6 +113,7 @@ MODELS = Registry(
     "molflow.models",
     {
         "crystal-flow": "molflow_sim.models.crystal_flow:CrystalFlow",
+        "mol-crystal-flow": "molflow_sim.models.mol_crystal_flow:MolCrystalFlow",
         "cgnet": "molflow_sim.cg.student.cgnet:CGNet",
     },
 )
@@ -161,8 +163,9 @@ def build(cls: type[T], data: Any, where: str) -> T:
     values = {}
     for name, value in data.items():
         kind = hints[name]
-        if is_dataclass(kind) and isinstance(value, Mapping):
-            value = build(kind, {**asdict(getattr(cls(), name)), **value}, f"{where}: {name}")  # type: ignore[arg-type]
+        if is_dataclass(kind) and not isinstance(value, kind):  # type: ignore[arg-type]
+            given = {**asdict(getattr(cls(), name)), **value} if isinstance(value, Mapping) else value
+            value = build(kind, given, f"{where}: {name}")  # type: ignore[arg-type]
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if isinstance(value, list):

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 import torch
 from crystal_flow_examples import batch_for, flow
+from p1_examples import TINY, data, network, random_state
 from torch import nn
 
 from molflow_sim import Molecule
 from molflow_sim.generators.crystals import RandomGenerator
 from molflow_sim.generators.protocol import CrystalRequest, Drawn, make_generator
 from molflow_sim.models.crystal_flow import CrystalFlow
+from molflow_sim.models.mol_crystal_flow import MolCrystalFlow
+from molflow_sim.models.mol_crystal_flow.batch import Poses
 from molflow_sim.packing import random_packings
 from molflow_sim.testing import validate_generator, validate_model, validate_network
 from molflow_sim.training.model import save_model
@@ -46,6 +49,15 @@ def test_our_generators_pass(request_, folders, method, options, z_prime):
         return validate_generator(RandomGenerator(), request_)
     one, other = (make_generator("crystals", method, weights=folder, **options) for folder in folders)
     validate_generator(one, request_, others=[other])
+
+
+def test_mol_crystal_flow_passes(request_, tmp_path):
+    folders = [tmp_path / str(seed) for seed in (0, 1)]
+    for seed, folder in enumerate(folders):
+        torch.manual_seed(seed)
+        save_model(folder, MolCrystalFlow(TINY))
+    one, other = (make_generator("crystals", "mol-crystal-flow", weights=str(f), steps=3) for f in folders)
+    validate_generator(one, replace(request_, space_groups="P1"), others=[other])
 
 
 @dataclass(frozen=True)
@@ -116,6 +128,27 @@ def test_the_contact_network_passes(group):
     )  # fmt: skip
 
 
+def test_the_network_of_mol_crystal_flow_passes():
+    batch, net = random_state(1, (0, 3, 4)), network()
+
+    def velocity(x):
+        poses = Poses(x["cell"], x["frac"], x["rotation"], x["chi"])
+        found = net(type(batch)(batch.shapes, poses, x["species"], x["mask"]), x["time"])
+        return {"v_cell": found.cell, "v_frac": found.frac, "omega": found.omega}
+
+    p = batch.poses
+    cell = 1.01 * p.cell  # 2.5 times the height of the first is 14 Å, where the reach has a kink
+    validate_network(
+        velocity,
+        {
+            "cell": cell, "frac": p.frac, "rotation": p.rotation, "chi": p.chi, "species": batch.species,
+            "mask": batch.mask, "time": torch.tensor([0.1, 0.5, 0.9]).double(),
+        },
+        vectors=["cell", "v_cell", "omega"], frames=["rotation"], axial=["omega"], shifted=["frac"],
+        reordered=[["frac", "rotation", "chi", "species", "mask", "v_frac", "omega"]],
+    )  # fmt: skip
+
+
 class Attraction(nn.Module):
     """Atoms that pull at each other, spoiled in one way."""
 
@@ -167,6 +200,11 @@ def a_batch():
 
 def test_the_crystal_flow_passes_as_a_model():
     validate_model(flow(0), a_batch())
+
+
+def test_mol_crystal_flow_passes_as_a_model():
+    torch.manual_seed(0)
+    validate_model(MolCrystalFlow(TINY), data().batch((0, 2, 4), seed=1))
 
 
 @pytest.mark.parametrize(
