@@ -62,8 +62,10 @@ def train_on_pairs(
 
     Raises
     ------
+    StoreError
+        If the folder holds another training.
     TrainingError
-        If the folder holds another training, or the loss is not finite.
+        If the loss is not finite.
     InputError
         If the initial weights' network cannot be grown to the width wanted.
     """
@@ -83,18 +85,19 @@ def train_on_pairs(
         folder,
         validation=None if validation is None else PairBatches(validation, size, config.training.seed + 1),
         validation_batches=VALIDATION_BATCHES,
+        identity={
+            "data": sha256(pairs.end_cell.tobytes()),
+            "initial": None if initial is None else initial.card.get("sha256"),
+            "config": {k: v for k, v in asdict(config).items() if k != "training"},
+        },
         progress=progress,
     )
     flow = CrystalFlow(network)
-    kept = result.lowest("val_loss") if config.training.keep_best else result.steps
-    metrics = {name: result.at(kept, name) for name in ("loss", "explained", "val_loss", "val_explained")}
     flow.card = {
         "config": asdict(config),
         "data": {"pairs": len(pairs), "crystals": len(pairs.weight), "atoms": _range(pairs), **(card or {})},
         "fine-tuned from": None if initial is None else initial.card.get("sha256"),
-        "steps": result.steps,
-        "weights of step": kept,
-        "metrics": {k: v for k, v in metrics.items() if np.isfinite(v)},
+        **result.card(config.training.keep_best),
     }
     save_model(folder, flow)
     return flow

@@ -134,8 +134,10 @@ def train_mol_crystal_flow(
 
     Raises
     ------
+    StoreError
+        If the folder holds a training with other settings or initial weights.
     TrainingError
-        If the data holds no usable crystal, the folder holds another training, or the loss is not finite.
+        If the data holds no usable crystal, the folder holds one on other data, or the loss is not finite.
     """
     from molflow_sim.training import plot_curves, train
     from molflow_sim.training.model import save_model
@@ -169,11 +171,13 @@ def train_mol_crystal_flow(
         folder,
         validation=None if validation is None else P1Batches(validation, model.settings, size, seed + 1, config.draws),
         validation_batches=VALIDATION_BATCHES,
+        identity={
+            "data": identity, "initial": None if initial is None else initial.card.get("sha256"),
+            "flow": asdict(config.flow), "draws": config.draws,
+        },
         progress=progress,
     )
     counts = {side: len(np.unique(data.molecule[rows])) for side, rows in (("train", ~aside), ("aside", aside))}
-    kept = result.lowest("val_loss") if config.training.keep_best else result.steps
-    metrics = {name: result.at(kept, name) for name in ("loss", "explained", "val_loss", "val_explained")}
     model.card |= {
         "config": asdict(config),
         "data": {
@@ -181,9 +185,7 @@ def train_mol_crystal_flow(
             "identity": identity,
         },
         "fine-tuned from": None if initial is None else initial.card.get("sha256"),
-        "steps": result.steps,
-        "weights of step": kept,
-        "metrics": {k: v for k, v in metrics.items() if np.isfinite(v)},
+        **result.card(config.training.keep_best),
     }  # fmt: skip
     save_model(folder, model)
     plot_curves(folder)
