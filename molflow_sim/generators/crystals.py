@@ -16,6 +16,7 @@ import numpy as np
 
 from molflow_sim.errors import CrystalError, InputError, WeightsError
 from molflow_sim.packing.packings import RigidPackings
+from molflow_sim.runs.identity import code_identity
 
 if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
@@ -146,7 +147,8 @@ class FlowGenerator:
             As `load`.
         """
         weights = str(self.load().card["sha256"])
-        return {"generator": "flow", "weights": weights, "draws": self.draws, "code": _flow_code()}
+        code = code_identity(f"{__name__}:FlowGenerator")
+        return {"generator": "flow", "weights": weights, "draws": self.draws, "code": code}
 
     def load(self) -> Any:
         """The flow (`molflow_sim.models.crystal_flow.CrystalFlow`), loaded once in each process.
@@ -274,10 +276,3 @@ def _flow(weights: str | None) -> Any:
     except ImportError as error:
         raise WeightsError(f"this installation has no crystal flow ({error}); choose the generator 'random'") from error
     return CrystalFlow.from_pretrained() if weights is None else CrystalFlow.from_pretrained(weights)
-
-
-@lru_cache(maxsize=1)
-def _flow_code() -> str:
-    from molflow_sim.runs.identity import source_digest
-
-    return source_digest("crystal_flow", "flow")

@@ -131,7 +131,7 @@ def _provenance(molecule: Molecule, settings: ScreenSettings, identity: dict[str
         "name": molecule.name or molecule.formula,
         "seed": settings.seed,
         "generator": identity["generator"],
-        "version": code_version(),
+        "version": code_version("molflow_sim.generators.generate"),
         "pressed": press,
     }
     if "weights" in origin:

@@ -6,8 +6,8 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+import molflow_sim
 from molflow_sim.runs.files import atomic_path, write_bytes_atomically
-from molflow_sim.runs.identity import code_version
 from molflow_sim.runs.progress import Progress
 from molflow_sim.runs.store import Store
 from molflow_sim.screening.landscape import Landscape
@@ -51,7 +51,7 @@ def provenance(store: Store, settings: ScreenSettings, molecule: Molecule) -> di
         "packings": settings.make_generator().identity(),
         "timings_s": seconds,
         "versions": {
-            "molflow-sim": code_version(),
+            "molflow-sim": molflow_sim.__version__,
             "python": platform.python_version(),
             **{name: _version(name) for name in _LIBRARIES},
         },
