@@ -22,7 +22,7 @@ from molflow_sim.evaluate import CLASH_OVERLAP, check_validity, heavy_atom_overl
 from molflow_sim.evaluate._deadline import TimeLimitError, time_limit
 from molflow_sim.packing import RigidPackings
 
-SIDES = ("pyxtal", "pyxtal-vdw", "random", "random-3", "flow-1", "flow", "flow-10")
+SIDES = ("pyxtal", "pyxtal-vdw", "random", "random-3", "flow-1", "flow", "flow-10", "mol-crystal-flow")
 CLASSES = ("rigid", "flexible")
 HOLDOUT = DATA.parent / "molecules" / "holdout.smi"
 MAX_ATOMS = 60
@@ -161,6 +161,8 @@ class RawJudge:
             match = packing_similarity(self.reference, crystal, tolerances=SOLVED_TOLERANCE)
             if match.n_matched >= SOLVED_MOLECULES and match.rmsd < SOLVED_RMSD:
                 raw.solved.append(index)
+        if len(crystal.asymmetric_unit) != 1:
+            return  # an experiment with one molecule in the asymmetric unit has no pose for each of several
         mine = poses(crystal)
         if close(mine, self.goal, self._turns(mine, conformer)):
             raw.close.append(index)

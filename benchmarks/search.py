@@ -186,7 +186,7 @@ def _align(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def candidates_of(
     generator: str, molecule: Molecule, n: int, seed: int, first: int, weights: str | None = None
 ) -> RigidPackings:
-    """Packings of ours ("random", "flow", "mixed") or PyXtal's ("pyxtal", "pyxtal-vdw").
+    """Packings of ours ("random", "flow", "mixed", "mol-crystal-flow") or PyXtal's ("pyxtal", "pyxtal-vdw").
 
     A number says how many are drawn for each one proposed: "flow-1" proposes all that the flow draws, "random-3" puts
     random packings through the first two stages of the press and `RANDOM_EVALUATIONS` of the third, and keeps the lower
@@ -196,7 +196,7 @@ def candidates_of(
         from benchmarks.pyxtal import pyxtal_packings
 
         return pyxtal_packings(molecule, n, seed=seed, first_index=first, vdw=generator == "pyxtal-vdw")
-    kind, _, draws = generator.partition("-")
+    kind, _, draws = generator.partition("-") if generator[-1].isdigit() else (generator, "", "")
     if kind == "random" and draws:
         return _selected_random(molecule, n, int(draws), seed, first)
     options: dict[str, Any] = {"draws": int(draws)} if draws else {}

@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from molflow_sim.errors import InputError, PluginError
 
 T = TypeVar("T")
-_OURS = "molflow-sim"
+OURS = "molflow-sim"
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Registry:
 
     def entries(self) -> list[tuple[str, str, str]]:
         """(name, "module:attribute", package with its version) of all there are; nothing is imported."""
-        ours = [(name, target, _OURS) for name, target in self.builtin.items()]
+        ours = [(name, target, OURS) for name, target in self.builtin.items()]
         found = entry_points(group=self.group)
         theirs = {(e.name, e.value, f"{e.dist.name} {e.dist.version}" if e.dist else "") for e in found}
         return ours + sorted(theirs)
@@ -80,7 +80,7 @@ class Registry:
     def origin(self, name: str) -> str:
         """What results of a plug-in depend on: its package, version and a hash of its module; "" for our own."""
         target, package = self._entry(name)
-        if package == _OURS:
+        if package == OURS:
             return ""
         source = getattr(import_module(target.partition(":")[0]), "__file__", None)
         return f"{package}+{sha256(Path(source).read_bytes()).hexdigest()[:8]}" if source else package
@@ -104,14 +104,16 @@ GENERATORS = Registry(
         "crystals/random": "molflow_sim.generators.crystals:RandomGenerator",
         "crystals/flow": "molflow_sim.models.crystal_flow.generator:FlowGenerator",
         "crystals/mixed": "molflow_sim.generators.crystals:MixedGenerator",
+        "crystals/mol-crystal-flow": "molflow_sim.models.mol_crystal_flow.generator:MolCrystalFlowGenerator",
     },
 )
 """Generators, see `molflow_sim.generators.protocol`: "kind of structure/method"."""
 MODELS = Registry(
-    "kind of model",
+    "model",
     "molflow.models",
     {
         "crystal-flow": "molflow_sim.models.crystal_flow:CrystalFlow",
+        "mol-crystal-flow": "molflow_sim.models.mol_crystal_flow:MolCrystalFlow",
         "cgnet": "molflow_sim.cg.student.cgnet:CGNet",
     },
 )
@@ -161,8 +163,9 @@ def build(cls: type[T], data: Any, where: str) -> T:
     values = {}
     for name, value in data.items():
         kind = hints[name]
-        if is_dataclass(kind) and isinstance(value, Mapping):
-            value = build(kind, {**asdict(getattr(cls(), name)), **value}, f"{where}: {name}")  # type: ignore[arg-type]
+        if is_dataclass(kind) and not isinstance(value, kind):  # type: ignore[arg-type]
+            given = {**asdict(getattr(cls(), name)), **value} if isinstance(value, Mapping) else value
+            value = build(kind, given, f"{where}: {name}")  # type: ignore[arg-type]
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if isinstance(value, list):

@@ -32,7 +32,7 @@ import torch
 from benchmarks.generation import CLASSES, choose, class_of
 from benchmarks.parts import write_json
 from benchmarks.targets import DATA, Target
-from molflow_sim import MolecularCrystal, Molecule
+from molflow_sim import Molecule
 from molflow_sim.dataset import CrystalDataset
 from molflow_sim.errors import MolflowError
 from molflow_sim.evaluate import CLASH_OVERLAP, heavy_atom_overlap
@@ -42,29 +42,30 @@ from molflow_sim.models.crystal_flow.generator import FlowGenerator
 from molflow_sim.models.crystal_flow.loss import flow_matching_loss
 from molflow_sim.models.crystal_flow.pairs import DENSE, PairBatches
 from molflow_sim.models.crystal_flow.train import pairs_of
-from molflow_sim.models.mol_crystal_flow import MolCrystalFlowP1, P1Batches, P1Data, P1Settings
+from molflow_sim.models.mol_crystal_flow import MolCrystalFlow, P1Batches, P1Data, P1Settings
 from molflow_sim.packing.random_packing import PACKING_COEFFICIENT
 from molflow_sim.training import TrainSettings, train
-from molflow_sim.training.model import load_model
+from molflow_sim.training.model import load_model, save_model
 
 NETWORKS = ("p1", "contact", "contact-loose", "contact-basin")
 STEPS = (1, 2, 4, 8, 16)
 
 
-def trained_p1(folder: Path, data: CrystalDataset, minutes: float, batch_size: int) -> MolCrystalFlowP1:
+def trained_p1(folder: Path, data: CrystalDataset, minutes: float, batch_size: int) -> MolCrystalFlow:
     """P 1 network, trained or taken from the folder."""
-    if (folder / "crystal_flow_p1.json").exists():
-        return MolCrystalFlowP1.load(folder)
+    if (folder / "mol_crystal_flow.json").exists():
+        return load_model(folder)
     crystals = P1Data.from_records(data, data.weights(4.0))
     lengths = dict(zip(("length_mean", "length_std"), crystals.length_statistics()))
     settings = replace(P1Settings.small(), **lengths)
     torch.manual_seed(0)
-    model = MolCrystalFlowP1(settings)
+    model = MolCrystalFlow(settings)
     model.remember_range(crystals)
     batches = P1Batches(crystals, settings, batch_size)
     optimiser = _settings(folder, minutes, batch_size, lambda k: model.loss(batches.batch(k))["loss"], model)
     train(model, lambda net, batch: net.loss(batch), batches, optimiser, folder)
-    model.save(folder, steps=optimiser.max_steps)
+    model.card["steps"] = optimiser.max_steps
+    save_model(folder, model)
     return model.eval()
 
 
@@ -115,8 +116,9 @@ def judged(model: Any, target: Target, molecule: Molecule, n: int, steps: int) -
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # molecules beyond the trained sizes are judged all the same
-        if isinstance(model, MolCrystalFlowP1):
-            crystals: list[MolecularCrystal] = model.sample(molecule, z=target.crystal.z, n=n, seed=0, steps=steps)
+        if isinstance(model, MolCrystalFlow):
+            samples = model.sample(molecule, z=target.crystal.z, n=n, seed=0, steps=steps)
+            crystals = [samples.crystal(k) for k in range(n)]
         else:
             generator = FlowGenerator(draws=1, steps=steps, relief=0)
             packings = generator.draw(model, CrystalRequest(molecule), n, seed=0)

@@ -164,20 +164,6 @@ class BeadFrames:
             raise TrajectoryError("all frames have the same bond lengths: is this a single structure repeated?")
         return self
 
-    def split(self, fraction: float, seed: int = 0) -> tuple[BeadFrames, BeadFrames]:
-        """Two disjoint random parts, the first with `fraction` of the frames (at least one frame in each).
-
-        Raises
-        ------
-        TrajectoryError
-            A fraction outside (0, 1) or fewer than two frames.
-        """
-        if not 0.0 < fraction < 1.0 or self.n_frames < 2:
-            raise TrajectoryError(f"cannot split {self.n_frames} frames at {fraction}: two frames and 0 < fraction < 1")
-        order = np.random.default_rng(seed).permutation(self.n_frames)
-        n = min(max(round(fraction * self.n_frames), 1), self.n_frames - 1)
-        return self[np.sort(order[:n])], self[np.sort(order[n:])]
-
     def take(self, n: int) -> BeadFrames:
         """`n` frames spread evenly over all of them (all where n is as large).
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from molflow_sim.cg.contraction import contracted_bonds
-from molflow_sim.cg.peptides import backbone_atoms, calpha_atoms, with_bonds
+from molflow_sim.cg.peptides import backbone_atoms, bonded_pairs, calpha_atoms, with_bonds
 from molflow_sim.cg.topology import BeadTopology
 from molflow_sim.errors import MappingError
 
@@ -147,7 +147,7 @@ class BeadMapping:
         try:
             atoms = topology.select(selection)
         except Exception as error:  # the parser of selections raises many kinds
-            raise MappingError(f"the selection {selection!r} cannot be read: {_one_line(error)}") from error
+            raise MappingError(f"the selection {selection!r} cannot be read: {one_line(error)}") from error
         if not len(atoms):
             raise MappingError(f"the selection {selection!r} selects no atom of {topology.n_atoms}")
         return cls.from_indices(topology, atoms, bonds)
@@ -250,8 +250,7 @@ class BeadMapping:
             owner = np.full(len(atoms), -1, dtype=np.int64)
             for b, group in enumerate(groups):
                 owner[group] = b
-            known = with_bonds(topology).bonds
-            pairs = np.array([(a.index, b.index) for a, b in known], dtype=np.int64).reshape(-1, 2)
+            pairs = bonded_pairs(with_bonds(topology))
             if not len(pairs) and len(groups) > 1:
                 raise MappingError(
                     "the topology holds no bonds, so beads cannot be bonded: use a topology with bonds (a PDB with "
@@ -336,5 +335,6 @@ def _indices(topology: Any, atoms: Iterable[int]) -> list[int]:
     return indices
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def one_line(error: Exception) -> str:
+    """The start of an error's text, or its name."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

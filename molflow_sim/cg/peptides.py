@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 
 def backbone_atoms(topology: Any) -> list[int]:
     """N, CA and C of each residue that has all three, with the C before and the N after from caps, chain by chain.
@@ -49,6 +51,11 @@ def calpha_atoms(topology: Any) -> list[int]:
     return [names["CA"] for names in named if {"N", "CA", "C"} <= names.keys()]
 
 
+def bonded_pairs(topology: Any) -> np.ndarray:
+    """Bonded atoms of an `mdtraj.Topology`, shape (nb, 2)."""
+    return np.array([(a.index, b.index) for a, b in topology.bonds], dtype=np.int64).reshape(-1, 2)
+
+
 def with_bonds(topology: Any) -> Any:
     """The topology, or a copy with the bonds that the names of its residues tell where it has none.
 
@@ -74,7 +81,8 @@ def with_bonds(topology: Any) -> Any:
             if not {before[0].index, residue.index} <= known:
                 missing.add((before[1]["C"], atoms["N"]))
         before = residue, atoms
-    missing -= {pair for a, b in made.bonds for pair in ((a.index, b.index), (b.index, a.index))}
+    there = bonded_pairs(made)
+    missing -= set(map(tuple, np.concatenate([there, there[:, ::-1]]).tolist()))
     if missing and made is topology:
         made = topology.copy()
     for i, j in sorted(missing):

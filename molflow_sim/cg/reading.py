@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.sparse.csgraph import connected_components
 
-from molflow_sim.cg.mapping import BeadMapping, parse_beads
-from molflow_sim.cg.peptides import with_bonds
+from molflow_sim.cg.mapping import BeadMapping, one_line, parse_beads
+from molflow_sim.cg.peptides import bonded_pairs, with_bonds
+from molflow_sim.cg.topology import bond_graph
 from molflow_sim.cg.whole import LONGEST_ATOM_BOND, LONGEST_LINK, bond_lengths, check_bonds, make_whole
 from molflow_sim.errors import MappingError, TrajectoryError
 
@@ -88,7 +90,7 @@ def load_topology(source: str | Path | mdtraj.Topology) -> mdtraj.Topology:
             topology = mdtraj.load_topology(str(path))
         except Exception as error:  # each format raises its own kinds
             raise TrajectoryError(
-                f"{path}: no topology can be read from it ({_one_line(error)}); give a file with the atoms (PDB)"
+                f"{path}: no topology can be read from it ({one_line(error)}); give a file with the atoms (PDB)"
             ) from error
     return with_bonds(topology)
 
@@ -109,7 +111,7 @@ def without_loose_links(topology: Any, xyz: np.ndarray, cell: np.ndarray | None)
     cell : ndarray, shape (1, 3, 3), or None
         Box vectors in rows, Å.
     """
-    pairs = np.array([(a.index, b.index) for a, b in topology.bonds], dtype=np.int64).reshape(-1, 2)
+    pairs = bonded_pairs(topology)
     residue = np.array([a.residue.index for a in topology.atoms])[pairs]
     chain = np.array([a.residue.chain.index for a in topology.atoms])[pairs]
     step = xyz[0, pairs[:, 1]] - xyz[0, pairs[:, 0]]
@@ -128,22 +130,11 @@ def without_loose_links(topology: Any, xyz: np.ndarray, cell: np.ndarray | None)
 
 def _molecule(topology: Any, mapping: BeadMapping) -> tuple[np.ndarray, np.ndarray, bool]:
     """Atoms of the molecule that the beads belong to, bonds that hold it together, and whether these are real ones."""
-    around: dict[int, list[int]] = {}
-    pairs = [(a.index, b.index) for a, b in topology.bonds]
-    for i, j in pairs:
-        around.setdefault(i, []).append(j)
-        around.setdefault(j, []).append(i)
-    first = int(mapping.atoms[0])
-    found, stack = {first}, [first]
-    while stack:
-        for j in around.get(stack.pop(), ()):
-            if j not in found:
-                found.add(j)
-                stack.append(j)
-    if found >= set(mapping.atoms.tolist()):
-        members = np.array(sorted(found))
-        bonds = np.array([p for p in pairs if p[0] in found], dtype=np.int64).reshape(-1, 2)
-        return members, np.searchsorted(members, bonds), True
+    pairs = bonded_pairs(topology)
+    part = connected_components(bond_graph(topology.n_atoms, pairs), directed=False)[1]
+    if len(np.unique(part[mapping.atoms])) == 1:
+        members = np.flatnonzero(part == part[mapping.atoms[0]])
+        return members, np.searchsorted(members, pairs[np.isin(pairs[:, 0], members)]), True
     # The topology does not bond these atoms: hold each bead together, and the beads by their own bonds.
     members = mapping.atoms
     groups = [np.flatnonzero(row) for row in mapping.weights[:, members]]
@@ -176,7 +167,7 @@ def _chunks(
         raise
     except Exception as error:  # each format raises its own kinds
         raise TrajectoryError(
-            f"{path}: cannot be read with this topology of {topology.n_atoms} atoms: {_one_line(error)}"
+            f"{path}: cannot be read with this topology of {topology.n_atoms} atoms: {one_line(error)}"
         ) from error
 
 
@@ -209,7 +200,3 @@ def _mapped(
                 "or the topology lists the atoms in another order than the trajectory"
             )
     return mapping.apply(xyz).astype(np.float32)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

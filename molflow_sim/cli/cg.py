@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from molflow_sim.cli import options as opt
-from molflow_sim.cli.cg_output import Bar, line, say, show_report, spent
+from molflow_sim.cli.output import Bar, line, say, show_report, spent
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -209,7 +209,7 @@ def simulate(
     from molflow_openmm import simulate_cg
 
     console = Console()
-    with Bar(console, quiet) as bar:
+    with Bar(console, "report", "frames", quiet) as bar:
         done = simulate_cg(
             model,
             replicas=replicas,

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from molflow_sim.cli import options as opt
+from molflow_sim.cli.output import Bar
 from molflow_sim.errors import InputError
 
 EPILOG = """
@@ -90,7 +91,7 @@ def simulate(
     )
     console = Console()
     folder = output or Path(f"{cif.stem}_npt")
-    with _Watch(console) as watch:
+    with Bar(console, "step", "steps", heading=_heading(console)) as watch:
         summary = run(cif, folder, settings, overwrite=overwrite, progress=watch)
     print_summary(console, summary, folder)
 
@@ -110,46 +111,20 @@ def parse_supercell(text: str) -> tuple[int, int, int]:
         raise InputError(f"--supercell must be three positive whole numbers such as 3,2,2; got {text!r}") from None
 
 
-class _Watch:
-    """Turns the run's events into a heading, a progress bar and a warning."""
+def _heading(console: Console) -> Callable[[dict[str, Any]], None]:
+    """Says what is simulated, and what to beware of."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("steps"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
+    def show(event: dict[str, Any]) -> None:
+        box = event["box"]
+        console.print(
+            f"{len(box.order)} molecules, {len(box.numbers)} atoms ({'×'.join(map(str, box.supercell))} cells), "
+            f"cutoff {event['cutoff']:g} Å, platform {event['platform']}",
+            highlight=False,
         )
-        self._task: Any = None
+        if event["warning"]:
+            console.print(f"[yellow]warning:[/yellow] {escape(event['warning'])}", highlight=False)
 
-    def __enter__(self) -> _Watch:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._task is not None:
-            self._bar.stop()
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        if self._task is None:
-            box = event["box"]
-            self._console.print(
-                f"{len(box.order)} molecules, {len(box.numbers)} atoms ({'×'.join(map(str, box.supercell))} cells), "
-                f"cutoff {event['cutoff']:g} Å, platform {event['platform']}",
-                highlight=False,
-            )
-            if event["warning"]:
-                self._console.print(f"[yellow]warning:[/yellow] {escape(event['warning'])}", highlight=False)
-            if event["step"]:
-                self._console.print(f"carrying on from step {event['step']}", highlight=False)
-            self._bar.start()
-            self._task = self._bar.add_task("NPT", total=event["total"], completed=event["step"])
-        else:
-            self._bar.update(self._task, completed=event["step"])
+    return show
 
 
 def print_summary(console: Console, summary: dict[str, Any], folder: Path) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from scipy.special import ndtri
 
 from molflow_sim.errors import InputError, SpaceGroupError
+from molflow_sim.flow.priors import ANGLE_TRIES, rotations, sensible_angles
 from molflow_sim.packing.packings import RigidPackings
 from molflow_sim.packing.placements import COMMON_SPACE_GROUPS, MIRROR_GROUPS, general_placement
 from molflow_sim.packing.tables import Placement
@@ -25,8 +26,6 @@ PACKING_COEFFICIENT = (0.50, 0.62)
 """Range of (molecular volume)/(cell volume per molecule) that a packing starts from."""
 LENGTH_SPREAD = 0.4
 """Standard deviation of the logarithms of the cell lengths."""
-ANGLE_TRIES = 4
-"""Triples of cell angles drawn; the first that makes a cell of sensible height is taken (all but one in 800 do)."""
 SPECIAL_SHARE = 0.5
 """Share of a group's candidates that go to special positions where the molecule has the symmetry."""
 
@@ -142,7 +141,7 @@ def random_packings(
     lengths = np.exp(LENGTH_SPREAD * ndtri(u[:, 8:11]))
     centroid, turns, angles = np.split(u[:, 11:], [3 * z_prime, 6 * z_prime], axis=1)
     centroid = centroid.reshape(n, z_prime, 3).copy()
-    rotation = _haar_rotations(turns.reshape(n, z_prime, 3))
+    rotation = rotations(turns.reshape(n, z_prime, 3))
     parameters = np.concatenate([lengths, sensible_angles(angles.reshape(n, ANGLE_TRIES, 3))], 1)
     cell = np.empty((n, 3, 3))
     for k in np.unique(placement):
@@ -183,33 +182,6 @@ def _chosen(u: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Indices (n,) that uniform numbers u (n,) choose by weight."""
     edges = np.cumsum(weights)
     return np.searchsorted(edges[:-1] / edges[-1], u, side="right")
-
-
-def _haar_rotations(u: np.ndarray) -> np.ndarray:
-    """Haar-distributed rotation matrices (..., 3, 3) from numbers (..., 3) uniform in (0, 1).
-
-    K. Shoemake, Graphics Gems III, 124 (1992).
-    """
-    long, short = np.sqrt(1.0 - u[..., 0]), np.sqrt(u[..., 0])
-    a, b = 2.0 * np.pi * u[..., 1], 2.0 * np.pi * u[..., 2]
-    w, x, y, z = short * np.cos(b), long * np.sin(a), long * np.cos(a), short * np.sin(b)
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.stack([np.stack(r, -1) for r in rows], -2)
-
-
-def sensible_angles(u: np.ndarray) -> np.ndarray:
-    """Cell angles (n, 3), uniform in 60-120° among those that make a cell of sensible height.
-
-    From numbers (n, tries, 3) uniform in (0, 1): the first try that does.
-    """
-    angles = 60.0 + 60.0 * u
-    a, b, c = np.moveaxis(np.cos(np.radians(angles)), -1, 0)
-    sensible = 1.0 - a * a - b * b - c * c + 2.0 * a * b * c > 0.4**2  # the squared volume for lengths of 1
-    return np.take_along_axis(angles, sensible.argmax(1)[:, None, None], 1)[:, 0]
 
 
 def _turns_of_site(projector: np.ndarray, free: np.ndarray, spin: np.ndarray) -> np.ndarray:

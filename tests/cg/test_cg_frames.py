@@ -288,19 +288,6 @@ def test_forces_come_in_the_units_that_the_field_uses():
         BeadFrames.from_arrays(frames.positions, frames.topology, 300.0, forces, "kT/nm")
 
 
-def test_a_split_is_disjoint_complete_and_repeatable():
-    frames = fake_frames(100)
-    a, b = frames.split(0.8, seed=3)
-    joined = np.concatenate([a.positions, b.positions])
-    assert (len(a), len(b)) == (80, 20)
-    assert {x.tobytes() for x in joined} == {x.tobytes() for x in frames.positions}
-    assert np.array_equal(frames.split(0.8, seed=3)[0].positions, a.positions)
-    assert not np.array_equal(frames.split(0.8, seed=4)[0].positions, a.positions)
-    assert len(fake_frames(3).split(0.999)[1]) == 1
-    with pytest.raises(TrajectoryError, match="split"):
-        frames.split(1.0)
-
-
 def test_taking_frames_spreads_them_over_the_whole_trajectory():
     frames = fake_frames(100)
     assert np.array_equal(frames.take(4).positions, frames.positions[[0, 25, 50, 75]])

@@ -18,7 +18,6 @@ from molflow_openmm import simulate_cg
 from molflow_sim.cg import ModelFolder
 from molflow_sim.cg.pipeline import distill, fit
 from molflow_sim.cg.reports.comparison import report
-from molflow_sim.cg.simulation import CGSimulation
 from molflow_sim.cli.main import run
 from molflow_sim.data import alanine_frames
 from molflow_sim.errors import InputError, StoreError, WeightsError
@@ -176,21 +175,3 @@ def test_a_killed_fit_carries_on_to_the_same_weights(frames, tmp_path):
     carried_on = fit(frames, tmp_path / "cut", train=plan)
     for (name, a), (_, b) in zip(whole.state_dict().items(), carried_on.state_dict().items()):
         assert torch.allclose(a, b, atol=1e-6), name
-
-
-@pytest.mark.slow
-def test_a_killed_simulation_carries_on(model, tmp_path):
-    script = (
-        "from molflow_openmm import simulate_cg; import torch; torch.set_num_threads(1);"
-        f"simulate_cg({str(model)!r}, 4, 0.03, report_every_ps=0.1, checkpoint_seconds=0.0,"
-        f"output={str(tmp_path / 'r')!r})"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script], env=ENVIRONMENT)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "r" / "state.npz").exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    words = ["--replicas", "4", "--ns", "0.03", "--report-every", "0.1", "-o", str(tmp_path / "r"), "-q"]
-    assert run(["cg", "simulate", str(model), *words]) == 0
-    assert CGSimulation.load(tmp_path / "r").positions().shape == (4, 300, 5, 3)

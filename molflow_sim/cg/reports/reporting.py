@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -62,11 +62,6 @@ class Report:
     gyration_reference: float
     verdict: str
     folding: tuple[Folding, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON (infinite ones as text)."""
-        content = {**asdict(self), "path": None if self.path is None else str(self.path)}
-        return _plain(content)
 
 
 def report(
@@ -259,11 +254,3 @@ def _panel(kind: str, label: str, values: list[np.ndarray]) -> dict[str, Any]:
 
 def _rounded(values: np.ndarray, digits: int = 3) -> np.ndarray:
     return np.round(np.where(np.isfinite(values), values, math.nan), digits)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -38,7 +38,7 @@ def random_starts(
     -------
     cell : (n, 3, 3) in Å, centroid : (n, 3) fractional, rotation : (n, 3, 3)
     """
-    from molflow_sim.packing.random_packing import ANGLE_TRIES, sensible_angles
+    from molflow_sim.flow.priors import ANGLE_TRIES, sensible_angles
     from molflow_sim.symmetry.spacegroup import SpaceGroup, cell_matrix
 
     n, first = len(records), records[0]

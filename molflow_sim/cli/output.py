@@ -1,4 +1,4 @@
-"""What `molflow cg` shows: lines, a progress bar, and the figures of a report."""
+"""What verbs show: lines, the progress of a simulation, and the figures of a coarse-graining report."""
 
 from __future__ import annotations
 
@@ -30,15 +30,33 @@ def spent(start: float) -> str:
 
 
 class Bar:
-    """A progress bar with the time left, fed by the run's events."""
+    """A progress bar with the time left, fed by the events of a simulation.
 
-    def __init__(self, console: Console, quiet: bool) -> None:
+    Parameters
+    ----------
+    console : Console
+    key, unit : str
+        What of an event counts, and how it is called: ``{key: 3, "total": 10}`` is 3 of 10 units.
+    quiet : bool
+        Show nothing.
+    heading : callable, optional
+        Called with the first event before the bar is shown.
+    """
+
+    def __init__(
+        self,
+        console: Console,
+        key: str,
+        unit: str,
+        quiet: bool = False,
+        heading: Callable[[dict[str, Any]], None] | None = None,
+    ) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
         from rich.progress import TimeRemainingColumn as Left
 
-        columns = (BarColumn(), MofNCompleteColumn(), TextColumn("frames"), TimeElapsedColumn(), TextColumn("left"))
+        columns = (BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn(), TextColumn("left"))
         self._bar = Progress(*columns, Left(), console=console, disable=quiet)
-        self._console, self._quiet = console, quiet
+        self._console, self._quiet, self._key, self._unit, self._heading = console, quiet, key, unit, heading
         self._task: Any = None
 
     def __enter__(self) -> Bar:
@@ -49,13 +67,16 @@ class Bar:
             self._bar.stop()
 
     def __call__(self, event: dict[str, Any]) -> None:
-        if self._task is None:
-            if event["report"] and not self._quiet:
-                self._console.print(f"carrying on from frame {event['report']}", highlight=False)
-            self._bar.start()
-            self._task = self._bar.add_task("", total=event["total"], completed=event["report"])
-        else:
-            self._bar.update(self._task, completed=event["report"])
+        done = event[self._key]
+        if self._task is not None:
+            self._bar.update(self._task, completed=done)
+            return
+        if self._heading is not None:
+            self._heading(event)
+        if done and not self._quiet:
+            self._console.print(f"carrying on from {self._unit.rstrip('s')} {done}", highlight=False)
+        self._bar.start()
+        self._task = self._bar.add_task("", total=event["total"], completed=done)
 
 
 def show_report(console: Console, made: Report) -> None:
