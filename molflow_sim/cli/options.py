@@ -41,6 +41,9 @@ Weights = Annotated[
     Path | None,
     typer.Option("--weights", help="Folder of weights, instead of those of the package.", show_default=False),
 ]
+Block = Annotated[
+    str | None, typer.Option("--block", help="Data block of the CIF, where it has several.", show_default=False)
+]
 Exclude = Annotated[
     Path | None,
     typer.Option("--exclude", help="File of molecules to keep out, in any tautomer.", show_default=False),

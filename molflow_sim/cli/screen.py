@@ -54,6 +54,7 @@ def screen(
     reference: Annotated[
         Path | None, typer.Option(help="CIF of the experimental form: says where it came.", show_default=False)
     ] = None,
+    block: opt.Block = None,
     generator: Annotated[
         str | None,
         typer.Option(help="Where packings come from: random, flow or mixed.", show_default=DEFAULT_GENERATOR),
@@ -82,6 +83,7 @@ def screen(
         charges=charges,
         relax_top=relax_top,
         reference=reference,
+        reference_block=block,
         energy=energy,
         energy_top=energy_top,
         generator=generator,

@@ -223,7 +223,7 @@ def _parameters(molecule: Molecule) -> MoleculeParameters | None:
 
 def batch_of(packings: RigidPackings) -> CrystalBatch:
     """Packings as the tensors the network takes, in float32."""
-    from molflow_sim.packing.tables import stacked_operations
+    from molflow_sim.symmetry.placements import stacked_operations
 
     used, which = np.unique(packings.placement, return_inverse=True)
     places = [packings.placements[k] for k in used]
