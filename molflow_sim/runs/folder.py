@@ -13,7 +13,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from shutil import rmtree
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, Self
+
+from filelock import FileLock, Timeout
 
 import molflow_sim
 from molflow_sim.errors import StoreError
@@ -28,7 +30,8 @@ class JobFolder:
     folder : path
         Created if absent.
     identity : mapping
-        What makes the job this job (JSON values); compared with the folder's before anything is touched.
+        What makes the job this job (JSON values); compared with the folder's before anything is touched. Where kinds
+        of jobs share a `name`, its first entry says which this is.
     outputs : sequence of str
         What such a job writes, with wildcards; these files and folders may be removed, and nothing else.
     overwrite : bool
@@ -41,9 +44,12 @@ class JobFolder:
     Raises
     ------
     StoreError
-        The folder belongs to another job, holds other files, is damaged, or is being written by another process.
+        The folder belongs to another job, holds other files, is damaged, was written in another format, or is being
+        written by another process.
     """
 
+    format = 1
+    """Of what such a job leaves; a folder of another one is refused."""
     lock = "lock"
     starts_anew = True
     """Whether `overwrite` removes the outputs of the same job too."""
@@ -65,16 +71,13 @@ class JobFolder:
         if self.folder.exists() and not self.folder.is_dir():
             raise StoreError(f"{self.folder} is a file; give a folder for the results")
         if not (among or overwrite or self.file.exists() or any(self._written())) and self.folder.exists():
-            if any(child.name != Path(self.lock).parts[0] for child in self.folder.iterdir()):
+            if any(child.name not in (Path(self.lock).parts[0], self._owner.name) for child in self.folder.iterdir()):
                 raise StoreError(
                     f"{self.folder} is not empty and holds no {name} of ours; give another folder "
                     "(or --overwrite to write into it; files of yours stay)"
                 )
-        try:
-            (self.folder / self.lock).parent.mkdir(parents=True, exist_ok=True)
-            self._lock = _acquire(self.folder / self.lock, self.folder)
-        except OSError as error:
-            raise StoreError(f"cannot write to {self.folder}: {error.strerror}") from error
+        self._lock = FileLock(self.folder / self.lock)
+        self._acquire()
         try:
             self._claim(overwrite)
         except BaseException:
@@ -89,9 +92,9 @@ class JobFolder:
 
     def close(self) -> None:
         """Release the lock."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        if self._lock.is_locked:
+            self._owner.unlink(missing_ok=True)
+            self._lock.release()
 
     @property
     def done(self) -> bool:
@@ -100,17 +103,23 @@ class JobFolder:
 
     def write_run(self, **fields: Any) -> dict[str, Any]:
         """Write the identity and whatever else is to be told of the job, its `status` ("running", "done") for one."""
-        run = {"format": 1, "version": molflow_sim.__version__, "identity": self.identity, **fields}
+        run = {"format": self.format, "version": molflow_sim.__version__, "identity": self.identity, **fields}
         write_json(self.file, run)
         return run
 
     def _claim(self, overwrite: bool) -> None:
         """Refuse what belongs to another job; a job refused in its first step leaves nothing to lose."""
-        try:
-            found = read_run(self.folder, self.name)["identity"] if self.file.exists() else None
-        except (StoreError, KeyError):
-            found = {self.file.name: "unreadable"}
         written = any(self._written())
+        try:
+            run = read_run(self.folder, self.name) if self.file.exists() else {"identity": None}
+            found, format = run["identity"], run.get("format", self.format)
+        except (StoreError, KeyError):
+            found, format = {self.file.name: "unreadable"}, self.format
+        if format != self.format and written and not overwrite:
+            raise StoreError(
+                f"{self.folder} holds a {self.name} of format {format}, molflow-sim {molflow_sim.__version__} writes "
+                f"format {self.format}; give another folder, or --overwrite to replace it"
+            )
         if found is None and written:
             found = {self.file.name: "missing"}
         if found != self.identity and written and not overwrite:
@@ -118,16 +127,37 @@ class JobFolder:
                 f"{self.folder} belongs to another {self.name} ({_differences(found, self.identity)}); "
                 "give another folder, the same settings to carry on, or --overwrite to replace it"
             )
-        if found != self.identity or (overwrite and self.starts_anew):
+        if (found, format) != (self.identity, self.format) or (overwrite and self.starts_anew):
             for path in list(self._written()):
                 rmtree(path) if path.is_dir() else path.unlink()
             self.write_run(status="running")
-        for path in self.folder.glob(".*.part*"):  # of a killed process: nobody else writes here now
-            path.unlink(missing_ok=True)
+        folders = {"", "store/**/", *(f"{pattern.rpartition('/')[0]}/" for pattern in self.outputs if "/" in pattern)}
+        for folder in folders:  # of a killed process: nobody else writes here now
+            for path in self.folder.glob(f"{folder}.*.part*"):
+                path.unlink(missing_ok=True)
+
+    @property
+    def _owner(self) -> Path:
+        return self.folder / f"{self.lock}.owner"
+
+    def _acquire(self) -> None:
+        """Take the folder's lock, which the system frees when its process dies, however it dies; a note says whose."""
+        try:
+            self._owner.parent.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(blocking=False)
+            self._owner.write_text(f"process {os.getpid()} on {socket.gethostname()}", encoding="utf-8")
+        except Timeout as error:
+            owner = self._owner.read_text(encoding="utf-8") if self._owner.exists() else "another process"
+            raise StoreError(
+                f"{self.folder} is being written by {owner}; wait for it or give another folder"
+            ) from error
+        except OSError as error:
+            raise StoreError(f"cannot write to {self.folder}: {error.strerror}") from error
 
     def _written(self) -> Iterator[Path]:
+        own = (self.file, self.folder / self.lock, self._owner)
         for pattern in self.outputs:
-            yield from (path for path in self.folder.glob(pattern) if path not in (self.file, self.folder / self.lock))
+            yield from (path for path in self.folder.glob(pattern) if path not in own)
 
 
 def read_run(folder: str | Path, name: str = "run") -> dict[str, Any]:
@@ -158,29 +188,3 @@ def _differences(found: Any, asked: Any, name: str = "") -> str:
     texts = (json.dumps(value, ensure_ascii=False) for value in (found, asked))
     there, here = (text if len(text) <= 60 else text[:57] + "..." for text in texts)
     return f"{name or 'identity'}: there {there}, here {here}"
-
-
-def _acquire(path: Path, folder: Path) -> IO[str] | None:
-    """Take the folder's lock; the system frees it when its process dies, however it dies."""
-    file = open(path, "a+", encoding="utf-8")  # open as long as the store is
-    try:
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except ImportError:  # Windows
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
-    except OSError as error:
-        file.seek(0)
-        owner = file.read(200).strip() or "another process"
-        file.close()
-        raise StoreError(
-            f"{folder} is being written by {owner}; wait for it or give another folder"
-        ) from error
-    file.seek(0)
-    file.truncate()
-    file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
-    file.flush()
-    return file

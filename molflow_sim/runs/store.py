@@ -16,7 +16,7 @@ from __future__ import annotations
 import io
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import perf_counter
@@ -27,12 +27,6 @@ import numpy as np
 from molflow_sim.errors import StoreError
 from molflow_sim.runs.files import sha256, write_bytes_atomically
 from molflow_sim.runs.folder import JobFolder
-
-# Everything a run writes in its folder beside run.json; --overwrite removes these and nothing else.
-OUTPUTS = (
-    "report.html", "landscape.svg", "ranking.csv", "dropped.csv", "landscape.db", "landscape.db.lock",
-    "structures/rank_*.cif", "store/*",
-)  # fmt: skip
 
 
 def pack_arrays(arrays: Mapping[str, Any]) -> bytes:
@@ -69,26 +63,24 @@ class Store(JobFolder):
     ----------
     folder : path
         Created if absent.
-    identity : dict
-        What makes this run this run; compared with the folder's before anything is touched.
-    overwrite : bool
-        Remove the results of another run found here (only files that runs write).
+    identity, outputs, overwrite
+        See `JobFolder`; `outputs` are those beside the store.
 
     Raises
     ------
     StoreError
-        If the folder belongs to another run, holds other files, is damaged, or is being written by another process.
+        As `JobFolder`.
     """
 
+    format = 2
     lock = "store/lock"
     starts_anew = False
 
-    def __init__(self, folder: str | Path, identity: Mapping[str, Any], *, overwrite: bool = False) -> None:
-        super().__init__(folder, identity, OUTPUTS, overwrite=overwrite)
+    def __init__(
+        self, folder: str | Path, identity: Mapping[str, Any], outputs: Sequence[str] = (), *, overwrite: bool = False
+    ) -> None:
+        super().__init__(folder, identity, (*outputs, "store/*"), overwrite=overwrite)
         self._records = self._read_manifest()
-        for pattern in ("structures/.*.part*", "store/**/.*.part*"):
-            for path in self.folder.glob(pattern):
-                path.unlink(missing_ok=True)
 
     # -- batches ------------------------------------------------------------------------------------------------
 

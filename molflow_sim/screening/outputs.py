@@ -16,6 +16,11 @@ from molflow_sim.screening.settings import ScreenSettings
 if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
 
+# What a screening writes beside run.json and the store; --overwrite removes these and nothing else.
+OUTPUTS = (
+    "report.html", "landscape.svg", "ranking.csv", "dropped.csv", "landscape.db", "landscape.db.lock",
+    "structures/rank_*.cif",
+)  # fmt: skip
 _LIBRARIES = (
     "numpy", "torch", "numba", "rdkit", "torch-sim-atomistic", "ase", "pymatgen-core", "oxtalign",
 )  # fmt: skip

@@ -146,7 +146,10 @@ class _Run:
     progress: bool
 
     def run(self, scheduler: str | None, experiment: Any) -> Landscape:
+        from molflow_sim.screening.outputs import OUTPUTS
+
         identity = {
+            "what": "screening",
             "molecule": self.molecule.smiles,
             "conformers": molecule_identity(self.molecule),
             "code": code_version(),
@@ -154,7 +157,7 @@ class _Run:
         }
         self.key = digest(identity)
         self.bars = Progress(self.progress)
-        with Store(self.folder, identity, overwrite=self.overwrite) as self.store:
+        with Store(self.folder, identity, OUTPUTS, overwrite=self.overwrite) as self.store:
             self.executor: Executor = executor_for(scheduler)
             try:
                 return self._steps(experiment)
