@@ -33,7 +33,7 @@ from benchmarks.parts import Parts, write_json
 from benchmarks.recovery import ALL_SOURCES
 from benchmarks.targets import Target
 from molflow_sim import __version__
-from molflow_sim.generators.crystals import make_generator
+from molflow_sim.generators.protocol import make_generator
 
 MILESTONES = (30, 100, 300, 1000, 4000)
 
@@ -85,7 +85,7 @@ def _usable(sides: Sequence[str], target: Target, weights: str | None) -> tuple[
             continue
         usable.append(side)
         if side.startswith("flow"):
-            digest = str(make_generator("flow", weights=weights).identity()["weights"])
+            digest = str(make_generator("crystals", "flow", weights=weights).identity()["weights"])
     return usable, digest
 
 

@@ -18,8 +18,9 @@ from molflow_sim.evaluate import FOUND_RMSD, packing_similarity, prepare
 from molflow_sim.evaluate.deduplicate import deduplicate_packings
 from molflow_sim.evaluate.fingerprint import fingerprint, fingerprints
 from molflow_sim.forcefield import MoleculeParameters, parametrize
-from molflow_sim.generators.crystals import make_generator
+from molflow_sim.generators.protocol import CrystalRequest, make_generator
 from molflow_sim.packing import PressSettings, RigidPackings, press, random_packings
+from molflow_sim.packing.candidates import packings_of
 from molflow_sim.packing.packings import PARTED
 from molflow_sim.packing.selection import lowest_rows
 from molflow_sim.systems.crystal import RigidMolecule
@@ -138,7 +139,7 @@ def nearest_minimum(target: Target, pressed: RigidPackings) -> Minimum:
             match.n_matched,
             float(pressed.energy[k]) / KJ_PER_MOL,
             float(pressed.density[k]),
-            pressed.reasons[k],
+            pressed.STATUS[pressed.status[k]],
         )
         if best is None or (this.n_matched, -this.rmsd) > (best.n_matched, -best.rmsd):
             best = this
@@ -198,9 +199,11 @@ def candidates_of(
     kind, _, draws = generator.partition("-")
     if kind == "random" and draws:
         return _selected_random(molecule, n, int(draws), seed, first)
-    options = {"flow_draws": int(draws)} if draws else {}
-    made = make_generator(kind, weights=weights, **options)
-    return made.propose(molecule, n, seed=seed, first_index=first)
+    options: dict[str, Any] = {"draws": int(draws)} if draws else {}
+    if weights is not None:
+        options["weights"] = str(weights)
+    made = make_generator("crystals", kind, **options)
+    return packings_of(made.sample(CrystalRequest(molecule), n, seed=seed, first_index=first), molecule)
 
 
 def _selected_random(molecule: Molecule, n: int, draws: int, seed: int, first: int) -> RigidPackings:

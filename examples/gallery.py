@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from molflow_sim import Molecule
+from molflow_sim import Molecule, generate
 from molflow_sim.data import alanine_frames
 from molflow_sim.evaluate import dihedral
-from molflow_sim.generators.crystals import make_generator
 from molflow_sim.runs.figures import new_figure, write_figure
 from molflow_sim.units import BOLTZMANN, KJ_PER_MOL
 
@@ -27,8 +26,8 @@ def densities(path: Path) -> None:
     figure = new_figure(5.0, 3.2)
     axes = figure.subplots()
     for name in ("random", "flow"):
-        packings = make_generator(name).propose(molecule, 200, seed=0)
-        axes.hist(packings.density, bins=np.linspace(0.5, 1.6, 45), alpha=0.6, label=name)
+        crystals = generate("crystals", molecule, 200, method=name)
+        axes.hist([c.density for c in crystals], bins=np.linspace(0.5, 1.6, 45), alpha=0.6, label=name)
     axes.axvline(ACETAMIDE_DENSITY, color="black", lw=1)
     axes.set(xlabel="density, g/cm³", ylabel="packings of acetamide")
     axes.legend()

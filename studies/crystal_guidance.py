@@ -31,6 +31,7 @@ from molflow_sim.models.crystal_flow import CrystalFlow
 from molflow_sim.packing import RigidPackings, press, random_packings
 from molflow_sim.packing.press import PressSettings
 from molflow_sim.packing.relief import relieve
+from molflow_sim.training.model import shared_model
 from molflow_sim.units import KJ_PER_MOL
 from studies.limits import hits_among
 
@@ -102,7 +103,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     chosen, _ = choose(args)
-    flow = CrystalFlow.from_pretrained()
+    flow = shared_model(CrystalFlow.kind)
     parts = Parts(args.output, args.max_minutes, args.print_only)
     results = []
     for target in chosen:

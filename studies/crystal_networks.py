@@ -36,12 +36,16 @@ from molflow_sim import MolecularCrystal, Molecule
 from molflow_sim.dataset import CrystalDataset
 from molflow_sim.errors import MolflowError
 from molflow_sim.evaluate import CLASH_OVERLAP, heavy_atom_overlap
+from molflow_sim.generators.protocol import CrystalRequest
 from molflow_sim.models.crystal_flow import CrystalFlow, CrystalFlowConfig, PairSet, train_on_pairs
+from molflow_sim.models.crystal_flow.generator import FlowGenerator
+from molflow_sim.models.crystal_flow.loss import flow_matching_loss
 from molflow_sim.models.crystal_flow.pairs import DENSE, PairBatches
-from molflow_sim.models.crystal_flow.train import flow_matching_loss, pairs_of
+from molflow_sim.models.crystal_flow.train import pairs_of
 from molflow_sim.models.mol_crystal_flow import MolCrystalFlowP1, P1Batches, P1Data, P1Settings
 from molflow_sim.packing.random_packing import PACKING_COEFFICIENT
 from molflow_sim.training import TrainSettings, train
+from molflow_sim.training.model import load_model
 
 NETWORKS = ("p1", "contact", "contact-loose", "contact-basin")
 STEPS = (1, 2, 4, 8, 16)
@@ -69,7 +73,8 @@ def trained_contact(
 ) -> CrystalFlow:
     """Contact network, trained or taken from the folder."""
     if (folder / "crystal_flow.json").exists():
-        return CrystalFlow.from_pretrained(folder)
+        found: CrystalFlow = load_model(folder, CrystalFlow.kind)
+        return found
     path = folder / "pairs.npz"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -113,7 +118,8 @@ def judged(model: Any, target: Target, molecule: Molecule, n: int, steps: int) -
         if isinstance(model, MolCrystalFlowP1):
             crystals: list[MolecularCrystal] = model.sample(molecule, z=target.crystal.z, n=n, seed=0, steps=steps)
         else:
-            packings = model.propose(molecule, n, seed=0, steps=steps, draws=1, relief=0)
+            generator = FlowGenerator(draws=1, steps=steps, relief=0)
+            packings = generator.draw(model, CrystalRequest(molecule), n, seed=0)
             crystals = [packings.crystal(k) for k in range(n)]
     seconds = (time.perf_counter() - start) / n
     volume = target.crystal.volume / target.crystal.z

@@ -31,7 +31,7 @@ from molflow_sim import Molecule
 from molflow_sim.dataset import CrystalDataset
 from molflow_sim.evaluate.deduplicate import deduplicate_packings
 from molflow_sim.forcefield import parametrize
-from molflow_sim.generators.crystals import Generator, make_generator
+from molflow_sim.generators.protocol import CrystalRequest, Generator, make_generator
 from molflow_sim.packing import press
 from molflow_sim.runs.identity import digest
 from molflow_sim.units import KJ_PER_MOL
@@ -47,7 +47,7 @@ def pressed(generator: Generator, smiles: str, n: int, seed: int) -> dict[str, A
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of sizes beyond the trained range
-        packings = generator.propose(molecule, n, seed=seed)
+        packings: Any = generator.sample(CrystalRequest(molecule), n, seed=seed)
     made = time.perf_counter()
     packings = press(packings, parameters)
     done = time.perf_counter()
@@ -110,9 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not record.experimental:
             sizes[record.smiles] = len(record.numbers)
     chosen = spread(sorted(sizes, key=lambda s: (sizes[s], s)), args.molecules)
-    generators = {"random": make_generator("random")}
+    generators = {"random": make_generator("crystals", "random")}
     for folder in args.weights:
-        generators[folder] = make_generator("flow", weights=None if folder == "packaged" else folder)
+        generators[folder] = make_generator("crystals", "flow", weights=None if folder == "packaged" else folder)
     parts = Parts(args.output)
     results = []
     for k, smiles in enumerate(chosen):

@@ -51,9 +51,9 @@ def crystals(
     seed: opt.Seed = 0,
     space_groups: opt.SpaceGroups = "common",
     charges: opt.Charges = "mmff94",
-    generator: Annotated[str, typer.Option(help="Where the packings come from: random, flow or mixed.")] = "random",
-    flow_share: Annotated[float, typer.Option(help="Share of the flow's packings in mixed.")] = 0.5,
+    generator: opt.Generator = "random",
     weights: opt.Weights = None,
+    option: opt.Options = None,
     processes: opt.Processes = 2,
     exclude: opt.Exclude = None,
     cifs: Annotated[
@@ -78,8 +78,8 @@ def crystals(
         space_groups=space_groups,
         charges=charges,
         generator=generator,
-        flow_share=flow_share,
         weights=None if weights is None else str(weights),
+        generator_options=opt.pairs(option),
     )
     summary = build_crystal_dataset(
         molecules,

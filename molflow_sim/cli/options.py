@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+
+from molflow_sim.errors import InputError
+from molflow_sim.registry import GENERATORS
 
 Molecule = Annotated[
     str, typer.Argument(help="SMILES, or a MOL, SDF or XYZ file.", metavar="SMILES|FILE", show_default=False)
@@ -44,6 +47,14 @@ Weights = Annotated[
 Block = Annotated[
     str | None, typer.Option("--block", help="Data block of the CIF, where it has several.", show_default=False)
 ]
+Generator = Annotated[
+    str, typer.Option("--generator", help=f"Where crystals come from: {', '.join(GENERATORS.names('crystals'))}.")
+]
+Method = Annotated[str, typer.Option("--method", help=f"One of {', '.join(GENERATORS.names('crystals'))}.")]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="NAME=VALUE", help="Another option of the generator.", show_default=False),
+]
 Exclude = Annotated[
     Path | None,
     typer.Option("--exclude", help="File of molecules to keep out, in any tautomer.", show_default=False),
@@ -57,3 +68,22 @@ Overwrite = Annotated[
     typer.Option("--overwrite", help="Replace what another run left there; without it a run is carried on."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
+
+
+def pairs(options: list[str] | None) -> dict[str, Any]:
+    """NAME=VALUE as names and values, read as in YAML.
+
+    Raises
+    ------
+    InputError
+        Something else.
+    """
+    import yaml
+
+    found = {}
+    for text in options or ():
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise InputError(f"--option takes NAME=VALUE, not {text!r}")
+        found[name.strip()] = yaml.safe_load(value)
+    return found

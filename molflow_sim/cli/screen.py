@@ -55,11 +55,9 @@ def screen(
         Path | None, typer.Option(help="CIF of the experimental form: says where it came.", show_default=False)
     ] = None,
     block: opt.Block = None,
-    generator: Annotated[
-        str | None,
-        typer.Option(help="Where packings come from: random, flow or mixed.", show_default=DEFAULT_GENERATOR),
-    ] = None,
+    generator: opt.Generator = DEFAULT_GENERATOR,
     weights: opt.Weights = None,
+    option: opt.Options = None,
     top: Annotated[int, typer.Option(help="CIF files written.")] = 100,
     name: opt.Name = "",
     scheduler: Annotated[
@@ -86,12 +84,11 @@ def screen(
         reference_block=block,
         energy=energy,
         energy_top=energy_top,
-        generator=generator,
         weights=weights,
         scheduler=scheduler,
         overwrite=overwrite,
         progress=not quiet,
-        settings=ScreenSettings(top=top),
+        settings=ScreenSettings(top=top, generator=generator, generator_options=opt.pairs(option)),
     )
     if not quiet:
         _summary(landscape, output)

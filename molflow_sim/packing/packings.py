@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from molflow_sim.systems.crystal import MolecularCrystal
     from molflow_sim.systems.molecule import Molecule
 
-STATUS = ("ok", "not pressed", "not converged", "implausible density", "not finite", "parted")
+STATUS = ("ok", "not pressed", "not converged", "implausible density", "not finite", "parted", "not generated")
 """Meaning of `RigidPackings.status`; "parted" ones are not pressed, but free of overlaps and dense (`relieve`)."""
 PARTED = STATUS.index("parted")
+_USABLE = ("ok", "not pressed", "parted")
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,8 +92,12 @@ class RigidPackings:
 
     @property
     def reasons(self) -> list[str]:
-        """`status` in words."""
-        return [STATUS[s] for s in self.status]
+        """`status` in words for those that failed, "" for the others."""
+        return ["" if STATUS[s] in _USABLE else STATUS[s] for s in self.status]
+
+    def systems(self) -> list[MolecularCrystal | None]:
+        """The crystals, None for those that failed."""
+        return [None if reason else self.crystal(i) for i, reason in enumerate(self.reasons)]
 
     @cached_property
     def z(self) -> np.ndarray:

@@ -6,6 +6,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from molflow_sim.generators.protocol import generator_identity
 from molflow_sim.runs.files import atomic_path, write_bytes_atomically
 from molflow_sim.runs.identity import code_version
 from molflow_sim.runs.progress import Progress
@@ -48,7 +49,7 @@ def provenance(store: Store, settings: ScreenSettings, molecule: Molecule) -> di
             "conformers": len(molecule.conformers),
         },
         "settings": settings.to_dict(),
-        "packings": settings.make_generator().identity(),
+        "packings": generator_identity(settings.make_generator()),
         "timings_s": seconds,
         "versions": {
             "molflow-sim": code_version(),

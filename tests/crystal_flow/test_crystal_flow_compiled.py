@@ -27,6 +27,7 @@ from molflow_sim.models.crystal_flow.model import batch_of
 from molflow_sim.models.crystal_flow.network import radial_functions
 from molflow_sim.models.crystal_flow.state import collate
 from molflow_sim.packing import random_packings
+from molflow_sim.training.model import shared_model
 
 SMILES = ["CC(N)=O", "c1ccccc1", "CC(=O)Oc1ccccc1C(=O)O", "C[C@H](N)C(=O)O", "O=C=O"]
 pytestmark = pytest.mark.filterwarnings("ignore:.*the flow was trained on")
@@ -52,7 +53,7 @@ def assert_same_velocities(
 
 @pytest.fixture(scope="module")
 def trained() -> CrystalFlow:
-    return CrystalFlow.from_pretrained()
+    return shared_model(CrystalFlow.kind)
 
 
 @settings(max_examples=10, deadline=None)

@@ -113,7 +113,7 @@ def test_more_candidates_add_to_what_is_there(urea, tmp_path):
     made = []
 
     def generate(*arguments):
-        made.append(arguments[1])
+        made.append(arguments[2])
         return toy.TOY.generate(*arguments)
 
     grown = run(urea, tmp_path / "run", candidates=60, stages=replace(toy.TOY, generate=generate))
