@@ -16,12 +16,12 @@ import torch
 from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
-from molflow_sim.errors import InputError
+from molflow_sim.errors import CrystalError, InputError
 from molflow_sim.forcefield import ewald, ewald_compiled, pairs_torch
 from molflow_sim.forcefield.batch import Batch, compiled_pairs, degenerate
 from molflow_sim.forcefield.mmff_energy import mmff_energies
 from molflow_sim.forcefield.neighbours import VerletList, split_into_groups
-from molflow_sim.forcefield.parameters import MoleculeParameters, parametrize
+from molflow_sim.forcefield.parameters import MoleculeParameters, distinct_species, parametrize
 from molflow_sim.forcefield.topology import SpanningTree, lattice_shifts, lay_out
 from molflow_sim.threads import one_torch_thread, share
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 SWITCH_WIDTH = 2.0
 """Width of the switched shell inside the cutoff, Å."""
+FAR_BONDS = 2.0
+"""Times its equilibrium length, at which a bond cannot be one when a system is first seen."""
 
 
 class CrystalPotential(ModelInterface):
@@ -92,8 +94,7 @@ class CrystalPotential(ModelInterface):
         self.backend = backend
         self.pair_dtype = pair_dtype
         self._numbers = [np.asarray(p.numbers) for p in self.parameters]
-        keys = {n.astype(np.uint8).tobytes() for n in self._numbers}
-        if not self.parameters or len(keys) < len(self.parameters):
+        if not self.parameters or len(distinct_species(self.parameters)) < len(self.parameters):
             raise InputError("species must be given, and no two may have the same sequence of elements")
         self._groups = [split_into_groups(len(n), p.mmff.bonds) for n, p in zip(self._numbers, self.parameters)]
         self._trees = [SpanningTree.of_bonds(len(n), p.mmff.bonds) for n, p in zip(self._numbers, self.parameters)]
@@ -113,16 +114,8 @@ class CrystalPotential(ModelInterface):
         InputError
             Two different molecules with the same sequence of elements.
         """
-        species: dict[bytes, Molecule] = {}
-        for item in crystals:
-            for molecule in item.molecules if hasattr(item, "molecules") else (item,):
-                known = species.setdefault(np.asarray(molecule.numbers, dtype=np.uint8).tobytes(), molecule)
-                if {frozenset(b) for b in known.bonds.tolist()} != {frozenset(b) for b in molecule.bonds.tolist()}:
-                    raise InputError(
-                        f"{known.smiles} and {molecule.smiles} have the same sequence of elements and cannot be told "
-                        "apart; use one potential for each"
-                    )
-        return cls([parametrize(m, charges) for m in species.values()], **options)
+        molecules = [m for c in crystals for m in (c.molecules if hasattr(c, "molecules") else (c,))]
+        return cls([parametrize(m, charges) for m in distinct_species(molecules)], **options)
 
     @property
     def compute_stress(self) -> bool:
@@ -160,13 +153,15 @@ class CrystalPotential(ModelInterface):
         Raises
         ------
         CrystalError
-            A system is not a sequence of this potential's molecules.
+            A system is not a sequence of this potential's molecules, or when it is first seen atoms lie far apart that
+            should be bonded.
         """
         if not isinstance(state, SimState):
             state = SimState(**{"masses": torch.ones(len(state["positions"])), "pbc": True, **state})
         with torch.no_grad(), one_torch_thread() if self.backend == "compiled" else nullcontext():
             positions = state.positions.detach().to(self._device, torch.float64)
             cells = state.row_vector_cell.detach().to(self._device, torch.float64).contiguous()
+            known = self._batch
             batch = self._prepare(state)
             bad = degenerate(positions, cells, batch)
             if bad.any():
@@ -174,6 +169,8 @@ class CrystalPotential(ModelInterface):
                 positions[torch.as_tensor(np.repeat(bad, batch.layout.n_per_system), device=self._device)] = 0.0
                 cells[torch.as_tensor(bad, device=self._device)] = 10.0 * torch.eye(3, dtype=cells.dtype).to(cells)
             whole = self._make_whole(positions, cells, batch)
+            if batch is not known:
+                self._check_bonds(whole, batch, bad)
             inter, forces, virial = self._pairs(whole, cells, batch, bad)
             self._ewald(whole, cells, batch, inter, forces, virial)
             intra = self._mmff(whole, batch, forces, virial)
@@ -208,6 +205,23 @@ class CrystalPotential(ModelInterface):
             shifts = lattice_shifts(positions[atoms], cells[system], self._trees[index])
             whole[atoms] += shifts @ cells[system]
         return whole
+
+    def _check_bonds(self, whole: torch.Tensor, batch: Batch, bad: np.ndarray) -> None:
+        """Refuse atoms that are those of an isomer: the elements of a species in its order, but bonded otherwise."""
+        for index, atoms, system in zip(batch.layout.species, batch.layout.atoms, batch.layout.system):
+            terms = self.parameters[index].mmff
+            if not len(terms.bonds):
+                continue
+            i, j = torch.as_tensor(terms.bonds, device=self._device).T
+            length = torch.linalg.vector_norm(whole[atoms][:, i] - whole[atoms][:, j], dim=-1)
+            far = length > FAR_BONDS * torch.as_tensor(terms.bond_r0, device=self._device)
+            far &= ~torch.as_tensor(bad, device=self._device)[system][:, None]
+            if far.any():
+                m, b = far.nonzero()[0].tolist()
+                raise CrystalError(
+                    f"atoms {int(atoms[m, i[b]])} and {int(atoms[m, j[b]])} are {float(length[m, b]):.2f} Å apart and "
+                    "should be bonded: they are not the molecule of this potential in its atom order"
+                )
 
     def _pairs(
         self, whole: torch.Tensor, cells: torch.Tensor, batch: Batch, bad: np.ndarray

@@ -12,8 +12,7 @@ from functools import cache, lru_cache
 import numpy as np
 
 from molflow_sim.packing.packings import RigidPackings
-from molflow_sim.packing.placements import COMMON_SPACE_GROUPS, general_placement, images_of
-from molflow_sim.packing.tables import Placement
+from molflow_sim.symmetry.placements import COMMON_SPACE_GROUPS, Placement, general_placement, images_of
 from molflow_sim.symmetry.spacegroup import SpaceGroup, cell_matrix, cell_parameters
 
 
