@@ -90,7 +90,7 @@ class CrystalCalculator(Calculator):
         Raises
         ------
         CrystalError
-            The atoms are not periodic, or not the calculator's molecules one after another.
+            The atoms are not periodic, or not the calculator's molecules one after another, bonded as these are.
         NonFiniteError
             Positions or cell are not finite, or the cell has collapsed.
         """
@@ -102,6 +102,8 @@ class CrystalCalculator(Calculator):
         state = ts.io.atoms_to_state(self.atoms, self.potential.device, torch.float64)
         out = {name: value.cpu().double().numpy() for name, value in self.potential(state).items()}
         energy = float(out["energy"][0])
+        if self.potential.torn:
+            raise CrystalError(self.potential.torn)
         if not np.isfinite(energy):
             raise NonFiniteError("the energy is not finite: the cell has collapsed, or positions are NaN")
         self.results = {

@@ -16,7 +16,7 @@ import torch
 from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
-from molflow_sim.errors import CrystalError, InputError
+from molflow_sim.errors import InputError
 from molflow_sim.forcefield import ewald, ewald_compiled, pairs_torch
 from molflow_sim.forcefield.batch import Batch, compiled_pairs, degenerate
 from molflow_sim.forcefield.mmff_energy import mmff_energies
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 
 SWITCH_WIDTH = 2.0
 """Width of the switched shell inside the cutoff, Å."""
-FAR_BONDS = 2.0
-"""Times its equilibrium length, at which a bond cannot be one when a system is first seen."""
+FAR_BONDS = 1.5
+"""Times its equilibrium length, beyond which a bond is none; next neighbours of a chain are 1.6 bonds apart."""
 
 
 class CrystalPotential(ModelInterface):
@@ -98,6 +98,14 @@ class CrystalPotential(ModelInterface):
             raise InputError("species must be given, and no two may have the same sequence of elements")
         self._groups = [split_into_groups(len(n), p.mmff.bonds) for n, p in zip(self._numbers, self.parameters)]
         self._trees = [SpanningTree.of_bonds(len(n), p.mmff.bonds) for n, p in zip(self._numbers, self.parameters)]
+        self._bonds = [
+            (
+                torch.as_tensor(p.mmff.bonds.reshape(-1, 2).T, device=self._device),
+                FAR_BONDS * torch.as_tensor(p.mmff.bond_r0, device=self._device),
+            )
+            for p in self.parameters
+        ]
+        self.torn = ""
         self._verlet = VerletList(self.cutoff, float(skin))
         self._batch: Batch | None = None
 
@@ -148,20 +156,19 @@ class CrystalPotential(ModelInterface):
         dict of tensors, detached
             ``energy`` (S,) eV, ``forces`` (n, 3) eV/Å, ``stress`` (S, 3, 3) eV/Å³ (dE/dε/V, tension positive),
             ``intermolecular_energy`` and ``intramolecular_energy`` (S,) eV. NaN for a system that is not finite or has
-            collapsed; the others are not affected.
+            collapsed, or whose atoms are not bonded as the species are (`torn` then tells which); the others are not
+            affected.
 
         Raises
         ------
         CrystalError
-            A system is not a sequence of this potential's molecules, or when it is first seen atoms lie far apart that
-            should be bonded.
+            A system is not a sequence of this potential's molecules.
         """
         if not isinstance(state, SimState):
             state = SimState(**{"masses": torch.ones(len(state["positions"])), "pbc": True, **state})
         with torch.no_grad(), one_torch_thread() if self.backend == "compiled" else nullcontext():
             positions = state.positions.detach().to(self._device, torch.float64)
             cells = state.row_vector_cell.detach().to(self._device, torch.float64).contiguous()
-            known = self._batch
             batch = self._prepare(state)
             bad = degenerate(positions, cells, batch)
             if bad.any():
@@ -169,8 +176,7 @@ class CrystalPotential(ModelInterface):
                 positions[torch.as_tensor(np.repeat(bad, batch.layout.n_per_system), device=self._device)] = 0.0
                 cells[torch.as_tensor(bad, device=self._device)] = 10.0 * torch.eye(3, dtype=cells.dtype).to(cells)
             whole = self._make_whole(positions, cells, batch)
-            if batch is not known:
-                self._check_bonds(whole, batch, bad)
+            torn = self._torn(whole, batch)
             inter, forces, virial = self._pairs(whole, cells, batch, bad)
             self._ewald(whole, cells, batch, inter, forces, virial)
             intra = self._mmff(whole, batch, forces, virial)
@@ -181,8 +187,8 @@ class CrystalPotential(ModelInterface):
             if self._compute_stress:
                 out["stress"] = 0.5 * (virial + virial.mT) / volume[:, None, None]
             out |= {"intermolecular_energy": inter, "intramolecular_energy": intra}
-            if bad.any():
-                marks = torch.as_tensor(bad, device=self._device)
+            marks = torn | torch.as_tensor(bad, device=self._device)
+            if marks.any():
                 for name, value in out.items():
                     value[marks[batch.system] if name == "forces" else marks] = torch.nan
         return {name: value.to(self._dtype) for name, value in out.items()}
@@ -206,22 +212,22 @@ class CrystalPotential(ModelInterface):
             whole[atoms] += shifts @ cells[system]
         return whole
 
-    def _check_bonds(self, whole: torch.Tensor, batch: Batch, bad: np.ndarray) -> None:
-        """Refuse atoms that are those of an isomer: the elements of a species in its order, but bonded otherwise."""
+    def _torn(self, whole: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Systems (S,) with atoms far apart that are bonded in the species, as in an isomer with the same elements."""
+        torn = torch.zeros(len(batch.layout.n_per_system), dtype=torch.bool, device=self._device)
+        self.torn = ""
         for index, atoms, system in zip(batch.layout.species, batch.layout.atoms, batch.layout.system):
-            terms = self.parameters[index].mmff
-            if not len(terms.bonds):
-                continue
-            i, j = torch.as_tensor(terms.bonds, device=self._device).T
-            length = torch.linalg.vector_norm(whole[atoms][:, i] - whole[atoms][:, j], dim=-1)
-            far = length > FAR_BONDS * torch.as_tensor(terms.bond_r0, device=self._device)
-            far &= ~torch.as_tensor(bad, device=self._device)[system][:, None]
+            (i, j), limits = self._bonds[index]
+            length = torch.linalg.vector_norm(whole[atoms[:, i]] - whole[atoms[:, j]], dim=-1)
+            far = length > limits
             if far.any():
+                torn[system[far.any(1)]] = True
                 m, b = far.nonzero()[0].tolist()
-                raise CrystalError(
+                self.torn = self.torn or (
                     f"atoms {int(atoms[m, i[b]])} and {int(atoms[m, j[b]])} are {float(length[m, b]):.2f} Å apart and "
                     "should be bonded: they are not the molecule of this potential in its atom order"
                 )
+        return torn
 
     def _pairs(
         self, whole: torch.Tensor, cells: torch.Tensor, batch: Batch, bad: np.ndarray

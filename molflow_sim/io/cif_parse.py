@@ -58,7 +58,7 @@ class Sites:
     notes : dict
         What was corrected or chosen.
     declared : dict
-        ``formula`` ({symbol: count}), ``weight`` (g/mol) and ``density`` (g/cm³), as far as the file has them.
+        ``formula`` ({symbol: count}), ``weight`` (g/mol), ``density`` (g/cm³) and ``z``, as far as the file has them.
     """
 
     numbers: np.ndarray
@@ -84,10 +84,10 @@ def read_text(source: str | Path) -> tuple[str, str]:
     CrystalError
         If the file cannot be read, is too large, or is not text.
     """
-    if isinstance(source, str) and ("\n" in source or source.lstrip("\ufeff \t\r").startswith("data_")):
+    if isinstance(source, str) and (re.search(r"[\n\r]", source) or source.lstrip("\ufeff \t").startswith("data_")):
         if len(source) > MAX_BYTES:
             raise CrystalError(f"a CIF of {len(source)} characters; the limit is {MAX_BYTES}")
-        return source.lstrip("\ufeff"), "CIF text"
+        return re.sub(r"\r\n?", "\n", source.lstrip("\ufeff")), "CIF text"
     path = Path(source)
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -141,7 +141,7 @@ def parse_cif(source: str | Path, block: str | None = None) -> Sites:
 
 
 def _declared(block: gemmi.cif.Block) -> dict[str, Any]:
-    """Formula, weight and density as the file states them."""
+    """Formula, weight, density and Z as the file states them."""
     out: dict[str, Any] = {}
     text = _text(block, ("_chemical_formula_sum", "_chemical_formula.sum"))
     parts = re.findall(r"([A-Z][a-z]?)\s*(\d+(?:\.\d+)?)?", text)
@@ -151,7 +151,10 @@ def _declared(block: gemmi.cif.Block) -> dict[str, Any]:
             symbol = "H" if symbol in ("D", "T") else symbol
             counts[symbol] = counts.get(symbol, 0.0) + float(count or 1.0)
         out["formula"] = counts
-    for name, tag in (("weight", "_chemical_formula_weight"), ("density", "_exptl_crystal_density_diffrn")):
+    tags = {
+        "weight": "_chemical_formula_weight", "density": "_exptl_crystal_density_diffrn", "z": "_cell_formula_units_Z",
+    }  # fmt: skip
+    for name, tag in tags.items():
         value = gemmi.cif.as_number(_text(block, (tag,)) or "?")
         if np.isfinite(value) and value > 0:
             out[name] = float(value)
@@ -202,26 +205,29 @@ def _space_group(
         group = space_group_from_operations(operations, where)
         if shift.any():
             notes["origin_shift"] = " ".join(f"{x:.5f}" for x in shift)
-        if group.order == 1 and known is not None and known.number > 1:
-            # only x,y,z although a larger group is named: atoms of an expanded cell merge, a lost list is made good
-            notes["space_group_note"] = f"only the identity was listed; the operations of {known.xhm()} were used"
-            return space_group_from_operations(list(known.operations()), where), still, notes
-        if named and _plain(named) != _plain(group.name):
-            notes["space_group_declared"] = named
-        return group, shift, notes
-    found = known
+        if group.order > 1 or known is None or known.number == 1:
+            if named and _plain(named) != _plain(group.name):
+                notes["space_group_declared"] = named
+            return group, shift, notes
+        # only x,y,z although a larger group is named: atoms of an expanded cell merge, a lost list is made good
+        notes["space_group_note"] = "only the identity was listed; the operations of the named group were used"
     hall = _text(block, _HALL_TAGS)
     if hall:  # it tells origin and setting, which the Hermann-Mauguin symbol often leaves open
-        return space_group_from_operations(list(gemmi.symops_from_hall(hall)), where), still, notes
+        try:
+            group = space_group_from_operations(list(gemmi.symops_from_hall(hall)), where)
+            if known is None or known.number == group.number:
+                return group, still, notes
+        except (ValueError, RuntimeError, SpaceGroupError):
+            pass
+        notes["space_group_declared"] = hall  # not readable, or not of the named group
     number = _text(block, _NUMBER_TAGS)
-    if found is None and number.isdigit():
-        found = gemmi.find_spacegroup_by_number(int(number))
+    found = gemmi.find_spacegroup_by_number(int(number)) if known is None and number.isdigit() else known
     if found is None:
         raise SpaceGroupError(f"{where}: no symmetry operations, and space group {named or 'unnamed'!r} is unknown")
     if found.ext in ("1", "2") and f":{found.ext}" not in named:
-        chosen = f"origin choice {found.ext} of {found.hm} was taken"
-        notes["space_group_note"] = f"no operations and no Hall symbol: {chosen}"
-        warnings.warn(f"{where}: {notes['space_group_note']}", stacklevel=5)
+        chosen = f"no operations and no Hall symbol: origin choice {found.ext} of {found.hm} was taken"
+        notes["space_group_note"] = chosen
+        warnings.warn(f"{where}: {chosen}", stacklevel=5)
     return space_group_from_operations(list(found.operations()), where), still, notes
 
 

@@ -168,7 +168,7 @@ def assemble(
     if len(site) > MAX_ATOM_DENSITY * volume:
         raise OverlappingAtomsError(f"{sites.name}: {len(site)} atoms in a cell of {volume:.0f} Å³ must overlap")
     numbers, isotopes, labels = sites.numbers[site], sites.isotopes[site], [sites.labels[s] for s in site]
-    check_content(sites, numbers, volume)
+    notes = sites.notes | check_content(sites, numbers, volume)
     bonds, shifts = perceive_bonds(numbers, fractional @ cell, cell, labels)
     component, lattice = connected(len(site), bonds, shifts, labels, sites.name)
     whole = fractional + lattice
@@ -199,7 +199,7 @@ def assemble(
             rigid_from_cartesian(species, table.molecules[species], positions[order], cell, tuple(images.values()))
         )
     info: dict = {"name": sites.name} if sites.name else {}
-    info.update(sites.notes)
+    info.update(notes)
     if normalise_hydrogens:
         info["hydrogens"] = "normalised to neutron lengths"
     species_molecules = table.with_conformers([(r.species, r.conformer) for r in rigid])
@@ -210,11 +210,13 @@ def assemble(
     }  # fmt: skip
 
 
-def check_content(sites: Sites, numbers: np.ndarray, volume: float) -> None:
-    """Refuse a cell that lacks atoms which the file's own formula declares.
+def check_content(sites: Sites, numbers: np.ndarray, volume: float) -> dict[str, str]:
+    """Refuse a cell whose atoms contradict what the file itself declares.
 
-    Files are wrong about their formula now and then. It is believed where the elements besides hydrogen stand in its
-    ratio, and neither the declared weight nor the declared density speaks for what was read instead.
+    Files are wrong about their formula, weight, Z or density now and then, and some give the formula of the asymmetric
+    unit. So hydrogens count as missing where the other elements stand in the formula's ratio and neither weight nor
+    density speaks for what was read instead; any other difference counts where formula, Z and density agree among
+    themselves, and not with the atoms.
 
     Parameters
     ----------
@@ -224,34 +226,48 @@ def check_content(sites: Sites, numbers: np.ndarray, volume: float) -> None:
     volume : float
         Å³.
 
+    Returns
+    -------
+    dict
+        A note where the density alone differs, by more than a tenth.
+
     Raises
     ------
     MissingHydrogensError
         The sites have fewer hydrogens than the formula.
+    CrystalError
+        They have other atoms, or another number of formula units.
     """
     formula = sites.declared.get("formula", {})
-    counts = {gemmi.Element(int(z)).name: int(n) for z, n in zip(*np.unique(numbers, return_counts=True))}
-    heavy = {s: n for s, n in formula.items() if s != "H"}
-    if not heavy or heavy.keys() != counts.keys() - {"H"}:
-        return
-    units = np.array([counts[s] / n for s, n in heavy.items()])
-    missing = formula.get("H", 0.0) * units[0] - counts.get("H", 0)
-    if np.ptp(units) > 1e-6 * units[0] or missing < 0.5:
-        return
-    read = sum(n * gemmi.Element(s).weight for s, n in counts.items())
-    weight, density = sites.declared.get("weight"), sites.declared.get("density")
-    hydrogen = missing * gemmi.Element("H").weight
-    for told in (
-        weight * units[0] if weight else None,
-        density * volume / AMU_PER_A3 if density and hydrogen > 0.006 * read else None,
-    ):
-        if told is not None and abs(told - read) < 0.4 * hydrogen:
-            return  # the formula is wrong, not the list of sites
-    each = missing / units[0]
-    raise MissingHydrogensError(
-        f"hydrogens missing: {each:g} of H{formula['H']:g} in _chemical_formula_sum are not among the atom sites; "
-        "add them before reading it"
-    )
+    weight, density, z = (sites.declared.get(name, 0.0) for name in ("weight", "density", "z"))
+    counts = {gemmi.Element(int(n)).name: int(k) for n, k in zip(*np.unique(numbers, return_counts=True))}
+    read, stated = _mass(counts), density * volume / AMU_PER_A3
+    units = {s: counts.get(s, 0) / n for s, n in formula.items()}
+    heavy = [n for s, n in units.items() if s != "H"]
+    if heavy and formula.keys() | {"H"} == counts.keys() | {"H"} and np.ptp(heavy) < 1e-6 * heavy[0]:
+        missing = formula.get("H", 0.0) * heavy[0] - counts.get("H", 0)
+        hydrogen = missing * gemmi.Element("H").weight
+        told = [weight * heavy[0], stated if hydrogen > 0.006 * read else 0.0]  # what is too little to tell is silent
+        if missing > 0.5 and not any(t and abs(t - read) < 0.4 * hydrogen for t in told):
+            raise MissingHydrogensError(
+                f"hydrogens missing: {missing / heavy[0]:g} of H{formula['H']:g} in _chemical_formula_sum are not "
+                "among the atom sites; add them before reading it"
+            )
+    expected = z * _mass(formula)
+    if expected and stated and abs(stated / expected - 1.0) < 0.01 and abs(stated / read - 1.0) > 0.02:
+        raise CrystalError(
+            f"the atom sites make {_formula(counts)} in the cell, {read / volume * AMU_PER_A3:.3f} g/cm³; the file "
+            f"declares {_formula(formula)}, Z = {z:g} and {density:g} g/cm³: atoms or operations are missing, or extra"
+        )
+    return {"density_declared": f"{density:g} g/cm³"} if stated and abs(stated / read - 1.0) > 0.1 else {}
+
+
+def _mass(formula: dict[str, Any]) -> float:
+    return float(sum(n * gemmi.Element(s).weight for s, n in formula.items()))
+
+
+def _formula(counts: dict[str, Any]) -> str:
+    return " ".join(f"{s}{n:g}" for s, n in counts.items())
 
 
 def expand(sites: Sites) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

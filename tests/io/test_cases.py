@@ -7,6 +7,8 @@ from pathlib import Path
 import gemmi
 import numpy as np
 import pytest
+import torch
+import torch_sim as ts
 
 from molflow_sim import CrystalPotential, MolecularCrystal, Molecule
 from molflow_sim.errors import CrystalError, DisorderedCrystalError, InputError, MissingHydrogensError, SpaceGroupError
@@ -34,6 +36,21 @@ def test_a_formula_that_weight_and_density_contradict_refuses_nothing():
     assert MolecularCrystal.from_cif(text).formula == "C5H2O5"
     with pytest.raises(MissingHydrogensError, match="2 of H4"):
         MolecularCrystal.from_cif(text.replace("142.07", "144.09").replace("1.913", "1.940"))
+
+
+def test_formula_z_and_density_that_agree_are_believed_against_the_sites():
+    text = (DATA / "paracetamol.cif").read_text().replace("_cell_volume", "_cell_formula_units_Z 4\n_cell_volume")
+    halved = "\n".join(line for line in text.split("\n") if not line.startswith(("2 1/2", "4 1/2")))
+    with pytest.raises(CrystalError, match=r"0\.669 g/cm³; the file declares C8 H9 N1 O2, Z = 4 and 1\.338"):
+        MolecularCrystal.from_cif(halved)
+    hydrate = text.replace("'C8 H9 N O2'", "'C8 H11 N O3'").replace("151.16", "169.18").replace("1.338", "1.4975")
+    with pytest.raises(CrystalError, match="atoms or operations are missing"):
+        MolecularCrystal.from_cif(hydrate)
+    # a formula of the asymmetric unit, and a wrong Z, stand alone against the rest
+    for wrong in (text.replace("'C8 H9 N O2'", "'C4 H4.5 N0.5 O'"), text.replace("units_Z 4", "units_Z 2")):
+        assert MolecularCrystal.from_cif(wrong).z == 4
+    alone = MolecularCrystal.from_cif(halved.replace("_cell_formula_units_Z 4\n", ""))
+    assert alone.info["density_declared"] == "1.338 g/cm³"
 
 
 def test_one_part_that_is_kept_of_a_disordered_model_is_a_model():
@@ -81,6 +98,15 @@ def test_a_molecule_with_hydrogen_is_not_the_one_with_deuterium():
 
 def test_a_hall_symbol_decides_between_two_origins():
     assert read("I41a_2_hall.cif").space_group.name == "I 41/a:2"
+    identity = "loop_\n_symmetry_equiv_pos_as_xyz\nx,y,z\n\nloop_"
+    lost = (DATA / "I41a_2_hall.cif").read_text().replace("loop_", identity, 1)
+    assert MolecularCrystal.from_cif(lost).space_group.name == "I 41/a:2"
+    odd = (DATA / "paracetamol.cif").read_text().replace("-P 2yn", "-P 2zz")
+    odd = "\n".join(line for line in odd.split("\n") if line[:2] not in ("1 ", "2 ", "3 ", "4 ")).replace(
+        "loop_\n_space_group_symop_id\n_space_group_symop_operation_xyz\n", ""
+    )
+    read_by_name = MolecularCrystal.from_cif(odd)  # a Hall symbol of another group
+    assert read_by_name.space_group.name == "P 1 21/n 1" and read_by_name.info["space_group_declared"] == "-P 2zz"
     text = "\n".join(line for line in (DATA / "I41a_2_hall.cif").read_text().split("\n") if "Hall" not in line)
     with pytest.warns(UserWarning, match="origin choice 1 of I 41/a was taken"):
         assert MolecularCrystal.from_cif(text).space_group.name == "I 41/a:1"
@@ -186,9 +212,15 @@ def test_atoms_of_an_isomer_are_not_taken_for_the_molecule():
     from molflow_ase import CrystalCalculator
 
     crystal = both("Nc1ccccc1O", "Nc1ccc(O)cc1")
-    atoms = crystal.to_ase()[: crystal.molecules[0].n_atoms]
-    atoms.calc = CrystalCalculator(crystal.molecules[1])
-    with pytest.raises(CrystalError, match="should be bonded"):
-        atoms.get_potential_energy()
-    atoms.calc = CrystalCalculator(crystal.molecules[0])
-    assert np.isfinite(atoms.get_potential_energy())
+    n = crystal.molecules[0].n_atoms
+    ours, others = crystal.to_ase()[:n], crystal.to_ase()[n:]
+    calc = CrystalCalculator(crystal.molecules[0])
+    ours.calc = others.calc = calc
+    energy = ours.get_potential_energy()
+    for _ in range(2):  # whatever the calculator has seen before
+        with pytest.raises(CrystalError, match="should be bonded"):
+            others.get_potential_energy()
+    assert ours.get_potential_energy() == pytest.approx(energy, rel=1e-12)
+    # in a batch the system alone is lost
+    state = ts.io.atoms_to_state([ours, others], torch.device("cpu"), torch.float64)
+    assert torch.isfinite(calc.potential(state)["energy"]).tolist() == [True, False]

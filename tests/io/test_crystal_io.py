@@ -222,6 +222,7 @@ def test_a_setting_without_a_symbol_keeps_its_operations():
     # a centring vector that no standard setting has: (1/4, 0, 1/2)
     extra = ["3 'x+1/4,y,z+1/2'", "4 'x+1/2,y,z'", "5 'x+3/4,y,z+1/2'"]
     extra += ["6 'x+1/4,-y,z'", "7 'x+1/2,-y,z+1/2'", "8 'x+3/4,-y,z'"]
+    text = re.sub(r"(_formula_units_Z +)2", r"\g<1>8", text)  # four times as many
     text = text.replace("2 'x,-y,z+1/2'", "\n".join(["2 'x,-y,z+1/2'", *extra])).replace("P 1 c 1", "X c")
     odd = MolecularCrystal.from_cif(text)
     assert odd.z == 8
