@@ -24,8 +24,9 @@ from molflow_sim.models.crystal_flow.basins import make_basin_pairs
 from molflow_sim.models.crystal_flow.network import ContactSettings
 from molflow_sim.models.crystal_flow.path import distance, interpolate
 from molflow_sim.models.crystal_flow.starts import van_der_waals_volume
-from molflow_sim.models.crystal_flow.train import pairs_of, train_crystal_flow, train_on_pairs, validation_rows
+from molflow_sim.models.crystal_flow.train import pairs_of, train_crystal_flow, train_on_pairs
 from molflow_sim.training import TrainSettings
+from molflow_sim.training.batches import validation_rows
 from molflow_sim.training.model import load_model
 
 CONFIG = CrystalFlowConfig(

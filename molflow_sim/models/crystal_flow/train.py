@@ -19,6 +19,7 @@ from molflow_sim.models.crystal_flow.model import CrystalFlow
 from molflow_sim.models.crystal_flow.network import ContactNetwork
 from molflow_sim.models.crystal_flow.pairs import PairBatches, PairSet, make_pairs
 from molflow_sim.runs.files import sha256
+from molflow_sim.training.batches import validation_rows
 from molflow_sim.training.model import save_model
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ PAIRS_DEPEND_ON = (
 )  # fmt: skip
 EXPERIMENTAL_STARTS = 4
 """Times as many starts for an experimental crystal: it is drawn more often than one of a molecule's many packings."""
-FEWEST_FOR_VALIDATION = 20
-"""Molecules; with fewer none is set aside."""
 VALIDATION_BATCHES = 12
 
 
@@ -141,15 +140,6 @@ def train_crystal_flow(
     flow = train_on_pairs(pairs, config, folder, initial=initial, validation=validation, card=card, progress=progress)
     plot_curves(folder)
     return flow
-
-
-def validation_rows(data: CrystalDataset, share: float) -> np.ndarray:
-    """Boolean (n,): crystals of the molecules set aside for validation, chosen by a hash of their keys."""
-    if len(data.keys) < FEWEST_FOR_VALIDATION:
-        return np.zeros(len(data), bool)
-    aside = np.array([int(sha256(key.encode())[:8], 16) < share * 2**32 for key in data.keys])
-    rows: np.ndarray = aside[data.molecule]
-    return rows
 
 
 def _stored_pairs(

@@ -26,7 +26,6 @@ from molflow_sim.symmetry.reduction import reduced_basis
 
 if TYPE_CHECKING:
     from molflow_sim.dataset.reader import CrystalRecord
-    from molflow_sim.packing.packings import RigidPackings
     from molflow_sim.systems.crystal import MolecularCrystal
 
 
@@ -115,14 +114,6 @@ class P1Data:
         data = cls(max_z=max_z, max_atoms=max_atoms)
         for k, crystal in enumerate(crystals):
             data._try(str(crystal.info.get("name", k)), data.add_crystal, crystal)
-        return data
-
-    @classmethod
-    def from_packings(cls, packings: RigidPackings, max_z: int = MAX_Z, max_atoms: int = MAX_ATOMS) -> P1Data:
-        """From the press's packings that ended well."""
-        data = cls(max_z=max_z, max_atoms=max_atoms)
-        for i in np.flatnonzero(packings.ok):
-            data._try(str(packings.index[i]), data.add_crystal, packings.crystal(int(i)))
         return data
 
     @classmethod

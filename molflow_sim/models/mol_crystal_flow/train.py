@@ -15,14 +15,13 @@ from molflow_sim.models.mol_crystal_flow.interpolants import FlowPath, make_path
 from molflow_sim.models.mol_crystal_flow.model import MolCrystalFlow
 from molflow_sim.models.mol_crystal_flow.settings import P1Settings
 from molflow_sim.runs.files import sha256
+from molflow_sim.training.batches import validation_rows
 from molflow_sim.training.settings import TrainSettings, YamlSettings
 
 if TYPE_CHECKING:
     from molflow_sim.dataset import CrystalDataset
 
 CRYSTALS, VALIDATION = "crystals.npz", "crystals_validation.npz"
-FEWEST_FOR_VALIDATION = 20
-"""Molecules; with fewer none is set aside."""
 VALIDATION_BATCHES = 16
 
 
@@ -189,15 +188,6 @@ def train_mol_crystal_flow(
     save_model(folder, model)
     plot_curves(folder)
     return model
-
-
-def validation_rows(data: CrystalDataset, share: float) -> np.ndarray:
-    """Boolean (n,): crystals of the molecules set aside for validation, chosen by a hash of their keys."""
-    if len(data.keys) < FEWEST_FOR_VALIDATION:
-        return np.zeros(len(data), bool)
-    aside = np.array([int(sha256(key.encode())[:8], 16) < share * 2**32 for key in data.keys])
-    rows: np.ndarray = aside[data.molecule]
-    return rows
 
 
 def _weights(data: CrystalDataset, config: MolCrystalFlowConfig) -> np.ndarray:
