@@ -126,9 +126,10 @@ def crystalSystem(
             f"nonbondedCutoff is {cutoff / 10:g} nm; it must exceed the switch width, {SWITCH_WIDTH / 10:g} nm"
         )
     box = crystal_box(crystal, supercell, cutoff)
-    distinct_species(crystal.molecules)
-    if parameters is None:
-        parameters = [parametrize(molecule, charges) for molecule in crystal.molecules]
+    species = distinct_species(crystal.molecules)
+    if parameters is None:  # stereoisomers share those of the first, as in every front end
+        table = {molecule.numbers.tobytes(): parametrize(molecule, charges) for molecule in species}
+        parameters = [table[molecule.numbers.tobytes()] for molecule in crystal.molecules]
     topology = crystal_topology(box)
     system = openmm.System()
     for s, _ in box.order:
