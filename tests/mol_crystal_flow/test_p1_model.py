@@ -337,10 +337,9 @@ def test_samples_of_both_hands_are_packings_that_the_press_takes():
 
 def test_the_press_finds_a_centrosymmetric_minimum_again_where_it_is_written_in_p1():
     """In P 1 the inverted copy is an improper orientation; energy and volume stay what they were in P -1."""
-    from molflow_sim.packing.placements import general_placement
-
     from molflow_sim.forcefield import parametrize
     from molflow_sim.packing import RigidPackings, press, random_packings
+    from molflow_sim.symmetry.placements import general_placement
 
     m = molecule(ASPIRIN)
     minimum = press(random_packings(m, 1, space_groups=["P -1"], seed=1), parametrize(m))
