@@ -54,6 +54,7 @@ def screen(
     charges: str | None = None,
     relax_top: int | None = None,
     reference: str | Path | None = None,
+    reference_block: str | None = None,
     energy: str | None = None,
     energy_top: int | None = None,
     generator: str | None = None,
@@ -87,6 +88,8 @@ def screen(
         How many packings are relaxed with flexible molecules.
     reference : path, optional
         CIF of the experimental form; the result then says where it came.
+    reference_block : str, optional
+        Its data block, where it has several.
     energy : str, optional
         Second model that re-ranks the best, see `molflow_sim.screening.energies`.
     energy_top : int, optional
@@ -139,7 +142,7 @@ def screen(
     if reference is not None:
         from molflow_sim.screening.reference import read_reference
 
-        experiment = read_reference(reference, molecule)
+        experiment = read_reference(reference, molecule, reference_block)
     folder = Path(tempfile.mkdtemp(prefix="molflow-")) if output is None else Path(output)
     return _Run(molecule, chosen, stages or Stages(), folder, overwrite, progress).run(scheduler, experiment)
 
