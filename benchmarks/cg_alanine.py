@@ -1,8 +1,8 @@
 """Capped alanine from 1,000 to 10,000 frames: flow and student without forces against force matching with forces.
 
-    python benchmarks/cg_alanine.py -o FOLDER                       # hours on one core
-    python benchmarks/cg_alanine.py -o FOLDER --frames 1000 --quick # a smoke test, minutes
-    python benchmarks/cg_alanine.py -o FOLDER --print-only
+    python -m benchmarks cg_alanine -o FOLDER                       # hours on one core
+    python -m benchmarks cg_alanine -o FOLDER --frames 1000 --quick # a smoke test, minutes
+    python -m benchmarks cg_alanine -o FOLDER --print-only
 
 Data: 10,000 frames of five beads with forces (Wang et al., ACS Cent. Sci. 5, 755 (2019); ff99SB-ILDN in explicit
 water, 300 K). For each number of frames, taken evenly from the whole: the flow is fitted (no forces), and three
@@ -32,7 +32,6 @@ from molflow_openmm import simulate_cg
 
 from molflow_sim import __version__
 from molflow_sim.cg import BeadFrames, CGNetSettings, ModelFolder, backbone_topology, fit_student
-from molflow_sim.cg.reports.comparison import kinetic_temperatures
 from molflow_sim.cg.student.training import student_train_settings
 from molflow_sim.cg.teacher import TeacherSettings, fit_teacher, sample_with_forces, teacher_training
 from molflow_sim.errors import MolflowError
@@ -147,7 +146,7 @@ class Bench:
         )
         discard = 0.2 * run.reports * run.report_every_ps
         extra |= {"training": asdict(train), "us_per_step": run.summary["microseconds_per_step"]}
-        extra |= {"simulation": run.summary["settings"], "kinetic_temperatures": kinetic_temperatures(run)}
+        extra |= {"simulation": run.summary["settings"], "kinetic_temperatures": run.kinetic_temperatures()}
         return score(self.reference, run.positions(300.0, discard)) | extra
 
     def shorter(self, train: TrainSettings, steps: int) -> TrainSettings:

@@ -1,6 +1,6 @@
 """What a step of coarse-grained dynamics costs in OpenMM: five beads, Reference platform, microseconds.
 
-    python benchmarks/cg_speed.py [--torchforce-python OTHER/bin/python] [--model FOLDER] [-o speed.json]
+    python -m benchmarks cg_speed [--torchforce-python OTHER/bin/python] [--model FOLDER] [-o speed.json]
 
 All in one run, on one core, with the same integrator (LangevinMiddleIntegrator, 2 fs) and the same network: no force at
 all, an empty `PythonForce`, a `PythonForce` around torch's autograd, openmmtorch's `TorchForce` and `PythonTorchForce`,
@@ -29,9 +29,9 @@ from typing import Any
 import numpy as np
 import openmm
 import torch
-from _speed import Autograd, Empty, bare, load, processor, time_steps, use_cores, versions
 from molflow_openmm import CGForceField
 
+from benchmarks.speed import Autograd, Empty, bare, load, processor, time_steps, use_cores, versions
 from molflow_sim.cg import CGNet, CGNetSettings, ModelFolder
 from molflow_sim.data import alanine_frames
 from molflow_sim.errors import MissingDependencyError

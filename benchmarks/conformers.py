@@ -1,7 +1,7 @@
 """How often does a candidate get a conformer that the measured crystal can be built from? Both sides in one run.
 
-    python benchmarks/conformers.py -o conformers.json --split train
-    python benchmarks/conformers.py -o held_out.json
+    python -m benchmarks conformers -o conformers.json --split train
+    python -m benchmarks conformers -o held_out.json
 
 For every experimental crystal (see crystal_generation.py) each conformer that the molecule gets from its SMILES is laid
 over the measured one and the packing is pressed: a conformer *keeps* the form when all 15 molecules then still
@@ -21,12 +21,12 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from _generation import CLASSES, add_target_options, choose, class_of
-from _generation_tables import Table, print_tables
-from _parts import Parts, write_json
-from _search import _mappings, matches, molecule_of, pressed_experiment
-from _targets import Target
 
+from benchmarks.generation import CLASSES, add_target_options, choose, class_of
+from benchmarks.generation_tables import Table, print_tables
+from benchmarks.parts import Parts, write_json
+from benchmarks.search import _mappings, matches, molecule_of, pressed_experiment
+from benchmarks.targets import Target
 from molflow_sim import Molecule, __version__, parametrize
 from molflow_sim.chemistry.conformers import best_rmsd
 

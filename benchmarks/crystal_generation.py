@@ -1,7 +1,7 @@
 """How good are generated crystals, before the press and after it? All sides in one run, on held-out molecules.
 
-    python benchmarks/crystal_generation.py -o generation.json --targets 20 --candidates 300
-    python benchmarks/crystal_generation.py -o generation.json --sides random flow --weights trained/ --candidates 4000
+    python -m benchmarks crystal_generation -o generation.json --targets 20 --candidates 300
+    python -m benchmarks crystal_generation -o generation.json --sides random flow --weights trained/ --candidates 4000
 
 Targets are the experimental crystals on the test side of the split (the rule of molflow_sim.dataset: one molecule in
 five by a hash of its tautomer- and stereo-free key; those of --exclude besides), with at most one molecule in the
@@ -27,14 +27,13 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from _generation import SIDES, Run, add_target_options, choose, run, warm_up
-from _generation_tables import enrichment_table, press_table, print_tables, raw_table
-from _parts import Parts, write_json
-from _targets import Target
-from recovery import ALL_SOURCES
-
+from benchmarks.generation import SIDES, Run, add_target_options, choose, run, warm_up
+from benchmarks.generation_tables import enrichment_table, press_table, print_tables, raw_table
+from benchmarks.parts import Parts, write_json
+from benchmarks.recovery import ALL_SOURCES
+from benchmarks.targets import Target
 from molflow_sim import __version__
-from molflow_sim.generators.crystals import make_generator
+from molflow_sim.generators.protocol import make_generator
 
 MILESTONES = (30, 100, 300, 1000, 4000)
 
@@ -86,7 +85,7 @@ def _usable(sides: Sequence[str], target: Target, weights: str | None) -> tuple[
             continue
         usable.append(side)
         if side.startswith("flow"):
-            digest = str(make_generator("flow", weights=weights).identity()["weights"])
+            digest = str(make_generator("crystals", "flow", weights=weights).identity()["weights"])
     return usable, digest
 
 

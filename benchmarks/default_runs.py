@@ -1,6 +1,6 @@
 """Runs `molflow screen` with its default settings on six molecules and prints what each stage took and found.
 
-    python benchmarks/default_runs.py -o FOLDER [--only NAME ...] [--references FOLDER_OF_CIFS] [--table FILE]
+    python -m benchmarks default_runs -o FOLDER [--only NAME ...] [--references FOLDER_OF_CIFS] [--table FILE]
 
 One fresh process per molecule, as a user would start it; the figures are read from the run.json and ranking.csv it
 writes. `--references` names a folder of experimental CIFs; those of the molecules below are used if they are there.
@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 
 import pandas as pd
+
+from benchmarks.tables import keep
 
 # name, SMILES, number of the room- or low-temperature structure in the Crystallography Open Database (if it is in use)
 MOLECULES = [
@@ -70,6 +72,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", help="names of the molecules to run")
     parser.add_argument("--references", type=Path, help="folder with experimental CIFs, NUMBER.cif")
     parser.add_argument("--table", type=Path, help="write the table there as Markdown")
+    parser.add_argument("--keep", action="store_true", help="keep the figures for the README")
     options = parser.parse_args()
     rows = []
     for name, smiles, number in MOLECULES:
@@ -89,6 +92,13 @@ def main() -> None:
     lines += [f"| {i} | " + " | ".join("" if v != v else str(v) for v in r) + " |" for i, r in table.iterrows()]
     text = f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores\n\n" + "\n".join(lines) + "\n"
     print("\n" + text)
+    if options.keep:
+        lines = [
+            (f"`molflow screen`, default settings, {r['molecule']}: in all; the experimental form",
+             f"{float(str(r['in all, s'])) / 60:.1f} min; {r['experiment']}")
+            for r in rows
+        ]  # fmt: skip
+        keep("default_runs", lines, rows)
     if options.table:
         options.table.write_text(text)
 

@@ -1,6 +1,6 @@
 """Candidates per second of the rigid press, compiled and in torch, beside PyXtal + ASE + GFN1-xTB.
 
-    python benchmarks/press.py [--candidates 500] [--xtb 3] [SMILES ...]
+    python -m benchmarks press [--candidates 500] [--xtb 3] [SMILES ...]
 
 Both paths press the same random packings; afterwards the energy of the same geometries is evaluated by both (they
 must agree to 1e-5). The other way to the same end is timed in the same run: PyXtal's random crystals, relaxed with
@@ -18,6 +18,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 import numpy as np
 
+from benchmarks.tables import keep
 from molflow_sim import Molecule, parametrize
 from molflow_sim.packing import PressSettings, RigidPackings, press, random_packings
 from molflow_sim.units import KJ_PER_MOL
@@ -35,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--xtb", type=int, default=3, help="PyXtal crystals to relax with GFN1-xTB, 0 for none")
     parser.add_argument("--xtb-steps", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--keep", action="store_true", help="keep the figures for the README")
     args = parser.parse_args(argv)
     molecules = {s: s for s in args.smiles} or MOLECULES
     print_machine()
@@ -43,6 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{'converged':>9} {'g/cm3':>6}"
     )
     agreement = []
+    speeds: dict[str, list[str]] = {}
     for name, smiles in molecules.items():
         molecule = Molecule.from_smiles(smiles, seed=args.seed)
         parameters = parametrize(molecule)
@@ -55,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             start = time.perf_counter()
             result = press(loose, parameters, backend=backend)
             seconds = time.perf_counter() - start
+            speeds.setdefault(backend, []).append(f"{n / seconds:.0f}")
             row(
                 name,
                 f"press, {backend}",
@@ -67,11 +71,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         if pressed is not None:
             agreement.append((name, *energy_difference(pressed.select(slice(0, 50)), parameters)))
         if args.xtb:
-            row(name, "PyXtal + GFN1-xTB", *relax_with_xtb(molecule, args.xtb, args.xtb_steps, args.seed))
+            slow = relax_with_xtb(molecule, args.xtb, args.xtb_steps, args.seed)
+            speeds.setdefault("xtb", []).append(f"{slow[0] / slow[1]:.2f}")
+            row(name, "PyXtal + GFN1-xTB", *slow)
     for name, absolute, relative in agreement:
         print(f"{name}: compiled and torch energies differ by at most {absolute:.1e} kJ/mol, {relative:.1e} relative")
     if args.xtb:
         print(f"GFN1-xTB: converged means fmax 0.05 eV/Å within {args.xtb_steps} steps; cells as they are (Γ point)")
+    if args.keep:
+        ways = {"numba": "press, compiled", "torch": "press, torch on the CPU", "xtb": "PyXtal + ASE + GFN1-xTB"}
+        names, worst = " / ".join(molecules), max((a[2] for a in agreement), default=float("nan"))
+        unit = {"xtb": f"structures, stopped after {args.xtb_steps} steps,"}
+        lines = []
+        for way, found in speeds.items():
+            what = unit.get(way, "candidates")
+            lines.append((f"{ways[way]}: {names}", f"{' / '.join(found)} {what} a second"))
+        keep("press", [*lines, ("largest relative difference of the two paths' energies", f"{worst:.0e}")])
     return 0
 
 
@@ -92,10 +107,11 @@ def energy_difference(packings: RigidPackings, parameters) -> tuple[float, float
 
 def relax_with_xtb(molecule: Molecule, n: int, max_steps: int, seed: int) -> tuple[int, float, float, float]:
     """(structures, seconds, share converged, median density) of PyXtal crystals relaxed with ASE and GFN1-xTB."""
-    from _pyxtal import pyxtal_packings
     from ase.filters import FrechetCellFilter
     from ase.optimize import FIRE
     from tblite.ase import TBLite
+
+    from benchmarks.pyxtal import pyxtal_packings
 
     start = time.perf_counter()
     converged, density = 0, []

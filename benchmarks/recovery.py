@@ -1,9 +1,9 @@
 """Is the experimental form among the first 300, 1,000 and 4,000 random candidates after the press?
 
-    python benchmarks/recovery.py -o recovery.json --targets 30 --candidates 4000
-    python benchmarks/recovery.py -o recovery.json --generators random pyxtal --candidates 1000
+    python -m benchmarks recovery -o recovery.json --targets 30 --candidates 4000
+    python -m benchmarks recovery -o recovery.json --generators random pyxtal --candidates 1000
 
-Every rigid experimental crystal of the data set (see _targets.py; --targets takes that many, evenly spread over the
+Every rigid experimental crystal of the data set (see targets.py; --targets takes that many, evenly spread over the
 sizes) is searched for with RDKit's conformers and with its own, by random packing over the common space groups and
 the press; PyXtal's random molecular crystals go through the same press. "Found" means that 15 of 15 molecules
 superpose with RMSD15 < 1 Å. For a miss, the experimental structure itself is pressed: if it stays, the search is at
@@ -26,10 +26,10 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from _parts import Parts, write_json
-from _search import Search, matches, molecule_of, search
-from _targets import DATA, Target, read_targets
 
+from benchmarks.parts import Parts, write_json
+from benchmarks.search import Search, matches, molecule_of, search
+from benchmarks.targets import DATA, Target, read_targets
 from molflow_sim import __version__, parametrize
 from molflow_sim.packing import press, random_packings
 

@@ -25,8 +25,9 @@ import sys
 from pathlib import Path
 
 from make_alanine_frames import run_md, settings_for
+from molflow_openmm import simulate_cg
 
-from molflow_sim.cg.pipeline import distill, fit, report, simulate
+from molflow_sim.cg import distill, fit, report
 from molflow_sim.data import alanine_card, alanine_frames
 
 
@@ -60,7 +61,7 @@ def main() -> int:
     print(f"simulating {replicas} copies for {ns:g} ns each")
     # A hastily trained network is rough: at 2 fs it would heat up.
     timestep = 2.0 if options.full else 1.0
-    run = simulate(model, replicas, ns, timestep_fs=timestep, seed=options.seed, progress=tell)
+    run = simulate_cg(model, replicas, ns, timestep_fs=timestep, seed=options.seed, progress=tell)
     outcome = report(model, trajectory, discard_ps=100.0 * ns)
     print(f"{run.summary['microseconds_per_step'] or float('nan'):.0f} µs per step of all copies")
     print(outcome.verdict)

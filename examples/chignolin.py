@@ -19,9 +19,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from make_chignolin_frames import Settings, ladder, run_md
+from molflow_openmm import simulate_cg
 
-from molflow_sim.cg import distill, fit, read_frames, simulate
-from molflow_sim.cg.pipeline import report
+from molflow_sim.cg import distill, fit, read_frames, report
 from molflow_sim.cg.reports.reporting import Report
 
 
@@ -90,7 +90,7 @@ def run(folder: Path, plan: Plan, native: Path | None = None, platform: str | No
     fit(beads, model, steps=plan.teacher_steps, seed=seed, progress=print)
     distill(model, samples=plan.samples, steps=plan.student_steps, seed=seed, progress=print)
     print(f"simulating {plan.copies} copies for {plan.ns:g} ns each, plain Langevin dynamics at {kelvin:g} K")
-    done = simulate(model, plan.copies, plan.ns, seed=seed)
+    done = simulate_cg(model, plan.copies, plan.ns, seed=seed)
     print(f"{done.summary['microseconds_per_step'] or float('nan'):.0f} µs per step of all copies")
     return report(model, beads, native=structure, discard_ps=100.0 * plan.ns)
 

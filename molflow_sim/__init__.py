@@ -17,6 +17,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "systems.crystal": ["MolecularCrystal"],
         "symmetry": ["SpaceGroup"],
         "forcefield": ["CrystalPotential", "parametrize"],
+        "generators.generate": ["generate"],
+        "training.model": ["load_model"],
+        "dataset.train": ["train"],
         "screening": ["screen", "Landscape"],
     },
 )

@@ -60,6 +60,14 @@ class SpaceGroupError(InputError):
     """An unknown space group, or one that cannot host the molecule as asked."""
 
 
+class RequestError(InputError):
+    """A request that a generator cannot serve."""
+
+
+class PluginError(InputError):
+    """Something that another package adds and that cannot be used: it is not importable, or its name is taken."""
+
+
 class ParameterError(MolflowError):
     """The force field cannot be parametrised for this molecule."""
 

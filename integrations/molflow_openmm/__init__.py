@@ -7,7 +7,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "cg.forcefield": ["CGForceField"],
-        "cg.samples": ["CGSimulation"],
         "crystal.settings": ["SimulationSettings"],
         "cg.topology": ["bead_topology"],
         "crystal.system": ["crystalSystem"],

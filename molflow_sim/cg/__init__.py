@@ -16,8 +16,9 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "student.training": ["fit_student"],
         "student.settings": ["DistillSettings"],
         "model": ["ModelFolder"],
-        "pipeline": ["distill", "export", "fit", "simulate"],
+        "pipeline": ["distill", "fit"],
         "reports.comparison": ["report"],
         "reports.reporting": ["Report", "Score"],
+        "simulation": ["CGSimulation"],
     },
 )

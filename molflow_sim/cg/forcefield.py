@@ -1,20 +1,19 @@
-"""What every coarse-grained force field offers, and the list of those that there are.
+"""What every coarse-grained force field offers.
 
-A further student is one module: a class with the attributes of `ForceField`, and a line in `KINDS` (or a call of
-`register`), so that model folders, OpenMM, ASE and the command line find it by the kind in its card.
+A further student is one module: a class with the attributes of `ForceField`, and a line in
+`molflow_sim.registry.MODELS` (or an entry point ``molflow.models``), so that model folders, OpenMM, ASE and the command
+line find it by the kind in its card.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any, Protocol, Self, runtime_checkable
 
 import numpy as np
 from torch import Tensor
 
 from molflow_sim.cg.topology import BeadTopology
-from molflow_sim.errors import WeightsError
 
 
 @runtime_checkable
@@ -24,7 +23,7 @@ class ForceField(Protocol):
     Attributes
     ----------
     kind : str
-        Name in `KINDS`.
+        Name in `molflow_sim.registry.MODELS`.
     topology : BeadTopology
     temperature : float
         K, at which the free energy holds.
@@ -64,30 +63,3 @@ class ForceField(Protocol):
             Tensors or a card of something else.
         """
         ...
-
-
-KINDS: dict[str, str | type[ForceField]] = {"cgnet": "molflow_sim.cg.student.cgnet:CGNet"}
-"""Force fields by kind: the class, or where it is (imported on first use)."""
-
-
-def register(kind: str, cls: type[ForceField]) -> None:
-    """Make a force field known under a kind."""
-    KINDS[kind] = cls
-
-
-def force_field_class(kind: str) -> type[ForceField]:
-    """The class of a kind.
-
-    Raises
-    ------
-    WeightsError
-        An unknown kind.
-    """
-    known = KINDS.get(kind)
-    if known is None:
-        raise WeightsError(f"unknown kind of force field {kind!r}; known are {', '.join(sorted(KINDS))}")
-    if isinstance(known, str):
-        module, name = known.split(":")
-        found: type[ForceField] = getattr(import_module(module), name)
-        return found
-    return known

@@ -13,7 +13,7 @@ import numpy as np
 from molflow_sim.cg.topology import BeadTopology, backbone_topology
 from molflow_sim.cg.whole import bond_lengths, check_bonds
 from molflow_sim.errors import TrajectoryError
-from molflow_sim.runs.files import write_bytes_atomically
+from molflow_sim.runs.files import sha256, write_bytes_atomically
 from molflow_sim.units import BOLTZMANN, KCAL_PER_MOL, KJ_PER_MOL
 
 if TYPE_CHECKING:
@@ -123,6 +123,14 @@ class BeadFrames:
         """Boltzmann's constant times the temperature, eV."""
         return BOLTZMANN * self.temperature
 
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 over positions, forces, temperature and topology."""
+        parts = [np.ascontiguousarray(self.positions).tobytes(), self.topology.to_json().encode()]
+        parts += [repr(self.temperature).encode()]
+        parts += [np.ascontiguousarray(self.forces).tobytes()] if self.forces is not None else []
+        return sha256(b"\0".join(parts))
+
     def validate(self, min_frames: int = 100) -> BeadFrames:
         """Check that a model can be fitted to these frames.
 
@@ -155,20 +163,6 @@ class BeadFrames:
         ):
             raise TrajectoryError("all frames have the same bond lengths: is this a single structure repeated?")
         return self
-
-    def split(self, fraction: float, seed: int = 0) -> tuple[BeadFrames, BeadFrames]:
-        """Two disjoint random parts, the first with `fraction` of the frames (at least one frame in each).
-
-        Raises
-        ------
-        TrajectoryError
-            A fraction outside (0, 1) or fewer than two frames.
-        """
-        if not 0.0 < fraction < 1.0 or self.n_frames < 2:
-            raise TrajectoryError(f"cannot split {self.n_frames} frames at {fraction}: two frames and 0 < fraction < 1")
-        order = np.random.default_rng(seed).permutation(self.n_frames)
-        n = min(max(round(fraction * self.n_frames), 1), self.n_frames - 1)
-        return self[np.sort(order[:n])], self[np.sort(order[n:])]
 
     def take(self, n: int) -> BeadFrames:
         """`n` frames spread evenly over all of them (all where n is as large).

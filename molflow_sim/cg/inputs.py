@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from molflow_sim.cg.stages import read_record
 from molflow_sim.errors import InputError, TrajectoryError, WeightsError
+from molflow_sim.runs.folder import read_run
 
 if TYPE_CHECKING:
     from molflow_sim.cg.frames import BeadFrames
@@ -65,10 +65,10 @@ def check_model(folder: Path) -> dict[str, Any]:
     WeightsError
         No folder, no model in it, or a fit that has not ended.
     """
-    record = read_record(folder / "fit.json") if folder.is_dir() else None
-    if record is None:
+    if not (folder / "fit.json").exists():
         raise WeightsError(f"{folder} holds no model; make one with: molflow cg fit ... -o {folder}")
-    if not record["finished"]:
+    record = read_run(folder, "fit")
+    if record.get("status") != "done":
         raise WeightsError(f"the fit in {folder} has not ended; give the same molflow cg fit command again")
     return record
 

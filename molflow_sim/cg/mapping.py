@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from molflow_sim.cg.contraction import contracted_bonds
-from molflow_sim.cg.peptides import backbone_atoms, calpha_atoms, calpha_bonds
+from molflow_sim.cg.peptides import backbone_atoms, bonded_pairs, calpha_atoms, with_bonds
 from molflow_sim.cg.topology import BeadTopology
 from molflow_sim.errors import MappingError
 
@@ -146,7 +147,7 @@ class BeadMapping:
         try:
             atoms = topology.select(selection)
         except Exception as error:  # the parser of selections raises many kinds
-            raise MappingError(f"the selection {selection!r} cannot be read: {_one_line(error)}") from error
+            raise MappingError(f"the selection {selection!r} cannot be read: {one_line(error)}") from error
         if not len(atoms):
             raise MappingError(f"the selection {selection!r} selects no atom of {topology.n_atoms}")
         return cls.from_indices(topology, atoms, bonds)
@@ -162,19 +163,15 @@ class BeadMapping:
         atoms : iterable of int
             Atom indices from 0.
         bonds : sequence of pairs of bead indices, optional
-            Default: where all atoms are Cα, those of successive residues of a chain are bonded. Otherwise beads are
-            bonded where their atoms are, and parts still apart are joined along the shortest paths of bonds through
-            atoms that are not selected.
+            Default: beads are bonded where their atoms are, and parts still apart are joined along the shortest paths
+            of bonds through atoms that are not selected (so successive Cα of a chain are bonded).
 
         Raises
         ------
         MappingError
             An index out of range or given twice, an atom without mass, or as in the class.
         """
-        indices = _indices(topology, atoms)
-        if bonds is None:
-            bonds = calpha_bonds(topology, indices)
-        return cls._from_groups(topology, [[i] for i in indices], bonds)
+        return cls._from_groups(topology, [[i] for i in _indices(topology, atoms)], bonds)
 
     @classmethod
     def backbone(cls, topology: mdtraj.Topology) -> BeadMapping:
@@ -193,11 +190,11 @@ class BeadMapping:
         atoms = backbone_atoms(topology)
         if not atoms:
             raise MappingError("no residue with atoms N, CA and C: the preset 'backbone' is for peptides")
-        return cls._from_groups(topology, [[i] for i in atoms], [(i, i + 1) for i in range(len(atoms) - 1)])
+        return cls.from_indices(topology, atoms)
 
     @classmethod
     def calpha(cls, topology: mdtraj.Topology) -> BeadMapping:
-        """The Cα of each residue; successive ones of a chain are bonded.
+        """The Cα of each residue.
 
         Parameters
         ----------
@@ -207,7 +204,7 @@ class BeadMapping:
         Raises
         ------
         MappingError
-            No Cα, or several chains (they are not joined).
+            No Cα, or chains that are not joined.
         """
         atoms = calpha_atoms(topology)
         if not atoms:
@@ -253,7 +250,7 @@ class BeadMapping:
             owner = np.full(len(atoms), -1, dtype=np.int64)
             for b, group in enumerate(groups):
                 owner[group] = b
-            pairs = np.array([(a.index, b.index) for a, b in topology.bonds], dtype=np.int64).reshape(-1, 2)
+            pairs = bonded_pairs(with_bonds(topology))
             if not len(pairs) and len(groups) > 1:
                 raise MappingError(
                     "the topology holds no bonds, so beads cannot be bonded: use a topology with bonds (a PDB with "
@@ -275,6 +272,7 @@ class BeadMapping:
             residue_index=np.array([residues.index(a.residue.index) for a in first]),
             chain_index=np.array([a.residue.chain.index for a in first]),
         )
+        beads.require_tree(_breaks([a.residue for a in first], beads.components))
         return cls(beads, weights)
 
 
@@ -311,6 +309,21 @@ def parse_beads(topology: mdtraj.Topology, text: str) -> BeadMapping:
     return BeadMapping.from_selection(topology, plain)
 
 
+def _breaks(residues: list[Any], parts: Sequence[Sequence[int]]) -> str:
+    """Where a chain of residues goes on in another part of the beads, and whether residues are missing there."""
+    part = {bead: n for n, beads in enumerate(parts) for bead in beads}
+    order = sorted(part, key=lambda bead: residues[bead].index)
+    found = []
+    for a, b in pairwise(order):
+        first, last = residues[a], residues[b]
+        if part[a] != part[b] and first.chain.index == last.chain.index and first.index != last.index:
+            between = list(first.chain.residues)
+            between = between[between.index(first) : between.index(last) + 1]
+            gaps = [(r.resSeq, s.resSeq) for r, s in pairwise(between) if s.resSeq > r.resSeq + 1]
+            found += [f"residues missing between {r} and {s}" for r, s in gaps] or [f"{first} and {last} not bonded"]
+    return "; ".join(found[:3])
+
+
 def _indices(topology: Any, atoms: Iterable[int]) -> list[int]:
     given = list(atoms)
     indices = [int(i) for i in given]
@@ -322,5 +335,6 @@ def _indices(topology: Any, atoms: Iterable[int]) -> list[int]:
     return indices
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
+def one_line(error: Exception) -> str:
+    """The start of an error's text, or its name."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from molflow_sim.cg.forcefield import ForceField, force_field_class
+from molflow_sim.cg.forcefield import ForceField
 from molflow_sim.cg.topology import BeadTopology
 from molflow_sim.errors import MappingError, WeightsError
 from molflow_sim.runs.files import sha256
+from molflow_sim.training.model import model_class
 from molflow_sim.training.weights import load_weights, read_card, save_weights
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ class ModelFolder:
             Missing, changed or truncated files, an unknown kind, or something else in them.
         """
         tensors, card = self._load(STUDENT)
-        return force_field_class(str(card.get("kind"))).from_state(tensors, card)
+        made: ForceField = model_class(str(card.get("kind"))).from_state(tensors, card)
+        return made
 
     def load_topology(self) -> BeadTopology:
         """The beads, from the card of the student or else of the teacher.

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 
 def backbone_atoms(topology: Any) -> list[int]:
     """N, CA and C of each residue that has all three, with the C before and the N after from caps, chain by chain.
@@ -49,23 +51,40 @@ def calpha_atoms(topology: Any) -> list[int]:
     return [names["CA"] for names in named if {"N", "CA", "C"} <= names.keys()]
 
 
-def calpha_bonds(topology: Any, atoms: list[int]) -> list[tuple[int, int]] | None:
-    """Bonds between successive Cα of a chain, or None where the atoms are not the Cα of ascending residues.
+def bonded_pairs(topology: Any) -> np.ndarray:
+    """Bonded atoms of an `mdtraj.Topology`, shape (nb, 2)."""
+    return np.array([(a.index, b.index) for a, b in topology.bonds], dtype=np.int64).reshape(-1, 2)
+
+
+def with_bonds(topology: Any) -> Any:
+    """The topology, or a copy with the bonds that the names of its residues tell where it has none.
+
+    MDTraj's table knows the standard residues; any other gets its backbone N-CA-C and is bonded from C to N along the
+    chain. Such bonds follow from names and order, not from distances: see `reading.without_loose_links`.
 
     Parameters
     ----------
     topology : mdtraj.Topology
         The atoms.
-    atoms : list of int
-        Atom indices, one bead each.
-
-    Returns
-    -------
-    list of pairs of bead indices, or None
     """
-    chosen = [topology.atom(i) for i in atoms]
-    residues = [a.residue.index for a in chosen]
-    if any(a.name != "CA" or a.residue.n_atoms < 2 for a in chosen) or residues != sorted(set(residues)):
-        return None
-    chains = [a.residue.chain.index for a in chosen]
-    return [(n, n + 1) for n in range(len(atoms) - 1) if chains[n] == chains[n + 1]]
+    made = topology
+    if not made.n_bonds:
+        made = topology.copy()
+        made.create_standard_bonds()
+    known = {a.residue.index for a, b in made.bonds if a.residue.index == b.residue.index}
+    missing, before = set(), None
+    for residue in made.residues:
+        atoms = {a.name: a.index for a in residue.atoms}
+        if {"N", "CA", "C"} <= atoms.keys() and residue.index not in known:
+            missing |= {(atoms["N"], atoms["CA"]), (atoms["CA"], atoms["C"])}
+        if before and before[0].chain.index == residue.chain.index and "C" in before[1] and "N" in atoms:
+            if not {before[0].index, residue.index} <= known:
+                missing.add((before[1]["C"], atoms["N"]))
+        before = residue, atoms
+    there = bonded_pairs(made)
+    missing -= set(map(tuple, np.concatenate([there, there[:, ::-1]]).tolist()))
+    if missing and made is topology:
+        made = topology.copy()
+    for i, j in sorted(missing):
+        made.add_bond(made.atom(i), made.atom(j))
+    return made

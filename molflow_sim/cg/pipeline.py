@@ -1,36 +1,36 @@
-"""Trajectory to force field in one folder: the functions behind `molflow cg fit`, `distill`, `simulate` and so on.
+"""Trajectory to force field in one folder: the functions behind `molflow cg fit` and `distill`.
 
 A model folder fills up stage by stage: ``frames.npz``, ``topology.*`` (a copy of the all-atom topology, for reading
-references), ``teacher.*`` (the flow), ``student.*`` (the force field), ``simulation/`` and ``report.html``; `stages`
-keeps account of what each was asked for.
+references), ``teacher.*`` (the flow), ``student.*`` (the force field), ``simulation/`` (by an engine such as
+`molflow_openmm.simulate_cg`) and ``report.html``; ``fit.json`` and ``distill.json`` say what each was asked for.
 """
 
 from __future__ import annotations
 
 import shutil
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from molflow_sim.cg.inputs import FRAMES, check_model, load_frames
-from molflow_sim.cg.reports.comparison import kinetic_temperatures, reference_frames, report
-from molflow_sim.cg.stages import TRAINING, fingerprint, open_stage
 from molflow_sim.errors import InputError
+from molflow_sim.runs.folder import JobFolder
 
 if TYPE_CHECKING:
-    from molflow_openmm import CGSimulation
-
     from molflow_sim.cg.forcefield import ForceField
     from molflow_sim.cg.student.settings import DistillSettings
     from molflow_sim.cg.teacher import BeadFlow, TeacherSettings
     from molflow_sim.training import TrainSettings
 
-__all__ = ["distill", "export", "fit", "load_frames", "reference_frames", "report", "simulate"]
-
-HOTTER = 0.03
-"""Share by which a kinetic temperature may exceed the bath's before the run is called too hot."""
+TRAINING = "training"
+"""Sub-folder with the checkpoints and metrics of the trainings."""
+_STUDENT = ("student.*", f"{TRAINING}/student")
+OUTPUTS = {
+    "fit": (FRAMES, "topology.*", "teacher.*", f"{TRAINING}/teacher", "distill.json", *_STUDENT),
+    "distill": _STUDENT,
+}
+"""What a stage writes; a fit of something else takes the student with it."""
 METHODS = ("flow-forces", "force-matching", "density")
 """What a student may learn from: the flow's forces, the trajectory's forces, or the frames alone."""
 Progress = Callable[[str], None]
@@ -94,19 +94,20 @@ def fit(
     settings = settings or TeacherSettings()
     frames.validate(settings.min_frames)
     train = train or _asked(teacher_training(frames.n_frames), steps, seed, device)
-    identity = {"frames": fingerprint(frames), "flow": asdict(settings), "training": _identity(train)}
-    with open_stage(folder, "fit", identity, overwrite) as stage:
-        if stage.finished:
+    identity = {"frames": frames.fingerprint, "flow": asdict(settings), "training": _identity(train)}
+    with JobFolder(folder, identity, OUTPUTS["fit"], overwrite=overwrite, name="fit") as stage:
+        if stage.done:
             _say(progress, f"{folder} holds this model already")
             return ModelFolder(folder).load_teacher()
         frames.save(folder / FRAMES)
         if topology is not None:
             shutil.copyfile(topology, folder / f"topology{Path(topology).suffix}")
-        stage.note(
-            frames=f"{frames.n_frames} of {frames.source}",
-            beads=beads,
-            topology=f"topology{Path(topology).suffix}" if topology is not None else None,
-        )
+        about = {
+            "frames": f"{frames.n_frames} of {frames.source}",
+            "beads": beads,
+            "topology": f"topology{Path(topology).suffix}" if topology is not None else None,
+        }
+        stage.write_run(status="running", **about)
         _say(
             progress,
             f"{frames.n_frames} frames of {frames.topology.n_beads} beads at {frames.temperature:g} K; "
@@ -123,7 +124,7 @@ def fit(
         ModelFolder(folder).save_teacher(
             flow, {"frames": identity["frames"], "source": frames.source, "training": asdict(train)}
         )
-        stage.finish()
+        stage.write_run(status="done", **about)
     return flow
 
 
@@ -195,20 +196,21 @@ def distill(
         frames = BeadFrames.load(folder / FRAMES)
         if method == "force-matching" and frames.forces is None:
             raise InputError(f"the frames of {folder} hold no forces; force-matching needs them, flow-forces does not")
-        identity |= {"frames": fingerprint(frames)}
+        identity |= {"frames": frames.fingerprint}
         n = frames.n_frames
     train = train or _asked(student_train_settings(n, method), steps, seed, device)
     identity |= {"training": _identity(train)}
-    with open_stage(folder, "distill", identity, overwrite) as stage:
-        if stage.finished:
+    with JobFolder(folder, identity, OUTPUTS["distill"], overwrite=overwrite, name="distill", among=True) as stage:
+        if stage.done:
             _say(progress, f"{folder} holds this force field already")
             return ModelFolder(folder).load_student()
         data: Any
+        about = {}
         if method == "flow-forces":
             _say(progress, f"drawing {samples} configurations with forces from the flow")
             data = sample_with_forces(flow, samples, seed, settings.sampling)
             _say(progress, data.summary)
-            stage.note(drawn=data.summary)
+            about["drawn"] = data.summary
         else:
             data = frames
         student = fit_student(
@@ -221,76 +223,8 @@ def distill(
             progress=progress is not None,
         )
         ModelFolder(folder).save_student(student, {**identity, "training": asdict(train)})
-        stage.finish()
+        stage.write_run(status="done", **about)
     return student
-
-
-def simulate(
-    model: str | Path,
-    replicas: int = 100,
-    ns: float = 1.0,
-    temperatures: float | str | Sequence[float] | None = None,
-    **options: Any,
-) -> CGSimulation:
-    """Simulate the force field of a model folder in OpenMM; `molflow_openmm.simulate_cg` under its short name.
-
-    Parameters
-    ----------
-    model, replicas, ns, temperatures, options
-        As in `molflow_openmm.simulate_cg`. Without a flow in the folder, copies start from the frames of the fit.
-
-    Returns
-    -------
-    CGSimulation
-        With a warning where it ran hotter than its thermostat.
-
-    Raises
-    ------
-    WeightsError, InputError, StoreError, MissingDependencyError, NonFiniteError, TrajectoryError
-        As `molflow_openmm.simulate_cg`.
-    """
-    from molflow_openmm import simulate_cg
-
-    from molflow_sim.cg.frames import BeadFrames
-
-    folder = Path(model)
-    if "start" not in options and not (folder / "teacher.json").exists() and (folder / FRAMES).exists():
-        options["start"] = BeadFrames.load(folder / FRAMES)
-    run = simulate_cg(folder, replicas, ns, temperatures, **options)
-    for bath, kinetic in kinetic_temperatures(run):
-        # Three standard errors, at the least: short runs are noisy.
-        noise = bath * (2.0 / (3 * run.topology.n_beads * run.replicas * max(1.0, 0.5e3 * run.summary["ns"]))) ** 0.5
-        if kinetic > bath + max(HOTTER * bath, 3.0 * noise):
-            warnings.warn(
-                f"the kinetic temperature is {kinetic:.0f} K at {bath:.0f} K: the time step is too long for this force "
-                "field, and its ensemble was not sampled; use a shorter one (--timestep 1)",
-                stacklevel=2,
-            )
-    return run
-
-
-def export(
-    model: str | Path, path: str | Path, replicas: int = 1, precision: str = "double", *, forces: bool = False
-) -> Path:
-    """Write the force field as TorchScript; `molflow_openmm.export_torchscript` under its short name.
-
-    Parameters
-    ----------
-    model, path, replicas, precision, forces
-        As in `molflow_openmm.export_torchscript`.
-
-    Returns
-    -------
-    Path
-
-    Raises
-    ------
-    WeightsError, InputError
-        As `molflow_openmm.export_torchscript`.
-    """
-    from molflow_openmm import export_torchscript
-
-    return export_torchscript(Path(model), path, replicas, precision, forces=forces)
 
 
 def _asked(train: TrainSettings, steps: int | None, seed: int, device: str | None) -> TrainSettings:

@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.sparse.csgraph import connected_components
 
-from molflow_sim.cg.mapping import BeadMapping, parse_beads
-from molflow_sim.cg.whole import LONGEST_ATOM_BOND, bond_lengths, check_bonds, make_whole
+from molflow_sim.cg.mapping import BeadMapping, one_line, parse_beads
+from molflow_sim.cg.peptides import bonded_pairs, with_bonds
+from molflow_sim.cg.topology import bond_graph
+from molflow_sim.cg.whole import LONGEST_ATOM_BOND, LONGEST_LINK, bond_lengths, check_bonds, make_whole
 from molflow_sim.errors import MappingError, TrajectoryError
 
 if TYPE_CHECKING:
@@ -38,16 +41,23 @@ def mapped_trajectory(
         if not path.is_file():
             raise TrajectoryError(f"{path}: no such file")
     atoms = load_topology(paths[0] if topology is None else topology)
+    if isinstance(beads, BeadMapping) and beads.n_atoms != atoms.n_atoms:
+        raise MappingError(f"a map of {beads.n_atoms} atoms for a topology of {atoms.n_atoms}")
+    for _, xyz, cell in _chunks(paths[0], atoms, np.arange(atoms.n_atoms), stride, 1):
+        whole, atoms = atoms, without_loose_links(atoms, xyz, cell)
+        if isinstance(beads, BeadMapping) and atoms is not whole:  # may have been made with the bonds that are none
+            BeadMapping.groups(atoms, [np.flatnonzero(row) for row in beads.weights])
+        break
     mapping = beads if isinstance(beads, BeadMapping) else parse_beads(atoms, beads)
-    if mapping.n_atoms != atoms.n_atoms:
-        raise MappingError(f"a map of {mapping.n_atoms} atoms for a topology of {atoms.n_atoms}")
     members, bonds, real = _molecule(atoms, mapping)
     narrow = BeadMapping(mapping.topology, mapping.weights[:, members])
+    # A multiple of the stride: MDTraj starts each chunk of an HDF5 file anew.
+    chunk = max(_ATOMS_AT_ONCE // max(atoms.n_atoms, 1) // stride, 1) * stride
     positions = []
     for path in paths:
         parts = [
             _mapped(path, first, stride, xyz, cell, bonds, real, narrow)
-            for first, xyz, cell in _chunks(path, atoms, members, stride)
+            for first, xyz, cell in _chunks(path, atoms, members, stride, chunk)
         ]
         if not parts:
             raise TrajectoryError(f"{path}: no frames")
@@ -61,7 +71,7 @@ def mapped_trajectory(
 
 
 def load_topology(source: str | Path | mdtraj.Topology) -> mdtraj.Topology:
-    """Read the atoms and bonds of a file that MDTraj knows; standard bonds are added where it holds none.
+    """Read the atoms and bonds of a file that MDTraj knows, with bonds by the residues' names where it holds none.
 
     Raises
     ------
@@ -80,32 +90,51 @@ def load_topology(source: str | Path | mdtraj.Topology) -> mdtraj.Topology:
             topology = mdtraj.load_topology(str(path))
         except Exception as error:  # each format raises its own kinds
             raise TrajectoryError(
-                f"{path}: no topology can be read from it ({_one_line(error)}); give a file with the atoms (PDB)"
+                f"{path}: no topology can be read from it ({one_line(error)}); give a file with the atoms (PDB)"
             ) from error
-    if topology.n_bonds == 0:
-        topology = topology.copy()
-        topology.create_standard_bonds()
-    return topology
+    return with_bonds(topology)
+
+
+def without_loose_links(topology: Any, xyz: np.ndarray, cell: np.ndarray | None) -> Any:
+    """The topology, or a copy without the bonds between successive residues that a frame shows to be none.
+
+    Programs bond the residues of a chain in the order of the file, across residues that are missing and from one
+    molecule to the next where no chain break is written. Where the residues themselves are distorted as well, as those
+    of a molecule cut by its box or of atoms in another order, nothing is taken away.
+
+    Parameters
+    ----------
+    topology : mdtraj.Topology
+        N atoms.
+    xyz : ndarray, shape (1, N, 3)
+        Å.
+    cell : ndarray, shape (1, 3, 3), or None
+        Box vectors in rows, Å.
+    """
+    pairs = bonded_pairs(topology)
+    residue = np.array([a.residue.index for a in topology.atoms])[pairs]
+    chain = np.array([a.residue.chain.index for a in topology.atoms])[pairs]
+    step = xyz[0, pairs[:, 1]] - xyz[0, pairs[:, 0]]
+    if cell is not None:
+        step -= np.rint(step @ np.linalg.inv(cell[0])) @ cell[0]
+    length = np.linalg.norm(step, axis=-1)
+    link = (chain[:, 0] == chain[:, 1]) & (np.abs(residue[:, 1] - residue[:, 0]) == 1)
+    distorted = residue[~link & (length > LONGEST_ATOM_BOND)]
+    loose = link & (length > LONGEST_LINK) & ~np.isin(residue, distorted).any(axis=1)
+    if not loose.any():
+        return topology
+    kept = topology.copy()
+    kept._bonds = [bond for bond, gone in zip(kept._bonds, loose.tolist()) if not gone]  # MDTraj has no other way
+    return kept
 
 
 def _molecule(topology: Any, mapping: BeadMapping) -> tuple[np.ndarray, np.ndarray, bool]:
     """Atoms of the molecule that the beads belong to, bonds that hold it together, and whether these are real ones."""
-    around: dict[int, list[int]] = {}
-    pairs = [(a.index, b.index) for a, b in topology.bonds]
-    for i, j in pairs:
-        around.setdefault(i, []).append(j)
-        around.setdefault(j, []).append(i)
-    first = int(mapping.atoms[0])
-    found, stack = {first}, [first]
-    while stack:
-        for j in around.get(stack.pop(), ()):
-            if j not in found:
-                found.add(j)
-                stack.append(j)
-    if found >= set(mapping.atoms.tolist()):
-        members = np.array(sorted(found))
-        bonds = np.array([p for p in pairs if p[0] in found], dtype=np.int64).reshape(-1, 2)
-        return members, np.searchsorted(members, bonds), True
+    pairs = bonded_pairs(topology)
+    part = connected_components(bond_graph(topology.n_atoms, pairs), directed=False)[1]
+    if len(np.unique(part[mapping.atoms])) == 1:
+        members = np.flatnonzero(part == part[mapping.atoms[0]])
+        return members, np.searchsorted(members, pairs[np.isin(pairs[:, 0], members)]), True
     # The topology does not bond these atoms: hold each bead together, and the beads by their own bonds.
     members = mapping.atoms
     groups = [np.flatnonzero(row) for row in mapping.weights[:, members]]
@@ -115,13 +144,11 @@ def _molecule(topology: Any, mapping: BeadMapping) -> tuple[np.ndarray, np.ndarr
 
 
 def _chunks(
-    path: Path, topology: Any, members: np.ndarray, stride: int
+    path: Path, topology: Any, members: np.ndarray, stride: int, chunk: int
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray | None]]:
     """First frame (counted after striding), positions (F, n, 3) and box (F, 3, 3) or None in Å, a part at a time."""
     import mdtraj
 
-    # A multiple of the stride: MDTraj starts each chunk of an HDF5 file anew.
-    chunk = max(_ATOMS_AT_ONCE // max(topology.n_atoms, 1) // stride, 1) * stride
     first = 0
     try:
         for part in mdtraj.iterload(str(path), top=topology, chunk=chunk, stride=stride):
@@ -140,7 +167,7 @@ def _chunks(
         raise
     except Exception as error:  # each format raises its own kinds
         raise TrajectoryError(
-            f"{path}: cannot be read with this topology of {topology.n_atoms} atoms: {_one_line(error)}"
+            f"{path}: cannot be read with this topology of {topology.n_atoms} atoms: {one_line(error)}"
         ) from error
 
 
@@ -173,7 +200,3 @@ def _mapped(
                 "or the topology lists the atoms in another order than the trajectory"
             )
     return mapping.apply(xyz).astype(np.float32)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -9,6 +9,8 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import connected_components, shortest_path
 
 from molflow_sim.errors import MappingError
 
@@ -101,30 +103,28 @@ class BeadTopology:
         return tuple(tuple(sorted(x)) for x in lists)
 
     @cached_property
+    def separations(self) -> np.ndarray:
+        """Bonds between any two beads along the shortest way, shape (B, B); infinite between parts that are apart."""
+        return shortest_path(bond_graph(self.n_beads, self.bonds), directed=False, unweighted=True)
+
+    @cached_property
     def components(self) -> tuple[tuple[int, ...], ...]:
         """Connected parts, each as ascending bead indices, ordered by their first bead."""
-        seen: set[int] = set()
-        parts = []
-        for start in range(self.n_beads):
-            if start in seen:
-                continue
-            part, stack = {start}, [start]
-            while stack:
-                for j in self.neighbours[stack.pop()]:
-                    if j not in part:
-                        part.add(j)
-                        stack.append(j)
-            seen |= part
-            parts.append(tuple(sorted(part)))
-        return tuple(parts)
+        n, part = connected_components(bond_graph(self.n_beads, self.bonds), directed=False)
+        return tuple(tuple(np.flatnonzero(part == k).tolist()) for k in range(n))
 
     @property
     def is_tree(self) -> bool:
         """Whether all beads are joined and no ring is closed."""
         return len(self.components) == 1 and len(self.bonds) == self.n_beads - 1
 
-    def require_tree(self) -> None:
+    def require_tree(self, why: str = "") -> None:
         """Check that the beads form one tree.
+
+        Parameters
+        ----------
+        why : str
+            What is known of the reason where they are apart, for the message.
 
         Raises
         ------
@@ -135,7 +135,7 @@ class BeadTopology:
             shown = "; ".join(_some([self.label(i) for i in part]) for part in self.components[:4])
             raise MappingError(
                 f"the beads are not joined by bonds into one molecule: {len(self.components)} parts ({shown}); "
-                "select beads of one molecule or give the bonds"
+                f"{why + ': ' if why else ''}select beads of one molecule or give the bonds"
             )
         if not self.is_tree:
             ring = _some([self.label(i) for i in self._ring()], 12)
@@ -278,6 +278,11 @@ def backbone_topology() -> BeadTopology:
         residue_names=("ACE", "ALA", "ALA", "ALA", "NME"),
         residue_index=np.array([0, 1, 1, 1, 2]),
     )
+
+
+def bond_graph(n: int, bonds: np.ndarray) -> csr_array:
+    """Bonds (nb, 2) between n points as a sparse matrix, for `scipy.sparse.csgraph`."""
+    return csr_array((np.ones(len(bonds), dtype=np.int8), (bonds[:, 0], bonds[:, 1])), shape=(n, n))
 
 
 def _rows(found: Sequence[tuple[int, ...]], width: int) -> np.ndarray:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy.sparse.csgraph import breadth_first_order, connected_components
 
-from molflow_sim.cg.topology import BeadTopology
+from molflow_sim.cg.topology import BeadTopology, bond_graph
 from molflow_sim.errors import TrajectoryError
 
 LONGEST_ATOM_BOND = 3.0
 """Å. Covalent bonds stay below this (Cs-I apart); anything longer is a broken molecule or a wrong topology."""
+LONGEST_LINK = 2.4
+"""Å. Bonds from residue to residue (C-N 1.3, O3'-P 1.6, S-S 2.1) stay below this, and touching ends above."""
 
 
 def make_whole(positions: np.ndarray, cell: np.ndarray, bonds: np.ndarray) -> np.ndarray:
@@ -48,25 +51,12 @@ def make_whole(positions: np.ndarray, cell: np.ndarray, bonds: np.ndarray) -> np
 
 def _spanning_walk(n_atoms: int, bonds: np.ndarray) -> np.ndarray:
     """(parent, child) pairs that reach every bonded atom once, parents first."""
-    around: list[list[int]] = [[] for _ in range(n_atoms)]
-    for i, j in np.asarray(bonds).reshape(-1, 2).tolist():
-        around[i].append(j)
-        around[j].append(i)
-    seen = [False] * n_atoms
-    walk: list[tuple[int, int]] = []
-    for start in range(n_atoms):
-        if seen[start]:
-            continue
-        seen[start] = True
-        stack = [start]
-        while stack:
-            i = stack.pop()
-            for j in around[i]:
-                if not seen[j]:
-                    seen[j] = True
-                    walk.append((i, j))
-                    stack.append(j)
-    return np.array(walk, dtype=np.int64).reshape(-1, 2)
+    graph = bond_graph(n_atoms, np.asarray(bonds, dtype=np.int64).reshape(-1, 2))
+    walk = [np.zeros((0, 2), dtype=np.int64)]
+    for start in np.unique(connected_components(graph, directed=False)[1], return_index=True)[1]:
+        order, parent = breadth_first_order(graph, start, directed=False)
+        walk.append(np.stack([parent[order[1:]], order[1:]], axis=1))
+    return np.concatenate(walk)
 
 
 def bond_lengths(positions: np.ndarray, bonds: np.ndarray) -> np.ndarray:

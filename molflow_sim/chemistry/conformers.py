@@ -17,8 +17,8 @@ from rdkit.Chem import rdForceFieldHelpers as mmff
 
 from molflow_sim.chemistry.bonds import automorphisms
 from molflow_sim.chemistry.checks import canonical_smiles, same_stereo
+from molflow_sim.chemistry.pointgroup import point_group
 from molflow_sim.errors import ConformerError
-from molflow_sim.symmetry.pointgroup import point_group
 from molflow_sim.units import KCAL_PER_MOL, KJ_PER_MOL
 
 ENERGY_WINDOW = 25.0

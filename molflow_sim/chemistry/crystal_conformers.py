@@ -7,7 +7,7 @@ stand where neighbours press them. So two families are set beside the vacuum min
   Model. 55, 2562, 2015), are kept while MMFF94 minimises all else;
 - **screened**: minima of MMFF94 with its electrostatics divided by `SCREENING`, which neighbours do to them.
 
-The shares were chosen on the training side of a set of measured crystals, see docs/conformers.md.
+The shares were chosen on the training side of a set of measured crystals, see docs/methods/conformers.md.
 """
 
 from __future__ import annotations

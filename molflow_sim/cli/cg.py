@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
 
-from molflow_sim.cli.cg_output import Bar, line, say, show_report, spent
+from molflow_sim.cli import options as opt
+from molflow_sim.cli.output import Bar, line, say, show_report, spent
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -73,13 +74,6 @@ molflow cg export model/ --torchscript hundred.pt --replicas 100 --precision sin
 """
 
 Model = Annotated[Path, typer.Argument(help="Model folder, as fit makes it.", show_default=False)]
-Resume = Annotated[
-    bool, typer.Option("--resume/--overwrite", help="Carry on with what the folder holds, or replace it.")
-]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
-Device = Annotated[
-    str | None, typer.Option(help="auto, cpu or cuda. [dim]default: what suits the network[/dim]", show_default=False)
-]
 
 
 @app.callback()
@@ -104,19 +98,12 @@ def fit(
         float | None, typer.Option("--temperature", "-T", help="Of the trajectory, in K.", show_default=False)
     ] = None,
     stride: Annotated[int, typer.Option(help="Use every so many frames.")] = 1,
-    steps: Annotated[
-        int | None, typer.Option(help="Training steps. [dim]default: by the number of frames[/dim]", show_default=False)
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="YAML file of settings of the flow; what it leaves out keeps its default.", show_default=False
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    device: Device = None,
-    resume: Resume = True,
-    quiet: Quiet = False,
+    steps: opt.Steps = None,
+    config: opt.Config = None,
+    seed: opt.Seed = 0,
+    device: opt.Device = None,
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Fit a normalizing flow (the teacher) to the mapped frames of a trajectory; no forces are needed.
 
@@ -138,7 +125,7 @@ def fit(
         steps=steps,
         seed=seed,
         device=device,
-        overwrite=not resume,
+        overwrite=overwrite,
         progress=None if quiet else line(console),
     )
     if not quiet:
@@ -150,25 +137,16 @@ def fit(
 def distill(
     model: Model,
     method: Annotated[
-        str,
-        typer.Option(help="flow-forces, or a baseline: density, force-matching (frames with forces)."),
+        Literal["flow-forces", "density", "force-matching"],
+        typer.Option(help="What is learned from; density, force-matching (frames with forces): baselines."),
     ] = "flow-forces",
     samples: Annotated[int, typer.Option(help="Configurations drawn from the flow.")] = 200_000,
-    steps: Annotated[
-        int | None,
-        typer.Option(help="Training steps. [dim]default: by the number of samples[/dim]", show_default=False),
-    ] = None,
-    config: Annotated[
-        Path | None,
-        typer.Option(
-            help="YAML file of settings of the force field and of the sampling; what it leaves out keeps its default.",
-            show_default=False,
-        ),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    device: Device = None,
-    resume: Resume = True,
-    quiet: Quiet = False,
+    steps: opt.Steps = None,
+    config: opt.Config = None,
+    seed: opt.Seed = 0,
+    device: opt.Device = None,
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Train the force field (the student) on configurations and forces drawn from the flow.
 
@@ -187,7 +165,7 @@ def distill(
         steps=steps,
         seed=seed,
         device=device,
-        overwrite=not resume,
+        overwrite=overwrite,
         progress=None if quiet else line(console),
     )
     if not quiet:
@@ -207,30 +185,32 @@ def simulate(
             show_default=False,
         ),
     ] = None,
-    timestep: Annotated[float, typer.Option(help="Time step, fs.")] = 2.0,
+    timestep: opt.Timestep = 2.0,
     friction: Annotated[float, typer.Option(help="Langevin friction, 1/ps.")] = 1.0,
-    report_every: Annotated[float, typer.Option(help="ps between frames.")] = 1.0,
+    report_every: opt.ReportEvery = 1.0,
     exchange_every: Annotated[float, typer.Option(help="ps between attempts to exchange.")] = 1.0,
-    backend: Annotated[str, typer.Option(help="python, torchforce or pythontorch.")] = "python",
+    backend: Annotated[
+        Literal["python", "torchforce", "pythontorch"], typer.Option(help="How OpenMM calls it.")
+    ] = "python",
     platform: Annotated[
         str, typer.Option(help="OpenMM platform; Reference is the fastest for few beads.")
     ] = "Reference",
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Folder of the run. [dim]default: MODEL/simulation[/dim]")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    resume: Resume = True,
-    quiet: Quiet = False,
+    seed: opt.Seed = 0,
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Simulate copies of the molecule in OpenMM: Langevin dynamics, or replica exchange over temperatures.
 
     Writes one DCD file per temperature, topology.pdb and summary.json.
     """
-    from molflow_sim.cg.pipeline import simulate as run
+    from molflow_openmm import simulate_cg
 
     console = Console()
-    with Bar(console, quiet) as bar:
-        done = run(
+    with Bar(console, "report", "frames", quiet) as bar:
+        done = simulate_cg(
             model,
             replicas=replicas,
             ns=ns,
@@ -243,7 +223,7 @@ def simulate(
             platform=platform,
             seed=seed,
             output=output,
-            overwrite=not resume,
+            overwrite=overwrite,
             progress=bar,
         )
     if not quiet:
@@ -282,13 +262,13 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="HTML file. [dim]default: MODEL/report.html[/dim]")
     ] = None,
-    quiet: Quiet = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Compare simulation and flow with a reference: free-energy surfaces, KL divergence, coverage, bonds and angles.
 
     Writes one HTML file that needs no network.
     """
-    from molflow_sim.cg.pipeline import report as run
+    from molflow_sim.cg.reports.comparison import report as run
 
     made = run(
         model,
@@ -309,16 +289,16 @@ def export(
     model: Model,
     torchscript: Annotated[Path, typer.Option(help="File to write (.pt).", show_default=False)],
     replicas: Annotated[int, typer.Option(help="Copies evaluated at once.")] = 1,
-    precision: Annotated[str, typer.Option(help="double or single.")] = "double",
+    precision: Annotated[Literal["double", "single"], typer.Option(help="Of the numbers.")] = "double",
     forces: Annotated[
         bool, typer.Option("--forces", help="Give forces (kJ/mol/nm) as well, for TorchForce.setOutputsForces(True).")
     ] = False,
-    quiet: Quiet = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Write the force field as TorchScript: positions (nm) to energy (kJ/mol), for openmmtorch and C++."""
-    from molflow_sim.cg.pipeline import export as run
+    from molflow_openmm import export_torchscript
 
-    path = run(model, torchscript, replicas=replicas, precision=precision, forces=forces)
+    path = export_torchscript(model, torchscript, replicas=replicas, precision=precision, forces=forces)
     if not quiet:
         more = ", forces in kJ/mol/nm" if forces else ""
         say(Console(), f"wrote {path}: positions ({replicas} × beads, 3) in nm to energy in kJ/mol{more}")

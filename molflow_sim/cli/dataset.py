@@ -9,6 +9,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from molflow_sim.cli import options as opt
+
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Make data sets to train on.")
 
 EPILOG = """
@@ -41,35 +43,24 @@ def crystals(
     molecules: Annotated[
         Path | None, typer.Argument(help="File with one molecule a line: SMILES [name].", show_default=False)
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder of the data set.")] = Path("dataset"),
-    candidates: Annotated[int, typer.Option(help="Packings pressed for each molecule.")] = 400,
+    output: opt.Output = Path("dataset"),
+    candidates: opt.Candidates = 400,
     window: Annotated[float, typer.Option(help="kJ/mol above the molecule's lowest packing that are kept.")] = 15.0,
     keep: Annotated[int, typer.Option(help="Packings kept at most for each molecule.")] = 60,
     max_atoms: Annotated[int, typer.Option(help="Larger molecules are dropped.")] = 40,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
-    space_groups: Annotated[
-        str, typer.Option("--space-groups", "-g", help="'common', or symbols separated by commas (P21/c,P-1).")
-    ] = "common",
-    charges: Annotated[str, typer.Option(help="Charge model: mmff94, hf-esp, gfn2, gfn2-esp.")] = "mmff94",
-    generator: Annotated[str, typer.Option(help="Where the packings come from: random, flow or mixed.")] = "random",
-    flow_share: Annotated[float, typer.Option(help="Share of the flow's packings in mixed.")] = 0.5,
-    weights: Annotated[
-        Path | None,
-        typer.Option(help="Folder of weights for the flow (default: those of the package).", show_default=False),
-    ] = None,
-    processes: Annotated[int, typer.Option(help="Processes of one thread each.")] = 2,
-    exclude: Annotated[
-        Path | None,
-        typer.Option(help="File of molecules to keep out, in any tautomer or stereoisomer.", show_default=False),
-    ] = None,
+    seed: opt.Seed = 0,
+    space_groups: opt.SpaceGroups = "common",
+    charges: opt.Charges = "mmff94",
+    generator: opt.Generator = "random",
+    weights: opt.Weights = None,
+    option: opt.Options = None,
+    processes: opt.Processes = 2,
+    exclude: opt.Exclude = None,
     cifs: Annotated[
         Path | None, typer.Option(help="Folder of experimental crystals (CIF) to add.", show_default=False)
     ] = None,
-    resume: Annotated[
-        bool,
-        typer.Option("--resume/--overwrite", help="Carry on with the data set found in the folder, or replace it."),
-    ] = True,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Search the low-energy packings of many molecules and keep them with their energies.
 
@@ -87,8 +78,8 @@ def crystals(
         space_groups=space_groups,
         charges=charges,
         generator=generator,
-        flow_share=flow_share,
         weights=None if weights is None else str(weights),
+        generator_options=opt.pairs(option),
     )
     summary = build_crystal_dataset(
         molecules,
@@ -97,7 +88,7 @@ def crystals(
         exclude=exclude,
         settings=settings,
         processes=processes,
-        overwrite=not resume,
+        overwrite=overwrite,
         progress=not quiet,
     )
     Console().print(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from molflow_sim.cli import options as opt
 from molflow_sim.errors import InputError, MolflowError, NoCandidatesError
-from molflow_sim.screening.settings import FLOW_DRAWS, PROPOSING_GENERATOR
 
 if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
@@ -26,7 +26,7 @@ molflow generate crystals "CC(=O)Oc1ccccc1C(=O)O" -n 100 -o aspirin.extxyz
 
 molflow generate crystals urea.sdf -n 20 -o urea/ --space-groups "P-42_1m,P2_12_12_1" --press
 
-molflow generate crystals molecules.smi -n 50 -o crystals.db
+molflow generate crystals molecules.smi -n 50 -o crystals.db --method mixed --option share=0.3
 
 By the suffix: .extxyz, .db (an ASE database), .cif, or a folder with a CIF for each crystal. Molecules of a list that
 cannot be used are named with the reason in NAME.failed.csv beside it (failed.csv in a folder).
@@ -50,48 +50,38 @@ def crystals(
         Path,
         typer.Option("--output", "-o", help="File (.extxyz, .db, .cif) or folder for CIFs.", show_default=False),
     ],
-    number: Annotated[int, typer.Option("--number", "-n", help="Crystals proposed for each molecule.")] = 100,
-    seed: Annotated[int, typer.Option(help="Same seed, settings and version: same crystals.")] = 0,
-    space_groups: Annotated[
-        str, typer.Option("--space-groups", "-g", help="'common', or symbols: P21/c,P-1,P212121.")
-    ] = "common",
-    z_prime: Annotated[int, typer.Option(help="Molecules in the asymmetric unit.")] = 1,
-    generator: Annotated[str, typer.Option(help="random, flow or mixed.")] = PROPOSING_GENERATOR,
-    weights: Annotated[
-        Path | None, typer.Option(help="Folder of weights for the flow, instead of ours.", show_default=False)
-    ] = None,
-    flow_draws: Annotated[
-        int, typer.Option(help="Packings the flow draws for each one proposed, the lower ones in energy.")
-    ] = FLOW_DRAWS,
+    number: Annotated[int, typer.Option("--candidates", "--number", "-n", help="How many for each molecule.")] = 100,
+    method: opt.Method = "flow",
+    seed: opt.Seed = 0,
+    space_groups: opt.SpaceGroups = "common",
+    z_prime: opt.ZPrime = 1,
+    weights: opt.Weights = None,
+    option: opt.Options = None,
     press: Annotated[
         bool, typer.Option("--press/--no-press", help="Press each to a rigid minimum of the potential.")
     ] = False,
-    charges: Annotated[str, typer.Option(help="Charge model for the press.")] = "mmff94",
-    charge: Annotated[int, typer.Option(help="Total charge of an XYZ file's molecule.")] = 0,
-    name: Annotated[str, typer.Option(help="Name of the molecule.", show_default=False)] = "",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No summary.")] = False,
+    charges: opt.Charges = "mmff94",
+    charge: opt.Charge = 0,
+    name: opt.Name = "",
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Propose crystals of a molecule, without relaxing or ranking them.
 
     Each carries its provenance: candidate number, seed, generator, SHA-256 of the weights, version and space group.
     """
     from molflow_sim.cli.screen import read_molecule
-    from molflow_sim.generators.generate import crystal_writer, generate_crystals
-    from molflow_sim.screening.settings import ScreenSettings
+    from molflow_sim.generators.generate import checked, generate
+    from molflow_sim.generators.writers import crystal_writer
 
     options: dict[str, Any] = {
-        "generator": generator, "weights": weights, "space_groups": space_groups, "z_prime": z_prime, "seed": seed,
-        "press": press, "charges": charges, "flow_draws": flow_draws,
+        "method": method, "weights": weights, "space_groups": space_groups, "z_prime": z_prime, "seed": seed,
+        "press": press, "charges": charges, **opt.pairs(option),
     }  # fmt: skip
     # Settings that no molecule could be used with are an error of the call, not of each line.
-    settings = ScreenSettings(
-        candidates=number, seed=seed, space_groups=space_groups, z_prime=z_prime, charges=charges,
-        generator=generator, weights=None if weights is None else str(weights), flow_draws=flow_draws,
-    )  # fmt: skip
-    settings.identity()
+    checked("crystals", number, **options)
     if Path(molecule).suffix.lower() != ".smi":
-        found = generate_crystals(read_molecule(molecule, charge=charge, name=name), number, **options)
+        found = generate("crystals", read_molecule(molecule, charge=charge, name=name), number, **options)
         with crystal_writer(output, overwrite=overwrite) as writer:
             writer.write(found)
         _say(f"{len(found)} crystals of {found[0].molecules[0].formula} in {output}", quiet)
@@ -103,7 +93,7 @@ def crystals(
     with crystal_writer(output, overwrite=overwrite) as writer:
         for place, smiles, label in lines:
             try:
-                found = generate_crystals(_molecule(smiles, label), number, **options)
+                found = generate("crystals", _molecule(smiles, label), number, **options)
             except MolflowError as error:
                 failed.append({"source": place, "name": label, "smiles": smiles, "reason": error.reason})
                 continue

@@ -23,7 +23,8 @@ from molflow_sim.cli.screen import EPILOG as SCREEN_EPILOG
 from molflow_sim.cli.screen import screen
 from molflow_sim.cli.simulate import EPILOG as SIMULATE_EPILOG
 from molflow_sim.cli.simulate import simulate
-from molflow_sim.cli.train import app as train
+from molflow_sim.cli.train import EPILOG as TRAIN_EPILOG
+from molflow_sim.cli.train import train
 from molflow_sim.errors import MolflowError
 
 INTERNAL_ERROR = 70
@@ -43,7 +44,7 @@ app.command(epilog=SIMULATE_EPILOG)(simulate)
 app.add_typer(generate, name="generate")
 app.add_typer(cg, name="cg")
 app.add_typer(dataset, name="dataset")
-app.add_typer(train, name="train")
+app.command(epilog=TRAIN_EPILOG)(train)
 app.command()(doctor)
 
 

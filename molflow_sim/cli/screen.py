@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from molflow_sim.cli import options as opt
 from molflow_sim.errors import InputError, MoleculeError
 from molflow_sim.screening.settings import DEFAULT_GENERATOR
 
@@ -29,23 +30,14 @@ The same command again carries on where it was stopped; a larger --candidates or
 
 
 def screen(
-    molecule: Annotated[
-        str, typer.Argument(help="SMILES, or a MOL, SDF or XYZ file.", metavar="SMILES|FILE", show_default=False)
-    ],
-    output: Annotated[
-        Path, typer.Option("--output", "-o", help="Folder for the results; made if absent.", show_default=False)
-    ],
-    candidates: Annotated[
-        int | None,
-        typer.Option("--candidates", "-n", help="Packings to try. [dim]default: 2-3 minutes for aspirin[/dim]"),
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Same seed, settings and version: same result.")] = 0,
-    space_groups: Annotated[
-        str, typer.Option(help="'common' (weighted by frequency), or symbols: P21/c,P-1,P212121.")
-    ] = "common",
-    z_prime: Annotated[int, typer.Option(help="Molecules in the asymmetric unit.")] = 1,
-    charges: Annotated[str, typer.Option(help="Charge model: mmff94, hf-esp, gfn2, gfn2-esp.")] = "mmff94",
-    charge: Annotated[int, typer.Option(help="Total charge of an XYZ file's molecule.")] = 0,
+    molecule: opt.Molecule,
+    output: opt.Output,
+    candidates: opt.Candidates = None,
+    seed: opt.Seed = 0,
+    space_groups: opt.SpaceGroups = "common",
+    z_prime: opt.ZPrime = 1,
+    charges: opt.Charges = "mmff94",
+    charge: opt.Charge = 0,
     relax_top: Annotated[
         int | None, typer.Option(help="Packings relaxed with flexible molecules.", show_default=False)
     ] = None,
@@ -62,23 +54,17 @@ def screen(
     reference: Annotated[
         Path | None, typer.Option(help="CIF of the experimental form: says where it came.", show_default=False)
     ] = None,
-    generator: Annotated[
-        str | None,
-        typer.Option(help="Where packings come from: random, flow or mixed.", show_default=DEFAULT_GENERATOR),
-    ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Folder of weights for the flow, instead of ours.", show_default=False)
-    ] = None,
+    generator: opt.Generator = DEFAULT_GENERATOR,
+    weights: opt.Weights = None,
+    option: opt.Options = None,
     top: Annotated[int, typer.Option(help="CIF files written.")] = 100,
-    name: Annotated[str, typer.Option(help="Name of the molecule for the report.", show_default=False)] = "",
+    name: opt.Name = "",
     scheduler: Annotated[
         str | None,
         typer.Option(help="Dask scheduler (tcp://host:8786) that runs the batches.", show_default=False),
     ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace another run's results in the folder.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
 ) -> None:
     """Predict crystal structures of a molecule: pack, press, relax, rank, report."""
     from molflow_sim.screening import ScreenSettings
@@ -96,12 +82,11 @@ def screen(
         reference=reference,
         energy=energy,
         energy_top=energy_top,
-        generator=generator,
         weights=weights,
         scheduler=scheduler,
         overwrite=overwrite,
         progress=not quiet,
-        settings=ScreenSettings(top=top),
+        settings=ScreenSettings(top=top, generator=generator, generator_options=opt.pairs(option)),
     )
     if not quiet:
         _summary(landscape, output)

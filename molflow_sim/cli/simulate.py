@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from molflow_sim.cli import options as opt
+from molflow_sim.cli.output import Bar
 from molflow_sim.errors import InputError
 
 EPILOG = """
@@ -37,11 +39,11 @@ def simulate(
         str | None, typer.Option(help="Repeats along a,b,c. [dim]default: the smallest that holds the cutoff[/dim]")
     ] = None,
     ps: Annotated[float, typer.Option(help="Length of the run in ps.")] = 20.0,
-    temperature: Annotated[float, typer.Option("--temperature", "-T", help="Temperature in K.")] = 300.0,
+    temperature: opt.Temperature = 300.0,
     pressure: Annotated[float, typer.Option(help="Pressure in bar.")] = 1.0,
     nvt: Annotated[bool, typer.Option("--nvt", help="Keep the cell fixed.")] = False,
-    timestep: Annotated[float, typer.Option(help="Time step in fs.")] = 1.0,
-    report_every: Annotated[float, typer.Option(help="ps between frames, log rows and checkpoints.")] = 0.1,
+    timestep: opt.Timestep = 1.0,
+    report_every: opt.ReportEvery = 0.1,
     cutoff: Annotated[
         float | None,
         typer.Option(help="Cutoff in Å. [dim]default: 10, or what the supercell holds if that is less[/dim]"),
@@ -49,20 +51,18 @@ def simulate(
     dispersion_correction: Annotated[
         bool, typer.Option("--dispersion-correction/--no-dispersion-correction", help="Isotropic tail of the exp-6.")
     ] = True,
-    charges: Annotated[str, typer.Option(help="Charge model: mmff94, hf-esp, gfn2-esp.")] = "mmff94",
+    charges: opt.Charges = "mmff94",
     constrain_hydrogens: Annotated[
         bool, typer.Option("--constrain-hydrogens", help="Fix bonds to hydrogen (allows --timestep 2).")
     ] = False,
     hydrogen_mass: Annotated[
         float | None, typer.Option(help="Hydrogen mass in amu, taken from the neighbours (e.g. 3).", show_default=False)
     ] = None,
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    seed: opt.Seed = 0,
     platform: Annotated[
         str | None, typer.Option(help="OpenMM platform. [dim]default: the fastest there is[/dim]")
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume/--overwrite", help="Carry on with the run found in the folder, or replace it.")
-    ] = True,
+    overwrite: opt.Overwrite = False,
 ) -> None:
     """Run NPT molecular dynamics of a crystal and say whether its packing stays.
 
@@ -91,8 +91,8 @@ def simulate(
     )
     console = Console()
     folder = output or Path(f"{cif.stem}_npt")
-    with _Watch(console) as watch:
-        summary = run(cif, folder, settings, resume=resume, overwrite=not resume, progress=watch)
+    with Bar(console, "step", "steps", heading=_heading(console)) as watch:
+        summary = run(cif, folder, settings, overwrite=overwrite, progress=watch)
     print_summary(console, summary, folder)
 
 
@@ -111,46 +111,20 @@ def parse_supercell(text: str) -> tuple[int, int, int]:
         raise InputError(f"--supercell must be three positive whole numbers such as 3,2,2; got {text!r}") from None
 
 
-class _Watch:
-    """Turns the run's events into a heading, a progress bar and a warning."""
+def _heading(console: Console) -> Callable[[dict[str, Any]], None]:
+    """Says what is simulated, and what to beware of."""
 
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self._bar = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TextColumn("steps"),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-            console=console,
+    def show(event: dict[str, Any]) -> None:
+        box = event["box"]
+        console.print(
+            f"{len(box.order)} molecules, {len(box.numbers)} atoms ({'×'.join(map(str, box.supercell))} cells), "
+            f"cutoff {event['cutoff']:g} Å, platform {event['platform']}",
+            highlight=False,
         )
-        self._task: Any = None
+        if event["warning"]:
+            console.print(f"[yellow]warning:[/yellow] {escape(event['warning'])}", highlight=False)
 
-    def __enter__(self) -> _Watch:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._task is not None:
-            self._bar.stop()
-
-    def __call__(self, event: dict[str, Any]) -> None:
-        if self._task is None:
-            box = event["box"]
-            self._console.print(
-                f"{len(box.order)} molecules, {len(box.numbers)} atoms ({'×'.join(map(str, box.supercell))} cells), "
-                f"cutoff {event['cutoff']:g} Å, platform {event['platform']}",
-                highlight=False,
-            )
-            if event["warning"]:
-                self._console.print(f"[yellow]warning:[/yellow] {escape(event['warning'])}", highlight=False)
-            if event["step"]:
-                self._console.print(f"carrying on from step {event['step']}", highlight=False)
-            self._bar.start()
-            self._task = self._bar.add_task("NPT", total=event["total"], completed=event["step"])
-        else:
-            self._bar.update(self._task, completed=event["step"])
+    return show
 
 
 def print_summary(console: Console, summary: dict[str, Any], folder: Path) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from molflow_sim.errors import InputError, TrainingError
-
-app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Train networks, or fine-tune ours.")
+from molflow_sim.cli import options as opt
+from molflow_sim.registry import MODELS
 
 EPILOG = """
 [bold]Examples[/bold]
@@ -23,19 +22,14 @@ Fine-tune the shipped flow on your own crystals, or on the landscape of one mole
 
     molflow train crystal-flow my_cifs/ -o tuned/ --from-pretrained
 
-    molflow train crystal-flow aspirin/ -o tuned/ --from-pretrained --config short.yaml
+    molflow train crystal-flow aspirin/ -o tuned/ --from-pretrained --steps 2000
 
-Carry on after an interruption: give the same command again. Use the result with --generator flow --weights tuned/.
+Carry on after an interruption: give the same command again. Use the result with --weights tuned/.
 """
 
 
-@app.callback()
-def _train() -> None:
-    """Train networks, or fine-tune ours."""
-
-
-@app.command("crystal-flow", epilog=EPILOG)
-def crystal_flow(
+def train(
+    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(MODELS.names())}.", show_default=False)],
     data: Annotated[
         list[Path],
         typer.Argument(
@@ -47,9 +41,10 @@ def crystal_flow(
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for weights, metrics and checkpoints.", show_default=False)
     ],
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file of settings; what it leaves out keeps its default.")
-    ] = None,
+    config: opt.Config = None,
+    seed: Annotated[int | None, typer.Option(help="Instead of the settings' seed.", show_default=False)] = None,
+    steps: opt.Steps = None,
+    device: opt.Device = None,
     from_pretrained: Annotated[
         bool, typer.Option("--from-pretrained", help="Start from the shipped weights (or --weights).")
     ] = False,
@@ -64,46 +59,32 @@ def crystal_flow(
             show_default=False,
         ),
     ] = None,
-    exclude: Annotated[
-        Path | None,
-        typer.Option(help="File of molecules whose CIFs are not trained on, in any tautomer.", show_default=False),
-    ] = None,
-    processes: Annotated[int, typer.Option(help="Processes that read CIFs.")] = 2,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")] = False,
+    exclude: opt.Exclude = None,
+    processes: opt.Processes = 2,
+    quiet: opt.Quiet = False,
 ) -> None:
-    """Train a crystal flow, or fine-tune one.
+    """Train a network, or fine-tune one.
 
     CIFs that cannot be used (salts, metals, disorder ...) are left out; data/dropped.csv in the output says why.
     """
     from molflow_sim.dataset.sources import training_source
+    from molflow_sim.dataset.train import PRETRAINED, training_settings
+    from molflow_sim.dataset.train import train as run_training
+    from molflow_sim.training.model import load_model
 
-    library = _library()
-    if config is not None and not config.is_file():
-        raise InputError(f"there is no file {config}")
-    settings = library.CrystalFlowConfig() if config is None else library.CrystalFlowConfig.from_yaml(config)
-    initial = None
-    if from_pretrained or weights is not None:
-        flow = library.CrystalFlow
-        initial = flow.from_pretrained() if weights is None else flow.from_pretrained(weights)
+    settings = training_settings(kind, config, seed=seed, steps=steps, device=device)
+    initial = PRETRAINED if from_pretrained and weights is None else None
+    if weights is not None:
+        initial = load_model(weights, kind)
     source = training_source(
         data, output / "data", split=split, exclude=exclude, processes=processes, progress=not quiet
     )
     if not quiet:
         left_out = f"; {source.dropped} left out (see dropped.csv in {source.folder})" if source.dropped else ""
         _say(f"{len(source.dataset)} crystals of {len(source.dataset.keys)} molecules ({source.kind}){left_out}")
-    library.train_crystal_flow(source.dataset, settings, output, initial=initial, progress=not quiet)
+    run_training(kind, source.dataset, output, config=settings, initial=initial, progress=not quiet)
     if not quiet:
-        _say(f"weights and curves in {output}; use them with --generator flow --weights {output}")
-
-
-def _library() -> Any:
-    try:
-        import molflow_sim.models.crystal_flow as library
-
-        _ = library.train_crystal_flow
-    except (ImportError, AttributeError) as error:
-        raise TrainingError(f"this installation cannot train a crystal flow ({error})") from error
-    return library
+        _say(f"weights and curves in {output}; use them with --weights {output}")
 
 
 def _say(text: str) -> None:

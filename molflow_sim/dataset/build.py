@@ -130,7 +130,7 @@ def build_crystal_dataset(
         **_other_stages(stages),
     }
     executor: Executor = LocalExecutor() if processes == 1 else ProcessExecutor(processes, lost)
-    with Store(output, identity, overwrite=overwrite) as store:
+    with Store(output, identity, ("dropped.csv",), overwrite=overwrite) as store:
         try:
             return _Build(store, items, doubles, Progress(progress)).run(executor, (stages, settings, excluded))
         finally:

@@ -14,6 +14,7 @@ import numpy as np
 from molflow_sim.dataset.settings import DatasetSettings
 from molflow_sim.dataset.shards import pack_shard
 from molflow_sim.errors import CrystalError, MoleculeTooLargeError, MolflowError, NoCandidatesError
+from molflow_sim.generators.protocol import CrystalRequest
 from molflow_sim.runs.identity import code_version, digest
 from molflow_sim.screening.stages import Stages
 from molflow_sim.units import KJ_PER_MOL
@@ -120,8 +121,8 @@ def _molecule_shard(
     molecule = Molecule.from_smiles(item.content, seed=settings.seed, name=item.name)
     parameters = stages.parametrize(molecule, settings.charges)
     seed = int(digest(settings.seed, item.content, length=8), 16)
-    groups = settings.space_groups
-    proposed = stages.generate(molecule, settings.candidates, groups, settings.z_prime, seed, settings.make_generator())
+    request = CrystalRequest(molecule, settings.space_groups, settings.z_prime)
+    proposed = stages.generate(settings.make_generator(), request, settings.candidates, seed)
     packings = stages.press(proposed, parameters)
     good = np.flatnonzero(packings.ok)
     if not len(good):

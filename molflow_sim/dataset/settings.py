@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from molflow_sim.errors import InputError
+from molflow_sim.generators.protocol import generator_identity
 from molflow_sim.screening.settings import ScreenSettings
 
 if TYPE_CHECKING:
-    from molflow_sim.generators.crystals import Generator
+    from molflow_sim.generators.protocol import Generator
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,10 @@ class DatasetSettings:
         Charge model of the potential, see `molflow_sim.parametrize`.
     generator : str
         Where the packings come from: ``"random"``, ``"flow"`` (a trained crystal flow) or ``"mixed"``.
-    flow_share : float
-        Share of the flow's candidates in ``"mixed"``.
     weights : str or None
-        Folder of weights for the flow; those of the package if None.
+        Folder of weights for the generator; those of the package if None.
+    generator_options : mapping
+        Other options of the generator, as in `ScreenSettings`.
     """
 
     candidates: int = 400
@@ -51,8 +53,8 @@ class DatasetSettings:
     z_prime: int = 1
     charges: str = "mmff94"
     generator: str = "random"
-    flow_share: float = 0.5
     weights: str | None = None
+    generator_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         # The settings that a screening has too are checked as it checks them.
@@ -75,8 +77,8 @@ class DatasetSettings:
             z_prime=self.z_prime,
             charges=self.charges,
             generator=self.generator,
-            flow_share=self.flow_share,
             weights=self.weights,
+            generator_options=self.generator_options,
         )
 
     def make_generator(self) -> Generator:
@@ -92,9 +94,9 @@ class DatasetSettings:
             If the generator's weights cannot be used.
         """
         values = self.to_dict()
-        for name in ("generator", "flow_share", "weights"):
+        for name in ("generator", "weights", "generator_options"):
             del values[name]
-        return {**values, "packings": self.make_generator().identity()}
+        return {**values, "packings": generator_identity(self.make_generator())}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-like values."""

@@ -47,7 +47,7 @@ def kind_of(folder: str | Path) -> str:
     InputError
         If it holds none of these.
     """
-    from molflow_sim.runs.store import read_run
+    from molflow_sim.runs.folder import read_run
 
     folder = Path(folder)
     if not folder.is_dir():

@@ -19,7 +19,7 @@ from scipy.spatial.distance import cdist
 
 _LINEAR = 0.15  # Å: root mean square distance of the atoms from their best line
 _FEW = 5  # atoms compared, up to which this comparison is used for molecules that are not linear
-_SIDE = {False: 0.3, True: 1.0}  # Å: tolerance on the sides of the starting triangles: inside a molecule, to a neighbour
+_SIDE = {False: 0.3, True: 1.0}  # Å: tolerance on a starting triangle's sides; True: to a neighbour
 _THIRDS = 4  # neighbours tried as the third point
 _REFINED = 8  # starts refined
 _TURN = 0.2  # largest difference of two rotations' elements for one of them to do

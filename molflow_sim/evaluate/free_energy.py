@@ -38,7 +38,7 @@ def dihedral(x: np.ndarray, indices: Sequence[int] | np.ndarray) -> np.ndarray:
     """
     import torch
 
-    from molflow_sim.cg.teacher.internal import dihedral_angle
+    from molflow_sim.geometry.torsions import dihedral_angle
 
     x, beads = np.asarray(x), np.asarray(indices)
     if x.ndim < 2 or x.shape[-1] != 3 or beads.shape[-1:] != (4,) or beads.dtype.kind not in "iu":

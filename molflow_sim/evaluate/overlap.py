@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from vesin import NeighborList
 
-from molflow_sim.packing.fingerprint import cell_arrays
+from molflow_sim.evaluate.fingerprint import cell_arrays
 
 CLASH_OVERLAP = 0.7
 """Å: overlap of two van der Waals spheres from which a contact is a clash. The shortest hydrogen bonds (O...O 2.40 Å)

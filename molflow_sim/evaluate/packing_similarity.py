@@ -19,14 +19,15 @@ from oxtalign.model import Structure, UnitCell
 
 from molflow_sim.errors import CrystalError, InputError, MolflowError, OverlappingAtomsError
 from molflow_sim.evaluate._small_molecules import compare_small, is_small
-from molflow_sim.packing.fingerprint import cell_arrays, compared_atoms, environments, reduce_lattice
+from molflow_sim.evaluate.fingerprint import cell_arrays, compared_atoms, environments, reduce_lattice
 
 TOLERANCES = (1.0, 2.0)
 """Å: a molecule counts as matched within this RMSD of its partner. 1 Å is oxtalign's default and misses molecules
 at the rim of a shell whose overall RMSD is well below 1 Å, so what it leaves incomplete is tried again at 2 Å."""
-FOUND_RMSD = 1.0
-"""Å: below this RMSD15 with 15 of 15 molecules an experimental form counts as found, the criterion usual in
-comparisons of predicted with experimental crystals, which differ by thermal expansion and by the potential's error."""
+FOUND_RMSD = 0.5
+"""Å: below this RMSD15 with 15 of 15 molecules a form counts as found; less for tiny molecules, see `found_rmsd`."""
+FOUND_ATOMS = 6
+"""Compared atoms of a molecule from which `FOUND_RMSD` holds."""
 DUPLICATE_RMSD = 0.3
 """Å: below this RMSD15 with 15 of 15 molecules two minima of the same potential count as one."""
 SAME_SURROUNDINGS = 0.02
@@ -53,6 +54,8 @@ class PackingMatch:
         The per-molecule tolerance (Å) under which this result was found.
     message : str
         Why nothing or less was matched (other molecules), if known.
+    n_atoms : int
+        Compared atoms of a molecule of the largest species.
     """
 
     rmsd: float
@@ -61,15 +64,30 @@ class PackingMatch:
     inverted: bool = False
     tolerance: float = TOLERANCES[0]
     message: str = ""
+    n_atoms: int = FOUND_ATOMS
 
     @property
     def full(self) -> bool:
         """Whether all n molecules matched."""
         return self.n_matched >= self.n
 
+    @property
+    def found(self) -> bool:
+        """Whether all n molecules matched within `found_rmsd`: a predicted crystal is the experimental form."""
+        return self.same(found_rmsd(self.n_atoms))
+
     def same(self, rmsd: float) -> bool:
         """Whether all n molecules matched with an RMSD below `rmsd` (Å)."""
         return self.full and self.rmsd < rmsd
+
+
+def found_rmsd(n_atoms: int) -> float:
+    """RMSD15 (Å) below which a form counts as found, by the number of compared atoms of its molecule.
+
+    0.5 Å from six atoms on and in proportion below. Crystals of tiny molecules resemble each other: with this bound at
+    most 1 % of pairs of different pressed packings pass (`benchmarks/found_bound.py`, docs/comparison.md).
+    """
+    return FOUND_RMSD * min(1.0, n_atoms / FOUND_ATOMS)
 
 
 def packing_similarity(
@@ -105,7 +123,8 @@ def packing_similarity(
     """
     first, second = sorted((prepare(a), prepare(b)), key=_rank)
     centrals = _centrals(first), _centrals(second)
-    best = PackingMatch(float("nan"), 0, n, message="no molecule could be superposed")
+    n_atoms = max((m.n_atoms for m in first.molecules), default=0)
+    best = PackingMatch(float("nan"), 0, n, message="no molecule could be superposed", n_atoms=n_atoms)
     small = is_small(first)
     for tolerance in tolerances:
         if small:
@@ -113,7 +132,7 @@ def packing_similarity(
         else:
             result = oxtalign.compare(first, second, n=n, allow_inversion=allow_inversion, mol_rmsd_tol=tolerance)
         match = PackingMatch(
-            float(result.rmsd_n), int(result.n_matched), n, bool(result.inverted), tolerance, result.message
+            float(result.rmsd_n), int(result.n_matched), n, bool(result.inverted), tolerance, result.message, n_atoms
         )
         if (match.n_matched, -np.nan_to_num(match.rmsd)) > (best.n_matched, -np.nan_to_num(best.rmsd)):
             best = match
@@ -125,7 +144,7 @@ def packing_similarity(
 
 
 def _rank(structure: Structure) -> tuple:
-    """Denser crystals first; what is equally dense in the order of its numbers, so that no pair depends on its order."""
+    """Denser crystals first, equally dense ones by their coordinates, so that the order of a pair does not matter."""
     x = np.concatenate([m.coords for m in structure.molecules])
     volume = structure.cell.volume if structure.cell else float(np.prod(np.ptp(x, axis=0) + 3.0))
     return volume / len(x), len(x), x.tobytes()
@@ -155,13 +174,14 @@ def _centrals(structure: Structure) -> list[int]:
     return list(structure.cache["distinct"])
 
 
-def is_same_packing(a: Any, b: Any, *, rmsd: float = FOUND_RMSD, n: int = 15, **options: Any) -> bool:
+def is_same_packing(a: Any, b: Any, *, rmsd: float | None = None, n: int = 15, **options: Any) -> bool:
     """Whether all n molecules of two crystals match with RMSD_n below `rmsd` (Å); see `packing_similarity`.
 
-    `FOUND_RMSD` (1 Å) asks whether a predicted crystal is the experimental one, `DUPLICATE_RMSD` (0.3 Å) whether
-    two minima of one potential are the same.
+    Without `rmsd` the question is whether a predicted crystal is the experimental one (`found_rmsd`); `DUPLICATE_RMSD`
+    (0.3 Å) asks whether two minima of one potential are the same.
     """
-    return packing_similarity(a, b, n, **options).same(rmsd)
+    match = packing_similarity(a, b, n, **options)
+    return match.found if rmsd is None else match.same(rmsd)
 
 
 def prepare(crystal: Any) -> Structure:

@@ -17,7 +17,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 from vesin import NeighborList
 
-from molflow_sim.packing.fingerprint import cell_arrays
+from molflow_sim.evaluate.fingerprint import cell_arrays
 from molflow_sim.units import AMU_PER_A3
 
 _DONORS = (7, 8, 9, 16)

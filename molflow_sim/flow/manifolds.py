@@ -55,28 +55,6 @@ def torus_interpolate(x0: Tensor, x1: Tensor, t: Tensor) -> tuple[Tensor, Tensor
     return torus_exp(x0, t * velocity), velocity
 
 
-def torus_mean_shift(x0: Tensor, x1: Tensor, weights: Tensor) -> Tensor:
-    """Weighted mean (..., 1, 3) of the shortest displacements from `x0` to `x1` (..., M, 3); weights (..., M).
-
-    A crystal's origin is free in P 1, so that this common part of a velocity field says nothing about the structure.
-    """
-    w = weights.unsqueeze(-1)
-    return (torus_log(x0, x1) * w).sum(-2, keepdim=True) / w.sum(-2, keepdim=True).clamp_min(1e-12)
-
-
-def haar(
-    n: int | tuple[int, ...], generator: torch.Generator | None = None, dtype: torch.dtype | None = None
-) -> Tensor:
-    """Rotations (n, 3, 3) distributed uniformly (Haar), from normalised Gaussian quaternions; on the CPU.
-
-    `n` may be a shape (..., ), which gives (..., 3, 3).
-    """
-    shape = (n,) if isinstance(n, int) else tuple(n)
-    quaternion = torch.randn(*shape, 4, generator=generator, dtype=torch.float64)
-    matrix = roma.unitquat_to_rotmat(quaternion / quaternion.norm(dim=-1, keepdim=True))
-    return matrix.to(dtype or torch.get_default_dtype())
-
-
 def rotation_exp(omega: Tensor) -> Tensor:
     """Rotation matrices (..., 3, 3) of rotation vectors (..., 3) in radians."""
     return roma.rotvec_to_rotmat(omega)

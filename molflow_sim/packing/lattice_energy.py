@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from molflow_sim.errors import InputError
+from molflow_sim.ordered import applied, determinant, inverse, total
 from molflow_sim.packing import pair_torch
 from molflow_sim.packing.neighbours import Geometry, Neighbours, build_neighbours
 from molflow_sim.packing.tables import PressTables
@@ -76,8 +77,8 @@ class LatticeEnergy:
         energy, g_cell, g_centroid, g_rotation = (
             torch.from_numpy(x) if isinstance(x, np.ndarray) else x.to(device) for x in out
         )
-        volume = torch.linalg.det(geometry.cell)
-        inverse_t = torch.linalg.inv(geometry.cell).transpose(1, 2)
+        volume = determinant(geometry.cell)
+        inverse_t = inverse(geometry.cell).mT
         images = self.tables.n_images[geometry.group]
         if not soft:
             e, g_rot = self._dipole_term(geometry, volume)
@@ -92,11 +93,11 @@ class LatticeEnergy:
 
     def _dipole_term(self, geometry: Geometry, volume: torch.Tensor):
         t = self.tables
-        dipole = torch.einsum("bmxy,by->bmx", geometry.rotation, t.dipoles[geometry.conformer])
+        dipole = applied(geometry.rotation, t.dipoles[geometry.conformer][:, None])
         polar = t.polar_sum[geometry.group]
-        total = torch.einsum("bxy,bmy->bx", polar, dipole)
+        whole = applied(polar, total(dipole.mT))
         factor = -2.0 * torch.pi * COULOMB / (3.0 * volume * t.n_images[geometry.group])
-        energy = factor * total.square().sum(-1)
-        moment = torch.einsum("byx,by->bx", polar, total)
+        energy = factor * total(whole.square())
+        moment = applied(polar.mT, whole)
         g_rotation = 2.0 * factor[:, None, None] * torch.linalg.cross(dipole, moment[:, None].expand_as(dipole))
         return energy, g_rotation

@@ -3,6 +3,9 @@
 Dense BFGS with a step cap and backtracking (Nocedal & Wright, Numerical Optimization, ch. 6). Coordinates per
 crystal: changes of the cell along `PressTables.cell_basis` (Å), displacements of the centres (Å) and rotation
 vectors times the molecule's radius of gyration (Å), so one length scale fits all.
+
+A crystal's path is its own: sums have a fixed order (`molflow_sim.ordered`), lists are made anew at counts of its own
+evaluations, and what it has when it is done is what counts, however long it stays in the batch.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
+from molflow_sim.ordered import applied, inverse, product, total
 from molflow_sim.packing.lattice_energy import LatticeEnergy
 from molflow_sim.packing.neighbours import Geometry
 
@@ -46,10 +50,16 @@ class Stage:
 
 
 def rotation_from_vector(vector: torch.Tensor) -> torch.Tensor:
-    """Rotation matrices (..., 3, 3) from rotation vectors (..., 3) in rad (Rodrigues), smooth at zero."""
-    import roma
+    """Rotations (..., 3, 3) about vectors (..., 3) by 2 arctan(|v|/2), which is |v| in rad to second order.
 
-    return roma.rotvec_to_rotmat(vector)
+    Cayley's map: no transcendental function, whose last digit differs between processors.
+    """
+    half = 0.5 * vector
+    square = total(half * half)[..., None, None]
+    eye = torch.eye(3, dtype=vector.dtype, device=vector.device)
+    cross = torch.linalg.cross(half.unsqueeze(-2).expand(*half.shape, 3), eye.expand(*half.shape, 3)).mT
+    outer = half.unsqueeze(-1) * half.unsqueeze(-2)
+    return ((1.0 - square) * eye + 2.0 * (outer + cross)) / (1.0 + square)
 
 
 def minimise(energy: LatticeEnergy, geometry: Geometry, stage: Stage):
@@ -72,24 +82,24 @@ def minimise(energy: LatticeEnergy, geometry: Geometry, stage: Stage):
         geometry.cell.clone(), geometry.centroid.clone(), geometry.rotation.clone(), geometry.conformer, geometry.group
     )
     index = torch.arange(len(geometry), device=geometry.cell.device)
+    going = torch.ones_like(index, dtype=torch.bool)
     for count in range(1, stage.max_evaluations + 1):
         batch.step(rebuild=count % stage.rebuild_every == 0)
-        evaluations[index] += 1
-        last = count == stage.max_evaluations
-        done = batch.finished()
-        # Dropping finished crystals copies the rest, so wait until enough of them have finished.
-        if not last and int(done.sum()) * 8 < len(done) and not bool(done.all()):
-            continue
-        leave = torch.ones_like(done) if last else done
+        evaluations[index[going]] += 1
+        leave = going if count == stage.max_evaluations else going & batch.finished()
         rows = index[leave]
         final.cell[rows], final.centroid[rows] = batch.geometry.cell[leave], batch.geometry.centroid[leave]
         final.rotation[rows] = batch.geometry.rotation[leave]
         result_value[rows], result_gradient[rows] = batch.value[leave], batch.gradient[leave].abs().amax(1)
-        stay = torch.nonzero(~leave).squeeze(1)
-        if len(stay) == 0:
+        going = going & ~leave
+        n = int(going.sum())
+        if n == 0:
             break
-        index = index[stay]
-        batch.keep(stay)
+        # Dropping finished crystals copies the rest, so wait until enough of them have finished.
+        if 8 * n <= 7 * len(going):
+            stay = torch.nonzero(going).squeeze(1)
+            index, going = index[stay], going[stay]
+            batch.keep(stay)
     return final, result_value, result_gradient, evaluations
 
 
@@ -99,7 +109,7 @@ class _Batch:
     def __init__(self, energy: LatticeEnergy, geometry: Geometry, stage: Stage) -> None:
         self.energy, self.geometry, self.stage = energy, geometry, stage
         self.scale = energy.tables.gyration
-        self.fractional = torch.linalg.inv(geometry.cell)  # Å -> fractional, fixed for the stage
+        self.fractional = inverse(geometry.cell)  # Å -> fractional, fixed for the stage
         self._rebuild()
         b, d = self.gradient.shape
         self.inverse_hessian = torch.eye(d, dtype=torch.float64, device=geometry.cell.device).repeat(b, 1, 1)
@@ -114,10 +124,10 @@ class _Batch:
             geometry, self.list, soft=stage.soft, pressure=stage.pressure
         )
         group = geometry.group
-        cell = torch.einsum("bkxy,bxy->bk", t.cell_basis[group], g_cell)
-        shift = torch.einsum("bxy,bmy->bmx", self.fractional, g_centroid)
-        shift = torch.einsum("bxy,bmy->bmx", t.translation_projector[group], shift)
-        turn = torch.einsum("bxy,bmy->bmx", t.rotation_projector[group], g_rotation) / self.scale
+        cell = total((t.cell_basis[group] * g_cell[:, None]).flatten(2))
+        shift = applied(self.fractional[:, None], g_centroid)
+        shift = applied(t.translation_projector[group][:, None], shift)
+        turn = applied(t.rotation_projector[group][:, None], g_rotation) / self.scale
         gradient = torch.cat([cell, shift.flatten(1), turn.flatten(1)], 1)
         bad = ~(torch.isfinite(value) & torch.isfinite(gradient).all(1))
         return torch.where(bad, torch.inf, value), torch.where(bad[:, None], 0.0, gradient)
@@ -126,11 +136,11 @@ class _Batch:
         t, geometry = self.energy.tables, self.geometry
         b, m = geometry.centroid.shape[:2]
         group = geometry.group
-        cell = geometry.cell + torch.einsum("bk,bkxy->bxy", step[:, :6], t.cell_basis[group])
-        shift = torch.einsum("bxy,bmy->bmx", t.translation_projector[group], step[:, 6 : 6 + 3 * m].view(b, m, 3))
-        centroid = geometry.centroid + shift @ self.fractional
-        turn = torch.einsum("bxy,bmy->bmx", t.rotation_projector[group], step[:, 6 + 3 * m :].view(b, m, 3))
-        rotation = rotation_from_vector(turn / self.scale) @ geometry.rotation
+        cell = geometry.cell + applied(t.cell_basis[group].flatten(2).mT, step[:, :6]).view(b, 3, 3)
+        shift = applied(t.translation_projector[group][:, None], step[:, 6 : 6 + 3 * m].view(b, m, 3))
+        centroid = geometry.centroid + product(shift, self.fractional)
+        turn = applied(t.rotation_projector[group][:, None], step[:, 6 + 3 * m :].view(b, m, 3))
+        rotation = product(rotation_from_vector(turn / self.scale), geometry.rotation)
         return Geometry(cell, centroid, rotation, geometry.conformer, group)
 
     def _rebuild(self) -> None:
@@ -138,13 +148,13 @@ class _Batch:
         self.value, self.gradient = self._evaluate(self.geometry)
 
     def _direction(self) -> None:
-        p = -torch.einsum("bxy,by->bx", self.inverse_hessian, self.gradient)
-        slope = (p * self.gradient).sum(1)
+        p = -applied(self.inverse_hessian, self.gradient)
+        slope = total(p * self.gradient)
         uphill = slope >= 0
         if bool(uphill.any()):
             p = torch.where(uphill[:, None], -self.gradient, p)
             self._reset(uphill)
-            slope = (p * self.gradient).sum(1)
+            slope = total(p * self.gradient)
         longest = p.abs().amax(1).clamp_min(1e-30)
         # A first step along the bare gradient has no length of its own: 0.1 Å is safe for overlapping molecules.
         cap = torch.where(self.fresh, 0.25 * self.stage.max_step, self.stage.max_step)
@@ -195,9 +205,9 @@ class _Batch:
     def _update_hessian(self, accept: torch.Tensor, gradient: torch.Tensor) -> None:
         s = self.alpha[:, None] * self.p
         y = gradient - self.gradient
-        sy = (s * y).sum(1)
-        yy = (y * y).sum(1)
-        use = accept & (sy > 1e-10 * yy.sqrt() * s.norm(dim=1)) & (yy > 0)
+        sy = total(s * y)
+        yy = total(y * y)
+        use = accept & (sy > 1e-10 * (yy * total(s * s)).sqrt()) & (yy > 0)
         h = self.inverse_hessian
         first = use & self.fresh
         h = torch.where(
@@ -205,9 +215,9 @@ class _Batch:
             (sy / yy.clamp_min(1e-30))[:, None, None] * torch.eye(h.shape[1], dtype=h.dtype, device=h.device),
             h,
         )
-        hy = torch.einsum("bxy,by->bx", h, y)
+        hy = applied(h, y)
         rho = 1.0 / torch.where(use, sy, 1.0)
-        yhy = (y * hy).sum(1)
+        yhy = total(y * hy)
         outer = rho[:, None, None] * (hy[:, :, None] * s[:, None, :])
         update = (
             (rho * (1.0 + rho * yhy))[:, None, None] * (s[:, :, None] * s[:, None, :]) - outer - outer.transpose(1, 2)

@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from molflow_sim.systems.crystal import MolecularCrystal
     from molflow_sim.systems.molecule import Molecule
 
-STATUS = ("ok", "not pressed", "not converged", "implausible density", "not finite", "parted")
+STATUS = ("ok", "not pressed", "not converged", "implausible density", "not finite", "parted", "not generated")
 """Meaning of `RigidPackings.status`; "parted" ones are not pressed, but free of overlaps and dense (`relieve`)."""
 PARTED = STATUS.index("parted")
+_USABLE = ("ok", "not pressed", "parted")
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +47,7 @@ class RigidPackings:
     centroid : ndarray, shape (n, M, 3)
         Fractional coordinates of the centres of mass.
     rotation : ndarray, shape (n, M, 3, 3)
-        Orientations; atoms are at rotation @ conformer.
+        Orientations; atoms are at rotation @ conformer. Improper ones are copies of the conformer's other hand.
     energy : ndarray, shape (n,)
         Lattice energy in eV per molecule, relative to separate rigid molecules, plus the conformer's strain if
         the press was told it; NaN before the press.
@@ -91,8 +92,12 @@ class RigidPackings:
 
     @property
     def reasons(self) -> list[str]:
-        """`status` in words."""
-        return [STATUS[s] for s in self.status]
+        """`status` in words for those that failed, "" for the others."""
+        return ["" if STATUS[s] in _USABLE else STATUS[s] for s in self.status]
+
+    def systems(self) -> list[MolecularCrystal | None]:
+        """The crystals, None for those that failed."""
+        return [None if reason else self.crystal(i) for i, reason in enumerate(self.reasons)]
 
     @cached_property
     def z(self) -> np.ndarray:
@@ -162,15 +167,16 @@ class RigidPackings:
         from molflow_sim.systems.crystal import MolecularCrystal, RigidMolecule
 
         place = self.placements[self.placement[i]]
+        signs = np.where(np.linalg.det(self.rotation[i]) < 0, -1.0, 1.0)
         unit = tuple(
             RigidMolecule(
                 species=0,
-                conformer=self.conformers[self.conformer[i]],
+                conformer=sign * self.conformers[self.conformer[i]],
                 centroid=self.centroid[i, m],
-                orientation=self.rotation[i, m],
+                orientation=sign * self.rotation[i, m],
                 images=place.images,
             )
-            for m in range(self.centroid.shape[1])
+            for m, sign in enumerate(signs)
         )
         group = SpaceGroup.from_name(place.space_group)
         return MolecularCrystal((self.molecule,), unit, group, self.cell[i], {})

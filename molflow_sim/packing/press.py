@@ -110,6 +110,14 @@ def press(
         one is NaN.
     """
     settings = settings or PressSettings()
+    given = ~np.isin(packings.status, [STATUS.index("not generated"), STATUS.index("not finite")])
+    if not given.all():  # nothing to press there
+        rest = packings.select(~given)
+        if not given.any():
+            return rest
+        done = press(packings.select(given), parameters, settings, backend=backend, device=device, progress=progress)
+        rows = np.concatenate([np.flatnonzero(given), np.flatnonzero(~given)])
+        return RigidPackings.concatenate([done, rest]).select(np.argsort(rows))
     tables = PressTables(
         parameters.numbers, packings.conformers, parameters.exp6_a, parameters.exp6_b, parameters.exp6_c,
         parameters.charges, packings.molecule.bonds, packings.placements, device,

@@ -1,4 +1,8 @@
-"""Random packings: space group and site by frequency, cell volume from the molecule's, everything else uniform."""
+"""Random packings: space group and site by frequency, cell volume from the molecule's, everything else uniform.
+
+They are one endless list for each seed: packing i has its own stretch of a counter-based stream of random numbers
+(Philox: J. Salmon et al., SC '11), so that it is the same in whatever pieces the list is drawn.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,10 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+from scipy.special import ndtri
 
 from molflow_sim.errors import InputError, SpaceGroupError
+from molflow_sim.flow.priors import ANGLE_TRIES, rotations, sensible_angles
 from molflow_sim.packing.packings import RigidPackings
 from molflow_sim.packing.placements import COMMON_SPACE_GROUPS, MIRROR_GROUPS, general_placement
 from molflow_sim.packing.tables import Placement
@@ -91,7 +97,7 @@ def random_packings(
     first_index: int = 0,
     packing_coefficient: tuple[float, float] = PACKING_COEFFICIENT,
 ) -> RigidPackings:
-    """Draw random rigid packings; neighbours may overlap, the press is there to part them.
+    """Random rigid packings `first_index` to `first_index` + n - 1 of a seed; molecules may overlap until the press.
 
     Parameters
     ----------
@@ -105,7 +111,7 @@ def random_packings(
         Molecules in the asymmetric unit, 1 to 4. With 1, molecules with symmetry also go to special positions.
     seed : int
     first_index : int
-        Number of the first candidate, kept in `RigidPackings.index`.
+        Number of the first packing, kept in `RigidPackings.index`.
     packing_coefficient : (float, float)
         Range of (molecular volume)/(cell volume per molecule). The default leaves room to part molecules before the
         press closes the cell; crystals have 0.65 to 0.78.
@@ -123,19 +129,21 @@ def random_packings(
         raise InputError(f"packing coefficients lie between 0 and 1, smaller first; got {packing_coefficient}")
     if not 1 <= z_prime <= 4:
         raise InputError(f"z_prime must be 1 to 4, got {z_prime}")
-    rng = np.random.default_rng(seed)
     placements, weights = placements_for(molecule, space_groups, z_prime)
     conformers = body_conformers(molecule)
-    placement = rng.choice(len(placements), size=n, p=weights)
     population = molecule.shares
-    conformer = rng.choice(len(conformers), size=n, p=population)
-    coefficient = rng.uniform(*packing_coefficient, size=n)
+    u = uniform_rows(seed, first_index, n, 11 + 6 * z_prime + 3 * ANGLE_TRIES)
+    placement = _chosen(u[:, 0], weights)
+    pick, kind, spin = u[:, 1], u[:, 2], 2.0 * np.pi * u[:, 3]
+    conformer = _chosen(kind, population)
+    coefficient = packing_coefficient[0] + u[:, 4] * (packing_coefficient[1] - packing_coefficient[0])
+    along = u[:, None, 5:8]
+    lengths = np.exp(LENGTH_SPREAD * ndtri(u[:, 8:11]))
+    centroid, turns, angles = np.split(u[:, 11:], [3 * z_prime, 6 * z_prime], axis=1)
+    centroid = centroid.reshape(n, z_prime, 3).copy()
+    rotation = rotations(turns.reshape(n, z_prime, 3))
+    parameters = np.concatenate([lengths, sensible_angles(angles.reshape(n, ANGLE_TRIES, 3))], 1)
     cell = np.empty((n, 3, 3))
-    centroid = rng.random((n, z_prime, 3))
-    rotation = _random_rotations(rng, (n, z_prime))
-    parameters = np.concatenate([np.exp(LENGTH_SPREAD * rng.normal(size=(n, 3))), _random_angles(rng, n)], 1)
-    pick = rng.random(n)
-    spin = rng.uniform(0.0, 2.0 * np.pi, n)
     for k in np.unique(placement):
         rows = np.flatnonzero(placement == k)
         place = placements[k]
@@ -148,10 +156,9 @@ def random_packings(
         volume = place.n_images * z_prime * molecule.volume / coefficient[rows]
         cell[rows] = shape * np.cbrt(volume / np.linalg.det(shape))[:, None, None]
         if not place.is_general:
-            along = (rng.random((len(rows), 1, 3)) @ cell[rows]) @ place.translation_projector.T
-            centroid[rows] = place.site_centroid + along @ np.linalg.inv(cell[rows])
-            allowed = np.where(fits(place), population, 0.0)
-            conformer[rows] = rng.choice(len(conformers), size=len(rows), p=allowed / allowed.sum())
+            shift = (along[rows] @ cell[rows]) @ place.translation_projector.T
+            centroid[rows] = place.site_centroid + shift @ np.linalg.inv(cell[rows])
+            conformer[rows] = _chosen(kind[rows], np.where(fits(place), population, 0.0))
             start = place.orientations[conformer[rows], (pick[rows] * place.orientations.shape[1]).astype(int)]
             rotation[rows, 0] = _turns_of_site(place.rotation_projector, rotation[rows, 0], spin[rows]) @ start
     return RigidPackings.proposed(
@@ -164,27 +171,17 @@ def fits(place: Placement) -> np.ndarray:
     return np.isfinite(place.orientations[:, 0, 0, 0])
 
 
-def _random_rotations(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Haar-distributed rotation matrices (*shape, 3, 3), from normalised Gaussian quaternions."""
-    w, x, y, z = np.moveaxis((q := rng.normal(size=(*shape, 4))) / np.linalg.norm(q, axis=-1, keepdims=True), -1, 0)
-    rows = [
-        [1 - 2 * (y * y + z * z), 2 * (x * y - z * w), 2 * (x * z + y * w)],
-        [2 * (x * y + z * w), 1 - 2 * (x * x + z * z), 2 * (y * z - x * w)],
-        [2 * (x * z - y * w), 2 * (y * z + x * w), 1 - 2 * (x * x + y * y)],
-    ]
-    return np.stack([np.stack(r, -1) for r in rows], -2)
+def uniform_rows(seed: int, first: int, n: int, width: int) -> np.ndarray:
+    """Rows `first` to `first` + n - 1 of a seed's endless table of numbers (n, width) uniform in (0, 1)."""
+    blocks = -(-width // 4)  # Philox makes four numbers a count
+    stream = np.random.Philox(np.random.SeedSequence(seed)).advance(first * blocks)
+    return np.maximum(np.random.Generator(stream).random((n, 4 * blocks))[:, :width], 1e-300)
 
 
-def _random_angles(rng: np.random.Generator, n: int) -> np.ndarray:
-    """Cell angles (n, 3), uniform in 60-120° among those that make a cell of sensible height."""
-    angles = rng.uniform(60.0, 120.0, size=(n, 3))
-    for _ in range(50):
-        ones = np.ones((n, 3))
-        flat = ~(np.linalg.det(cell_matrix(np.concatenate([ones, angles], 1))) > 0.4)
-        if not flat.any():
-            break
-        angles[flat] = rng.uniform(60.0, 120.0, size=(int(flat.sum()), 3))
-    return angles
+def _chosen(u: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Indices (n,) that uniform numbers u (n,) choose by weight."""
+    edges = np.cumsum(weights)
+    return np.searchsorted(edges[:-1] / edges[-1], u, side="right")
 
 
 def _turns_of_site(projector: np.ndarray, free: np.ndarray, spin: np.ndarray) -> np.ndarray:

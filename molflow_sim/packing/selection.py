@@ -18,7 +18,12 @@ SELECTION_EVALUATIONS = 3
 
 
 def select_low(
-    packings: RigidPackings, parameters: MoleculeParameters, n: int, evaluations: int = SELECTION_EVALUATIONS
+    packings: RigidPackings,
+    parameters: MoleculeParameters,
+    n: int,
+    evaluations: int = SELECTION_EVALUATIONS,
+    *,
+    of: int | None = None,
 ) -> RigidPackings:
     """The packings that have the lowest energy after a few steps of the potential, as they were before them.
 
@@ -31,28 +36,34 @@ def select_low(
     parameters : MoleculeParameters
         Intermolecular parameters of the molecule.
     n : int
-        How many to keep.
+        How many to keep, of all or of every `of` that follow one another.
     evaluations : int
         Of the energy and its gradient, at least 1.
+    of : int, optional
+        Packings among which `n` are kept; all of them unless given. It must divide their number.
 
     Returns
     -------
     RigidPackings
-        n packings in their former order. One whose numbers fail comes last in energy.
+        The packings kept in their former order. One whose numbers fail comes last in energy.
 
     Raises
     ------
     InputError
         If `n` exceeds the number of packings, or a number is too small.
     """
-    if not 1 <= n <= len(packings) or evaluations < 1:
-        raise InputError(f"{n} of {len(packings)} packings cannot be selected with {evaluations} evaluations")
+    of = of or len(packings)
+    if not 1 <= n <= of or len(packings) % of or evaluations < 1:
+        raise InputError(
+            f"{n} of every {of} among {len(packings)} packings cannot be selected with {evaluations} evaluations"
+        )
     settings = PressSettings(
         soft_evaluations=0, squeeze_evaluations=0, max_evaluations=evaluations, polish_evaluations=0,
         accept=np.inf, reduce_cells=False,
     )  # fmt: skip
     moved = press(packings, parameters, settings)
-    return packings.select(lowest_rows(moved, n))
+    blocks = [first + lowest_rows(moved.select(slice(first, first + of)), n) for first in range(0, len(moved), of)]
+    return packings.select(np.concatenate(blocks))
 
 
 def lowest_rows(packings: RigidPackings, n: int) -> np.ndarray:

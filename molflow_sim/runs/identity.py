@@ -45,9 +45,9 @@ def molecule_identity(molecule: Any) -> str:
     )
 
 
-def candidate_id(run: str, batch: int, row: int) -> str:
-    """Identity of one candidate: the run's (molecule, settings, seed, code) and its place in it."""
-    return digest(run, batch, row, length=10)
+def candidate_id(run: str, number: int) -> str:
+    """Identity of one candidate: the run's (molecule, settings, seed, code) and its number in it."""
+    return digest(run, number, length=10)
 
 
 @lru_cache(maxsize=1)

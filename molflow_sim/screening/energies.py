@@ -6,6 +6,7 @@
 ``mace:FILE``                   a MACE model file (needs mace-torch)
 ``ase:package.module:factory``  ``factory()`` gives an ASE calculator
 ``torchsim:package.module:factory``  ``factory()`` gives a torch-sim `ModelInterface`
+a name of another package       its entry point in the group ``molflow.energies`` is such a factory of either
 ==============================  ==========================================================================
 
 All are single points on the structures relaxed with the force field, reported per molecule.
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from molflow_sim.errors import InputError, MissingDependencyError, MolflowError, NonFiniteError
+from molflow_sim.registry import ENERGIES
 from molflow_sim.runs.files import sha256
 
 if TYPE_CHECKING:
@@ -99,8 +101,8 @@ def energy_model(spec: str) -> EnergyModel:
         If the library behind it is not installed.
     """
     kind, _, rest = spec.partition(":")
-    if spec.lower() in _XTB:
-        return _tblite(spec.lower())
+    if spec.lower() in ENERGIES.names():
+        return _registered(spec.lower())
     if kind == "mace" and rest:
         return _mace(spec, Path(rest))
     if kind == "ase" and rest:
@@ -108,7 +110,7 @@ def energy_model(spec: str) -> EnergyModel:
     if kind == "torchsim" and rest:
         return _from_torchsim(spec, _load_factory(rest))
     raise InputError(
-        f"unknown energy model {spec!r}; use gfn2-xtb, gfn1-xtb, mace:FILE, ase:package.module:factory "
+        f"unknown energy model {spec!r}; use {', '.join(ENERGIES.names())}, mace:FILE, ase:package.module:factory "
         "or torchsim:package.module:factory"
     )
 
@@ -133,7 +135,24 @@ def energy_identity(spec: str) -> str:
     if kind in ("ase", "torchsim"):
         source = getattr(sys.modules.get(rest.partition(":")[0]), "__file__", None)
         return sha256(Path(source).read_bytes()) if source else ""
-    return version("tblite")
+    return ENERGIES.origin(spec.lower()) or version("tblite")
+
+
+def _registered(spec: str) -> EnergyModel:
+    made = _call(spec, ENERGIES.get(spec))
+    if isinstance(made, EnergyModel):
+        return made
+    return (_from_ase if hasattr(made, "get_potential_energy") else _from_torchsim)(spec, lambda: made)
+
+
+def gfn2_xtb() -> EnergyModel:
+    """GFN2-xTB by tblite."""
+    return _tblite("gfn2-xtb")
+
+
+def gfn1_xtb() -> EnergyModel:
+    """GFN1-xTB by tblite."""
+    return _tblite("gfn1-xtb")
 
 
 def _tblite(spec: str) -> EnergyModel:
@@ -195,6 +214,8 @@ def _from_torchsim(spec: str, factory: Callable[[], Any]) -> EnergyModel:
 def _call(spec: str, factory: Callable[[], Any]) -> Any:
     try:
         return factory()
+    except MolflowError:
+        raise
     except Exception as error:
         raise InputError(f"--energy {spec}: its factory failed: {type(error).__name__}: {error}") from error
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from molflow_sim.errors import StoreError
 from molflow_sim.runs.files import write_bytes_atomically
-from molflow_sim.runs.store import read_run
+from molflow_sim.runs.folder import read_run
 from molflow_sim.screening.serialise import (
     crystal_from_json,
     crystal_to_json,

@@ -6,6 +6,7 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+from molflow_sim.generators.protocol import generator_identity
 from molflow_sim.runs.files import atomic_path, write_bytes_atomically
 from molflow_sim.runs.identity import code_version
 from molflow_sim.runs.progress import Progress
@@ -16,6 +17,11 @@ from molflow_sim.screening.settings import ScreenSettings
 if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
 
+# What a screening writes beside run.json and the store; --overwrite removes these and nothing else.
+OUTPUTS = (
+    "report.html", "landscape.svg", "ranking.csv", "dropped.csv", "landscape.db", "landscape.db.lock",
+    "structures/rank_*.cif",
+)  # fmt: skip
 _LIBRARIES = (
     "numpy", "torch", "numba", "rdkit", "torch-sim-atomistic", "ase", "pymatgen-core", "oxtalign",
 )  # fmt: skip
@@ -43,7 +49,7 @@ def provenance(store: Store, settings: ScreenSettings, molecule: Molecule) -> di
             "conformers": len(molecule.conformers),
         },
         "settings": settings.to_dict(),
-        "packings": settings.make_generator().identity(),
+        "packings": generator_identity(settings.make_generator()),
         "timings_s": seconds,
         "versions": {
             "molflow-sim": code_version(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,11 +34,11 @@ def screen(
     molecule: Molecule | str,
     candidates: int | None = None,
     *,
-    seed: int = 0,
+    seed: int | None = None,
     output: str | Path | None = None,
-    space_groups: str | Sequence[str] = "common",
-    z_prime: int = 1,
-    charges: str = "mmff94",
+    space_groups: str | Sequence[str] | None = None,
+    z_prime: int | None = None,
+    charges: str | None = None,
     relax_top: int | None = None,
     reference: str | Path | None = None,
     energy: str | None = None,
@@ -59,16 +59,16 @@ def screen(
         The molecule, or its SMILES.
     candidates : int, optional
         Packings to try; the default takes some minutes for an aspirin-sized molecule on two cores.
-    seed : int
+    seed : int, optional
         Same seed, settings and version: same result.
     output : path, optional
         Results folder (report.html, ranking.csv, structures/ ...); a temporary one if not given. Calling again with
         the same arguments carries on where a former call was stopped, and repeats nothing that is done.
-    space_groups : str or sequence of str
+    space_groups : str or sequence of str, optional
         ``"common"``, or symbols (``["P 21/c", "P-1"]`` or ``"P21/c,P-1"``).
-    z_prime : int
+    z_prime : int, optional
         Molecules in the asymmetric unit.
-    charges : str
+    charges : str, optional
         ``mmff94``, ``hf-esp`` (extra ``esp``), ``gfn2`` or ``gfn2-esp`` (extra ``xtb``).
     relax_top : int, optional
         How many packings are relaxed with flexible molecules.
@@ -89,7 +89,7 @@ def screen(
     progress : bool
         Show progress on standard error.
     settings : ScreenSettings, optional
-        All settings at once; the arguments above that are given take precedence.
+        All settings at once, those of `ScreenSettings` by default; the arguments above that are given take precedence.
     stages : Stages, optional
         Other implementations of the steps.
 
@@ -110,20 +110,11 @@ def screen(
     MissingDependencyError
         An optional library that was asked for is not installed.
     """
-    given = {
-        "candidates": candidates,
-        "relax_top": relax_top,
-        "energy_top": energy_top,
-        "energy": energy,
-        "seed": seed if seed != 0 else None,
-        "space_groups": space_groups if space_groups != "common" else None,
-        "z_prime": z_prime if z_prime != 1 else None,
-        "charges": charges if charges != "mmff94" else None,
-        "generator": generator,
-        "weights": None if weights is None else str(weights),
-    }
-    base = {} if settings is None else {name: getattr(settings, name) for name in settings.__dataclass_fields__}
-    chosen = ScreenSettings(**{**base, **{name: value for name, value in given.items() if value is not None}})
+    given: dict[str, Any] = {
+        "candidates": candidates, "seed": seed, "space_groups": space_groups, "z_prime": z_prime, "charges": charges,
+        "relax_top": relax_top, "energy": energy, "energy_top": energy_top, "generator": generator, "weights": weights,
+    }  # fmt: skip
+    chosen = replace(settings or ScreenSettings(), **{k: value for k, value in given.items() if value is not None})
     if isinstance(molecule, str):
         from molflow_sim.systems.molecule import Molecule
 
@@ -152,7 +143,10 @@ class _Run:
     progress: bool
 
     def run(self, scheduler: str | None, experiment: Any) -> Landscape:
+        from molflow_sim.screening.outputs import OUTPUTS
+
         identity = {
+            "what": "screening",
             "molecule": self.molecule.smiles,
             "conformers": molecule_identity(self.molecule),
             "code": code_version(),
@@ -160,7 +154,7 @@ class _Run:
         }
         self.key = digest(identity)
         self.bars = Progress(self.progress)
-        with Store(self.folder, identity, overwrite=self.overwrite) as self.store:
+        with Store(self.folder, identity, OUTPUTS, overwrite=self.overwrite) as self.store:
             self.executor: Executor = executor_for(scheduler)
             try:
                 return self._steps(experiment)
@@ -210,13 +204,14 @@ class _Run:
     def _press(self, tally: dict[str, dict[str, int]]) -> _Pool:
         s = self.settings
         tasks = [
-            (f"press/{i:05d}.npz", digest(self.key, "press", i, s.size_of_batch(i)), i, s.size_of_batch(i))
+            (f"press/{first:06d}.npz", digest(self.key, "press", first, n), i, n)
             for i in range(s.n_batches)
+            for first, n in [(i * s.batch_size, s.size_of_batch(i))]
         ]
         data = self._batches("Packing and pressing", steps.press_batch, tasks)
         parts = [steps.read_packings(self.shared, d) for d in data]
         packings = type(parts[0]).concatenate(parts)
-        ids = [candidate_id(self.key, i, row) for i in range(s.n_batches) for row in range(len(parts[i]))]
+        ids = [candidate_id(self.key, int(number)) for number in packings.index]
         names = packings.STATUS
         counts = {str(names[k]): int(np.sum(packings.status == k)) for k in np.unique(packings.status)}
         tally["press"] = {"candidates": len(packings), **counts}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from molflow_sim.runs.pages import script_json
 from molflow_sim.screening.plots import MARKERS, OTHER, group_styles, shown_energies
 from molflow_sim.units import KJ_PER_MOL
 
@@ -59,26 +60,6 @@ def report_html(landscape: Landscape) -> str:
     template = files("molflow_sim.screening").joinpath("report.html.template").read_text(encoding="utf-8")
     # One pass, so that nothing inside a value is taken for a place to fill.
     return re.sub(r"@@([A-Z]+)@@", lambda match: values[match.group(1)], template)
-
-
-def script_json(value: Any) -> str:
-    """JSON that is safe inside a <script> element: no text in it can end the element or start a comment."""
-    text = json.dumps(_finite(value), ensure_ascii=False, separators=(",", ":"), allow_nan=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return text
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not np.isfinite(value):
-        return None
-    return value
 
 
 def _data(landscape: Landscape) -> dict[str, Any]:

@@ -2,33 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from molflow_sim.errors import InputError
+from molflow_sim.generators.protocol import generator_identity, make_generator, space_group_names, whole_number
 
 if TYPE_CHECKING:
-    from molflow_sim.generators.crystals import Generator
+    from molflow_sim.generators.protocol import Generator
 
 DEFAULT_CANDIDATES = 12_000
 """Packings searched unless said otherwise: two to four minutes for an aspirin-sized molecule on two cores."""
 
 DEFAULT_GENERATOR = "mixed"
-"""Where candidates come from unless said otherwise, see `molflow_sim.generators.crystals`: half from the flow, which
+"""Where candidates come from unless said otherwise, see `molflow_sim.generators`: half from the flow, which
 are the better ones, half at random, which reach what the flow does not think of."""
-PROPOSING_GENERATOR = "flow"
-"""The same for crystals that are to be used as they come."""
-FLOW_DRAWS = 3
-"""As in `molflow_sim.generators.crystals`, which takes a second to import."""
 
 ENERGY_DIGITS = 7
 """Decimals of an energy in eV that decide an order; the rest is rounding, which may differ from run to run."""
 
 CHARGE_MODELS = ("mmff94", "hf-esp", "gfn2", "gfn2-esp")
 
-# What a folder's batches depend on. The others only say how far to go: they may grow in a later call.
-_IDENTITY = ("seed", "space_groups", "z_prime", "charges", "batch_size")
+# What a folder's results depend on. The others only say how far to go and in what pieces: they may change later.
+_IDENTITY = ("seed", "space_groups", "z_prime", "charges")
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,7 @@ class ScreenSettings:
     candidates : int
         Packings generated and pressed.
     seed : int
-        Seed of the whole run; batch i draws from (seed, i).
+        Seed of the whole run: candidate i follows from it and from i, whatever the size of batches.
     space_groups : str or tuple of str
         ``"common"`` (frequency-weighted) or the symbols to use.
     z_prime : int
@@ -66,13 +63,12 @@ class ScreenSettings:
     maximum_stress : float
         GPa; a relaxed structure with more residual stress is marked as not converged.
     generator : str
-        Where the packings come from: ``"random"``, ``"flow"`` (a trained crystal flow) or ``"mixed"``.
-    flow_share : float
-        Share of the flow's candidates in ``"mixed"``.
-    flow_draws : int
-        Packings that the flow draws for each one it proposes, which are the lower ones.
+        Where the packings come from: ``"random"``, ``"flow"`` (a trained crystal flow), ``"mixed"`` (both), or another
+        that is installed.
     weights : str or None
-        Folder of weights for the flow; those of the package if None.
+        Folder of weights for the generator; those of the package if None.
+    generator_options : mapping
+        Other options of the generator: its fields, such as ``draws`` of the flow, ``share`` of the mixture.
     """
 
     candidates: int = DEFAULT_CANDIDATES
@@ -91,32 +87,30 @@ class ScreenSettings:
     maximum_density: float = 3.0
     maximum_stress: float = 0.1
     generator: str = DEFAULT_GENERATOR
-    flow_share: float = 0.5
-    flow_draws: int = FLOW_DRAWS
     weights: str | None = None
+    generator_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         counts = ("candidates", "z_prime", "batch_size", "compare_top", "relax_top", "relax_batch", "energy_top")
-        for name in (*counts, "flow_draws"):
-            _whole_number(name, getattr(self, name), 1)
+        for name in counts:
+            whole_number(name, getattr(self, name), 1)
         for name in ("seed", "top"):
-            _whole_number(name, getattr(self, name), 0)
+            whole_number(name, getattr(self, name), 0)
         if self.charges not in CHARGE_MODELS:
             raise InputError(f"unknown charge model {self.charges!r}; choose from {', '.join(CHARGE_MODELS)}")
         if not 0 <= self.minimum_density < self.maximum_density:
             raise InputError("minimum_density must be below maximum_density, both in g/cm³")
-        object.__setattr__(self, "space_groups", _space_groups(self.space_groups))
+        object.__setattr__(self, "space_groups", space_group_names(self.space_groups))
         if self.weights is not None:
             object.__setattr__(self, "weights", str(self.weights))
         self.make_generator()  # refuses what cannot be
 
     def make_generator(self) -> Generator:
         """The generator of these settings; no weights are read yet."""
-        from molflow_sim.generators.crystals import make_generator
-
-        return make_generator(
-            self.generator, weights=self.weights, flow_share=self.flow_share, flow_draws=self.flow_draws
-        )
+        options = dict(self.generator_options)
+        if self.weights is not None:
+            options["weights"] = self.weights
+        return make_generator("crystals", self.generator, **options)
 
     @property
     def n_batches(self) -> int:
@@ -126,12 +120,6 @@ class ScreenSettings:
     def size_of_batch(self, index: int) -> int:
         """Candidates in batch `index` (the last may be smaller)."""
         return min(self.batch_size, self.candidates - index * self.batch_size)
-
-    def seed_of_batch(self, index: int) -> int:
-        """Seed of batch `index`, independent of the number of batches."""
-        import numpy as np
-
-        return int(np.random.SeedSequence([self.seed, index]).generate_state(1, np.uint32)[0])
 
     def identity(self) -> dict[str, Any]:
         """The settings that make two runs different runs; the others may grow within one folder.
@@ -144,7 +132,7 @@ class ScreenSettings:
             If the generator's weights cannot be used.
         """
         values = self.to_dict()
-        return {**{name: values[name] for name in _IDENTITY}, "packings": self.make_generator().identity()}
+        return {**{name: values[name] for name in _IDENTITY}, "packings": generator_identity(self.make_generator())}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-like values."""
@@ -152,21 +140,3 @@ class ScreenSettings:
         if not isinstance(self.space_groups, str):
             values["space_groups"] = list(self.space_groups)
         return values
-
-
-def _whole_number(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}")
-
-
-def _space_groups(value: str | Sequence[str] | Iterable[str]) -> str | tuple[str, ...]:
-    from molflow_sim.symmetry import SpaceGroup
-
-    if isinstance(value, str):
-        if value == "common":
-            return value
-        value = [name.strip() for name in value.split(",")]
-    names = tuple(dict.fromkeys(SpaceGroup.from_name(str(name)).name for name in value if str(name)))
-    if not names:
-        raise InputError("no space group given; name some (P21/c,P-1) or say 'common'")
-    return names

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from molflow_sim.errors import MolflowError
+from molflow_sim.generators.protocol import CrystalRequest
 from molflow_sim.screening.serialise import crystal_from_json, crystal_to_json, from_bytes, to_bytes
 from molflow_sim.screening.settings import ScreenSettings
 
 if TYPE_CHECKING:
     from molflow_sim.forcefield.parameters import MoleculeParameters
-    from molflow_sim.generators.crystals import Generator
+    from molflow_sim.generators.protocol import Generator
     from molflow_sim.systems.crystal import MolecularCrystal
     from molflow_sim.systems.molecule import Molecule
 
@@ -35,19 +36,12 @@ def parametrize(molecule: Molecule, charges: str) -> MoleculeParameters:
     return implementation(molecule, charges)
 
 
-def generate(
-    molecule: Molecule,
-    n: int,
-    space_groups: str | Sequence[str],
-    z_prime: int,
-    seed: int,
-    generator: Generator | None = None,
-) -> Any:
-    """Packings (`RigidPackings`) of a generator, random ones if none is given."""
-    from molflow_sim.generators.crystals import RandomGenerator
+def generate(generator: Generator, request: CrystalRequest, n: int, seed: int, first_index: int = 0) -> Any:
+    """Candidates of a generator as `RigidPackings`, see `Generator.sample`."""
+    from molflow_sim.packing.candidates import packings_of
 
-    groups = space_groups if isinstance(space_groups, str) else list(space_groups)
-    return (generator or RandomGenerator()).propose(molecule, n, seed=seed, space_groups=groups, z_prime=z_prime)
+    drawn = generator.sample(request, n, seed=seed, first_index=first_index)
+    return packings_of(drawn, request.molecule)
 
 
 def press(packings: Any, parameters: MoleculeParameters) -> Any:
@@ -66,14 +60,14 @@ def load_packings(path: Path, molecule: Molecule) -> Any:
 
 def deduplicate_packings(packings: Any, energies: np.ndarray) -> np.ndarray:
     """For each packing the index of the one that stands for it."""
-    from molflow_sim.packing.deduplicate import deduplicate_packings as implementation
+    from molflow_sim.evaluate.deduplicate import deduplicate_packings as implementation
 
     return np.asarray(implementation([packings.crystal(i) for i in range(len(packings))], energies))
 
 
 def deduplicate_crystals(crystals: Sequence[MolecularCrystal], energies: np.ndarray) -> np.ndarray:
     """For each crystal the index of the one that stands for it."""
-    from molflow_sim.packing.deduplicate import deduplicate_crystals as implementation
+    from molflow_sim.evaluate.deduplicate import deduplicate_crystals as implementation
 
     # The mirror image of an enantiopure crystal is another substance.
     mirror = not any(m.is_enantiopure for c in crystals[:1] for m in c.molecules)
@@ -149,13 +143,9 @@ class Shared:
 def press_batch(shared: Shared, index: int) -> bytes:
     """Generate and press batch `index`; the bytes of a `RigidPackings` file."""
     settings = shared.settings
+    request = CrystalRequest(shared.molecule, settings.space_groups, settings.z_prime)
     packings = shared.stages.generate(
-        shared.molecule,
-        settings.size_of_batch(index),
-        settings.space_groups,
-        settings.z_prime,
-        settings.seed_of_batch(index),
-        settings.make_generator(),
+        settings.make_generator(), request, settings.size_of_batch(index), settings.seed, index * settings.batch_size
     )
     packings = shared.stages.press(packings, shared.parameters)
     with tempfile.TemporaryDirectory() as folder:

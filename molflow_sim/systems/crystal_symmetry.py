@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from molflow_sim.chemistry.pointgroup import kabsch
 from molflow_sim.errors import CrystalError
 from molflow_sim.symmetry import SpaceGroup, cell_matrix, cell_parameters
-from molflow_sim.symmetry.pointgroup import kabsch
 from molflow_sim.systems.molecule import Molecule
 
 if TYPE_CHECKING:

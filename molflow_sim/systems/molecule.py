@@ -23,8 +23,8 @@ from molflow_sim.chemistry.checks import (
     same_stereo,
 )
 from molflow_sim.chemistry.crystal_conformers import Conformers, crystal_conformers
+from molflow_sim.chemistry.pointgroup import point_group
 from molflow_sim.errors import MoleculeError
-from molflow_sim.symmetry.pointgroup import point_group
 
 __all__ = ["ELEMENTS", "MAX_ATOMS", "Molecule"]
 

@@ -9,8 +9,8 @@ from rdkit import Chem, rdBase
 
 from molflow_sim.chemistry.bonds import graph_mol, skeleton
 from molflow_sim.chemistry.checks import canonical_smiles, mirror_image, same_stereo
+from molflow_sim.chemistry.pointgroup import kabsch
 from molflow_sim.errors import CrystalError
-from molflow_sim.symmetry.pointgroup import kabsch
 from molflow_sim.systems.molecule import Molecule
 
 _MAX_MATCHES = 1000

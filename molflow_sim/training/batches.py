@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from molflow_sim.errors import TrainingError
+from molflow_sim.runs.files import sha256
+
+FEWEST_FOR_VALIDATION = 20
+"""Molecules; with fewer none is set aside."""
 
 
 class Batches(Protocol):
@@ -58,3 +63,12 @@ class TensorBatches:
             self._order = (epoch, torch.randperm(self.n, generator=generator))
         rows = self._order[1][place * self.size : (place + 1) * self.size]
         return tuple(x[rows] for x in self.tensors)
+
+
+def validation_rows(data: Any, share: float) -> np.ndarray:
+    """Boolean (n,): rows of a `CrystalDataset` whose molecules are set aside for validation, by their keys' hash."""
+    if len(data.keys) < FEWEST_FOR_VALIDATION:
+        return np.zeros(len(data), bool)
+    aside = np.array([int(sha256(key.encode())[:8], 16) < share * 2**32 for key in data.keys])
+    rows: np.ndarray = aside[data.molecule]
+    return rows

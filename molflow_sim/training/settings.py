@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self, get_type_hints
+from typing import Any, Self
 
 from molflow_sim.errors import InputError
+from molflow_sim.registry import build
 from molflow_sim.runs.files import write_bytes_atomically
 
 
@@ -51,27 +52,7 @@ class YamlSettings:
         InputError
             As `from_yaml`.
         """
-        if not isinstance(data, dict):
-            raise InputError(f"{where}: expected a mapping of names to values")
-        known = {f.name for f in fields(cls)}  # type: ignore[arg-type]
-        if unknown := sorted(set(map(str, data)) - known):
-            raise InputError(f"{where}: unknown {', '.join(unknown)}; known are {', '.join(sorted(known))}")
-        hints = get_type_hints(cls)
-        values = {}
-        for name, value in data.items():
-            kind = hints[name]
-            if isinstance(kind, type) and issubclass(kind, YamlSettings) and not isinstance(value, kind):
-                if isinstance(value, dict):
-                    value = {**asdict(getattr(cls(), name)), **value}
-                value = kind.from_dict(value, f"{where}: {name}")
-            if kind is float and isinstance(value, int) and not isinstance(value, bool):
-                value = float(value)
-            if isinstance(value, list):
-                value = tuple(value)
-            if isinstance(kind, type) and (not isinstance(value, kind) or (kind is int and isinstance(value, bool))):
-                raise InputError(f"{where}: {name} must be {kind.__name__}, got {value!r}")
-            values[name] = value
-        return cls(**values)
+        return build(cls, data, where)
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
+from benchmarks.parts import Parts
 from molflow_sim.errors import InputError
-
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
-if not BENCHMARKS.is_dir():
-    pytest.skip("the benchmarks are not part of an installed package", allow_module_level=True)
-sys.path.insert(0, str(BENCHMARKS))
-from _parts import Parts  # noqa: E402
 
 
 @dataclass

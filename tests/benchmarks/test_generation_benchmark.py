@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -15,15 +14,6 @@ from molflow_sim.packing import random_packings
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data" / "cod_organic"
-if not (ROOT / "benchmarks").is_dir():
-    pytest.skip("the benchmarks are not part of an installed package", allow_module_level=True)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _benchmarks_on_the_path():
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    yield
-    sys.path.remove(str(ROOT / "benchmarks"))
 
 
 def crystals(smiles: str, groups: list[str], n: int = 6) -> list[MolecularCrystal]:
@@ -47,7 +37,7 @@ GROUPS = ["P-1", "P21/c", "C2/c", "P212121", "Pbca", "R-3", "Fdd2"]
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_a_crystal_is_close_to_itself_and_to_a_small_perturbation_but_not_to_a_large_one(group):
-    from _closeness import close, poses
+    from benchmarks.closeness import close, poses
 
     for k, crystal in enumerate(crystals("NC(=O)CO", [group], 3)):
         goal = poses(crystal)
@@ -58,7 +48,7 @@ def test_a_crystal_is_close_to_itself_and_to_a_small_perturbation_but_not_to_a_l
 
 
 def test_a_molecule_that_left_the_place_its_symmetry_gives_it_is_not_close():
-    from _closeness import close, poses
+    from benchmarks.closeness import close, poses
 
     for crystal in crystals("NC(=O)CO", ["P-1"], 4):
         assert close(poses(perturbed(crystal, 0.0, 0.55, 0.0)), poses(crystal))
@@ -66,8 +56,7 @@ def test_a_molecule_that_left_the_place_its_symmetry_gives_it_is_not_close():
 
 
 def test_another_setting_of_the_group_and_another_origin_change_nothing():
-    from _closeness import close, poses
-
+    from benchmarks.closeness import close, poses
     from molflow_sim.symmetry import SpaceGroup
     from molflow_sim.symmetry.spacegroup import cell_matrix, cell_parameters
     from molflow_sim.systems.crystal import RigidMolecule
@@ -97,13 +86,13 @@ def test_another_setting_of_the_group_and_another_origin_change_nothing():
 
 def _centres(crystal: MolecularCrystal) -> float:
     """Sum of the shortest distances between molecular centres."""
-    from molflow_sim.packing.fingerprint import fingerprint
+    from molflow_sim.evaluate.fingerprint import fingerprint
 
     return float(fingerprint(crystal).centres.sum())
 
 
 def test_the_mirror_image_of_a_crystal_is_close_to_it_and_another_conformer_is_not():
-    from _closeness import close, poses
+    from benchmarks.closeness import close, poses
 
     (crystal,) = crystals("NC(=O)CO", ["P212121"], 1)
     (unit,) = crystal.asymmetric_unit
@@ -117,7 +106,7 @@ def test_the_mirror_image_of_a_crystal_is_close_to_it_and_another_conformer_is_n
 
 
 def test_linear_and_symmetric_molecules_are_compared_as_what_they_are():
-    from _closeness import close, poses
+    from benchmarks.closeness import close, poses
 
     for smiles in ("C#C", "c1ccccc1", "FC(F)(F)F"):
         for crystal in crystals(smiles, ["P21/c", "P-1"], 3):
@@ -135,8 +124,7 @@ def test_linear_and_symmetric_molecules_are_compared_as_what_they_are():
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the experimental crystals are not here")
 def test_the_benchmark_takes_no_molecule_that_a_data_set_would_train_on(tmp_path):
-    from _generation import class_of, held_out
-
+    from benchmarks.generation import class_of, held_out
     from molflow_sim.dataset import CrystalDataset, build_crystal_dataset
 
     few = tmp_path / "cod" / "cif"
@@ -158,8 +146,8 @@ def test_the_benchmark_takes_no_molecule_that_a_data_set_would_train_on(tmp_path
 
 
 def made_run(target: str, side: str, hits: int, **changes):
-    from _generation import Raw, Run
-    from _search import Search
+    from benchmarks.generation import Raw, Run
+    from benchmarks.search import Search
 
     raw = replace(Raw(n=100, clash_free=40, volume_error=[0.1, -0.3], close=[3]), **changes.pop("raw", {}))
     minimum = {"rmsd": 0.1, "n_matched": 15, "energy": 0.0, "density": 1.0, "status": "ok"}
@@ -169,7 +157,7 @@ def made_run(target: str, side: str, hits: int, **changes):
 
 
 def test_enrichment_is_over_random_packing_on_the_targets_that_both_sides_have_done():
-    from _generation_tables import enrichment_table
+    from benchmarks.generation_tables import enrichment_table
 
     runs = [made_run("a", "random", 2), made_run("a", "flow", 8), made_run("b", "random", 0), made_run("b", "flow", 4),
             made_run("c", "flow", 100)]  # fmt: skip
@@ -181,7 +169,7 @@ def test_enrichment_is_over_random_packing_on_the_targets_that_both_sides_have_d
 
 
 def test_the_other_tables_count_shares_of_targets():
-    from _generation_tables import press_table, raw_table
+    from benchmarks.generation_tables import press_table, raw_table
 
     raw = {"matched": {"0.5": [], "0.8": [2], "1.0": [2, 12]}, "solved": [31]}
     runs = [made_run("a", "random", 2, raw=raw, relaxed_first=25, relaxed_rank=3, relaxed_gap=1.5, first=25),

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from molflow_sim.cg import reading
 from molflow_sim.cg.frames import BeadFrames, read_frames
-from molflow_sim.cg.mapping import BeadMapping
+from molflow_sim.cg.mapping import BeadMapping, parse_beads
 from molflow_sim.cg.topology import backbone_topology
 from molflow_sim.cg.whole import make_whole
 from molflow_sim.errors import MappingError, TrajectoryError
@@ -103,6 +103,80 @@ def test_beads_of_a_topology_without_bonds_are_made_whole_by_their_own(tmp_path)
     wrapped(whole, 1.6).save(str(path))
     moved = read_frames(path, bare, "calpha", 300.0).positions - 10.0 * whole.xyz[:, 1::3]
     assert np.abs(moved - moved[:, :1]).max() < 1e-3
+
+
+def chain_of(residues: int) -> mdtraj.Trajectory:
+    """One frame of a protein chain, residues numbered from 1, PHE99 and PRO100 among them."""
+    frame = peptide_trajectory(peptide(residues, capped=False), frames=1, box=400.0)
+    for residue in frame.topology.residues:
+        residue.resSeq = residue.index + 1
+        residue.name = {99: "PHE", 100: "PRO"}.get(residue.resSeq, "ALA")
+    return frame
+
+
+def ends(frame: mdtraj.Trajectory, before: int) -> tuple[int, int]:
+    """C of a residue and N of the one after it, by the first one's number."""
+    (c,) = frame.topology.select(f"residue {before} and name C")
+    return int(c), int(min(frame.topology.select(f"residue > {before} and name N")))
+
+
+BEADS = ["backbone", "calpha", "name CA", "0,1,2; 700,701,702"]
+
+
+@pytest.mark.parametrize("kind", ["pdb", "gro"])
+@pytest.mark.parametrize("beads", BEADS)
+@pytest.mark.parametrize("apart", [2.9, 3.6, 30.0])
+def test_two_chains_with_touching_ends_are_two_molecules_though_no_chain_break_is_written(tmp_path, kind, beads, apart):
+    two = chain_of(198)
+    c, n = ends(two, 99)
+    direction = two.xyz[0, n] - two.xyz[0, c]
+    two.xyz[0, n:] += 0.1 * apart * direction / np.linalg.norm(direction) - direction
+    two.save(str(tmp_path / f"dimer.{kind}"))
+    which = "ALA1 and ALA141" if beads == BEADS[3] else "PHE99 and PRO100"
+    message = rf"2 parts \(.*\); {which} not bonded"
+    with pytest.raises(MappingError, match=message):
+        read_frames(tmp_path / f"dimer.{kind}", None, beads, 300.0)
+    with pytest.raises(MappingError, match=message):  # nor does a map made from the topology alone join them
+        read_frames(tmp_path / f"dimer.{kind}", two.topology, parse_beads(two.topology, beads), 300.0)
+
+
+@pytest.mark.parametrize("beads", ["backbone", "calpha"])
+def test_chains_that_are_written_as_two_are_not_joined_and_a_disulfide_joins_them(beads):
+    two = peptide(3).join(peptide(3))
+    with pytest.raises(MappingError, match="2 parts"):
+        parse_beads(two, beads)
+    two.add_bond(*(two.atom(i) for i in two.select("name CB")[[1, 4]]))
+    assert [1, 4] in parse_beads(two, "calpha").topology.bonds.tolist()
+
+
+@pytest.mark.parametrize("beads", BEADS)
+def test_missing_residues_are_named(tmp_path, beads):
+    whole = chain_of(150)
+    missing = whole.atom_slice(whole.topology.select("not (residue 50 to 64)"))
+    c, n = ends(missing, 49)
+    assert np.linalg.norm(missing.xyz[0, c] - missing.xyz[0, n]) > 0.3
+    missing.save(str(tmp_path / "gap.pdb"))
+    with pytest.raises(MappingError, match="residues missing between 49 and 65"):
+        read_frames(tmp_path / "gap.pdb", None, beads.replace("700,701,702", "600,601,602"), 300.0)
+    part = read_frames(tmp_path / "gap.pdb", None, "name CA and residue 65 to 150", 300.0)
+    assert part.topology.is_tree and part.topology.n_beads == 86
+
+
+def test_a_jump_in_numbers_across_a_bond_is_no_gap(tmp_path):
+    renumbered = chain_of(20)
+    for residue in renumbered.topology.residues:
+        residue.resSeq += 30 * (residue.index > 9)
+    renumbered.save(str(tmp_path / "md.pdb"))
+    assert read_frames(tmp_path / "md.pdb", None, "backbone", 300.0).topology.is_tree
+
+
+@pytest.mark.parametrize("beads", ["backbone", "calpha"])
+def test_a_residue_that_no_table_knows_is_bonded_along_the_chain(tmp_path, beads):
+    odd = chain_of(5)
+    odd.topology.residue(2).name = "XYZ"
+    odd.save(str(tmp_path / "md.gro"))
+    expected = parse_beads(chain_of(5).topology, beads).topology.bonds.tolist()
+    assert read_frames(tmp_path / "md.gro", None, beads, 300.0).topology.bonds.tolist() == expected
 
 
 @given(st.integers(0, 2**32 - 1))
@@ -212,19 +286,6 @@ def test_forces_come_in_the_units_that_the_field_uses():
     assert same.forces == pytest.approx(KCAL_PER_MOL)
     with pytest.raises(TrajectoryError, match="unknown unit"):
         BeadFrames.from_arrays(frames.positions, frames.topology, 300.0, forces, "kT/nm")
-
-
-def test_a_split_is_disjoint_complete_and_repeatable():
-    frames = fake_frames(100)
-    a, b = frames.split(0.8, seed=3)
-    joined = np.concatenate([a.positions, b.positions])
-    assert (len(a), len(b)) == (80, 20)
-    assert {x.tobytes() for x in joined} == {x.tobytes() for x in frames.positions}
-    assert np.array_equal(frames.split(0.8, seed=3)[0].positions, a.positions)
-    assert not np.array_equal(frames.split(0.8, seed=4)[0].positions, a.positions)
-    assert len(fake_frames(3).split(0.999)[1]) == 1
-    with pytest.raises(TrajectoryError, match="split"):
-        frames.split(1.0)
 
 
 def test_taking_frames_spreads_them_over_the_whole_trajectory():

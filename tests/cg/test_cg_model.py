@@ -12,11 +12,11 @@ import torch
 from bead_examples import fake_frames, tree
 from test_cg_student import student
 
-from molflow_sim.cg import forcefield
 from molflow_sim.cg.forcefield import ForceField
 from molflow_sim.cg.model import ModelFolder
 from molflow_sim.cg.student.cgnet import CGNet
 from molflow_sim.errors import WeightsError
+from molflow_sim.registry import MODELS
 from molflow_sim.training.weights import save_weights
 
 
@@ -102,13 +102,12 @@ def test_weights_of_another_kind_are_refused(folder, tmp_path):
         CGNet.from_state(tensors, {key: value for key, value in card.items() if key != "temperature"})
 
 
+class Other(CGNet):
+    kind = "other"
+
+
 def test_a_further_force_field_is_found_by_its_kind(tmp_path, monkeypatch):
-    monkeypatch.setattr(forcefield, "KINDS", dict(forcefield.KINDS))
-
-    class Other(CGNet):
-        kind = "other"
-
-    forcefield.register("other", Other)
+    monkeypatch.setitem(MODELS.builtin, "other", "test_cg_model:Other")
     frames = fake_frames()
     ModelFolder(tmp_path).save_student(Other.from_data(frames.positions, frames.topology, 300.0))
     assert type(ModelFolder(tmp_path).load_student()) is Other

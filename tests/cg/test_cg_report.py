@@ -135,7 +135,6 @@ def test_the_page_is_one_file_without_a_network_and_safe_with_any_text(reference
     assert np.shape(data["surfaces"]["maps"][0]["f"]) == (60, 60)
     assert [p["kind"] for p in data["panels"]] == ["bond"] * 4 + ["angle"] * 3 + ["dihedral"] * 2 + ["shape"] * 2
     assert result.path == tmp_path / "r.html"
-    json.dumps(result.as_dict(), allow_nan=False)
 
 
 def test_a_heat_map_has_psi_along_its_rows(reference, tmp_path):

@@ -79,7 +79,7 @@ def test_molecules_without_torsions_or_angles_work(n):
 @pytest.mark.parametrize("replicas", [1, 3])
 def test_compiled_module_gives_the_same_call_after_call(frames, net, replicas, forces, precision):
     # TorchScript rewrites a module after its first calls, and TorchForce's positions require gradients.
-    module = script(CGForceField(net), replicas, precision, forces=forces)
+    module = script(net, replicas, precision, forces=forces)
     for k in range(6):
         x = frames.positions[k : k + replicas]
         positions = torch.tensor(0.1 * x.reshape(-1, 3), requires_grad=True)
@@ -102,7 +102,7 @@ def test_exported_file_with_forces_gives_both(frames, net, tmp_path):
 
 
 def test_asking_the_exported_energy_for_second_derivatives_is_an_error_and_no_zero(frames, net):
-    module = script(CGForceField(net))
+    module = script(net)
     positions = torch.tensor(0.1 * frames.positions[0], requires_grad=True)
     (gradient,) = torch.autograd.grad(module(positions), positions, create_graph=True)
     with pytest.raises(RuntimeError, match="does not require grad"):
@@ -110,7 +110,7 @@ def test_asking_the_exported_energy_for_second_derivatives_is_an_error_and_no_ze
 
 
 def test_positions_in_single_precision_are_taken(frames, net):
-    energy, forces = script(CGForceField(net), forces=True)(torch.tensor(0.1 * frames.positions[0]).float())
+    energy, forces = script(net, forces=True)(torch.tensor(0.1 * frames.positions[0]).float())
     assert worst(energy.item() * KJ_PER_MOL, forces.numpy() * KJ_PER_MOL / 10, net, frames.positions[:1]) < 1e-3
 
 
@@ -121,15 +121,15 @@ def test_another_force_field_is_exported_with_its_energy_alone(frames, net):
         def energy(self, positions):
             return positions.square().sum((-1, -2))
 
-    forcefield = CGForceField(Spring())
+    spring = Spring()
     x = torch.tensor(0.1 * frames.positions[0])
-    assert script(forcefield)(x).item() == pytest.approx(100.0 * float(x.square().sum()) / KJ_PER_MOL)
+    assert script(spring)(x).item() == pytest.approx(100.0 * float(x.square().sum()) / KJ_PER_MOL)
     with pytest.raises(InputError, match="forces of a Spring are not written out"):
-        script(forcefield, forces=True)
+        script(spring, forces=True)
 
 
 def test_function_of_pythontorchforce_gives_energy_and_forces_of_the_positions_dtype(frames, net):
-    function = TorchFunction(CGForceField(net), 2, "double")
+    function = TorchFunction(net, 2, "double")
     x = frames.positions[:2]
     for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-3)):
         energy, forces = function(None, torch.tensor(0.1 * x.reshape(-1, 3)).to(dtype))

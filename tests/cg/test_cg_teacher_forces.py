@@ -10,7 +10,7 @@ import torch
 from test_cg_teacher import SMALL, chain, draw, rough_flow
 
 from molflow_sim.cg.teacher import ForceSampleSettings, instantaneous_forces, mean_forces, sample_with_forces
-from molflow_sim.cg.teacher.forces import distant_pairs, rarity, repulsion_weights
+from molflow_sim.cg.teacher.forces import rarity, repulsion_weights
 from molflow_sim.errors import InputError, NonFiniteError
 from molflow_sim.evaluate.free_energy import dihedral
 from molflow_sim.units import BOLTZMANN
@@ -170,9 +170,14 @@ def dihedrals(x):
 
 
 class TestRepulsion:
-    def test_only_pairs_three_bonds_apart_count(self):
-        assert distant_pairs(chain(5)).tolist() == [[0, 3], [0, 4], [1, 4]]
-        assert distant_pairs(chain(5, branch=True)).tolist() == [[0, 3], [0, 4]]
+    @pytest.mark.parametrize("branch, pairs", [(False, [[0, 3], [0, 4], [1, 4]]), (True, [[0, 3], [0, 4]])])
+    def test_only_pairs_three_bonds_apart_count(self, branch, pairs):
+        everything = 1.0 + np.arange(25.0).reshape(5, 5)  # one limit per pair, all above the distances
+        x, k = np.zeros((2, 5, 3)), 1e-3
+        x[1] = 100.0 * np.eye(5, 3)  # no pair is close
+        weights = repulsion_weights(x, chain(5, branch=branch), ForceSampleSettings(repulsion_strength=k), everything)
+        expected = -0.5 * k * sum(everything[i, j] ** 2 for i, j in pairs)
+        assert np.log(weights[0] / weights[1]) == pytest.approx(expected)
 
     def test_overlapping_beads_are_weighed_down_by_the_harmonic_energy(self):
         x = np.zeros((2, 4, 3))

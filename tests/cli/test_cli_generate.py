@@ -14,7 +14,7 @@ from flow_stand_in import stand_in  # noqa: F401
 from molflow_sim import MolecularCrystal, Molecule
 from molflow_sim.cli.main import run
 from molflow_sim.errors import InputError, NoCandidatesError
-from molflow_sim.generators.generate import generate_crystals
+from molflow_sim.generators.generate import generate
 from molflow_sim.runs.identity import code_version
 
 
@@ -32,7 +32,7 @@ def formamide():
 def test_help_names_every_option(capsys):
     code, out, _ = outcome(capsys, "--help")
     out = re.sub(r"\x1b\[[0-9;]*m", "", out)
-    options = ("--number", "--output", "--seed", "--space-groups", "--generator", "--weights", "--press", "--no-press")
+    options = ("--candidates", "--output", "--seed", "--space-groups", "--method", "--weights", "--press", "--no-press")
     assert all(word in out for word in (*options, "extxyz"))
     assert code == 0
 
@@ -57,7 +57,7 @@ def test_a_database_can_be_searched_by_space_group_and_energy(capsys, tmp_path):
 
 def test_a_folder_gets_one_cif_for_each_crystal_that_reads_back(capsys, tmp_path, formamide):
     code, _, _ = outcome(capsys, "NC=O", "-n", 5, "-o", tmp_path / "out", "--press", "-g", "P-1")
-    expected = {c.info["candidate"]: c for c in generate_crystals(formamide, 5, press=True, space_groups="P-1")}
+    expected = {c.info["candidate"]: c for c in generate("crystals", formamide, 5, press=True, space_groups="P-1")}
     files = sorted((tmp_path / "out").glob("*.cif"))
     assert code == 0 and [int(f.stem.split("_")[1]) for f in files] == sorted(expected)
     for file in files:
@@ -76,13 +76,13 @@ def test_one_cif_file_holds_a_block_for_each_crystal(capsys, tmp_path):
 
 
 def test_the_hash_of_the_weights_is_written(capsys, tmp_path, stand_in):  # noqa: F811
-    outcome(capsys, "NC=O", "-n", 2, "-o", tmp_path / "out.extxyz", "--generator", "flow")
+    outcome(capsys, "NC=O", "-n", 2, "-o", tmp_path / "out.extxyz", "--method", "flow")
     for atoms in ase.io.read(tmp_path / "out.extxyz", index=":"):
         assert atoms.info["weights"] == "sha256:packaged" and atoms.info["generator"] == "flow"
 
 
 def test_pressed_crystals_are_minima_of_the_proposed_ones(formamide):
-    raw, pressed = (generate_crystals(formamide, 8, space_groups="P-1", press=press) for press in (False, True))
+    raw, pressed = (generate("crystals", formamide, 8, space_groups="P-1", press=press) for press in (False, True))
     assert {c.info["candidate"] for c in pressed} <= {c.info["candidate"] for c in raw}
     assert np.mean([c.density for c in pressed]) > np.mean([c.density for c in raw])
     assert all(c.info["energy_kj_per_mol"] < 0 for c in pressed)
@@ -90,7 +90,7 @@ def test_pressed_crystals_are_minima_of_the_proposed_ones(formamide):
 
 def test_more_crystals_leave_the_first_as_they_are(formamide, monkeypatch):
     monkeypatch.setattr("molflow_sim.generators.generate.BATCH", 4)
-    few, more = (generate_crystals(formamide, n, seed=3) for n in (4, 10))
+    few, more = (generate("crystals", formamide, n, seed=3) for n in (4, 10))
     for a, b in zip(few, more):
         np.testing.assert_array_equal(a.cell, b.cell)
     assert [c.info["candidate"] for c in more] == list(range(10))
@@ -101,7 +101,7 @@ def test_if_no_packing_survives_the_press_the_error_counts_why(formamide, monkey
 
     monkeypatch.setattr("molflow_sim.packing.press", lambda p, _: replace(p, status=np.full(len(p), 3, np.int8)))
     with pytest.raises(NoCandidatesError, match="implausible density"):
-        generate_crystals(formamide, 3, press=True)
+        generate("crystals", formamide, 3, press=True)
 
 
 # -- lists ------------------------------------------------------------------------------------------------------------
@@ -150,8 +150,8 @@ def test_a_list_of_which_nothing_can_be_used_leaves_the_reasons_and_no_empty_fil
         (["NC=O", "-o", "a.db", "-n", "0"], 2, "candidates"),
         (["NC=O", "-o", "a.db", "-g", "P99"], 2, "P99"),
         (["C[C@H](O)C#N", "-o", "a.db", "-g", "P-1"], 2, "Sohncke"),
-        (["NC=O", "-o", "a.db", "--generator", "magic"], 2, "random, flow, mixed"),
-        (["NC=O", "-o", "a.db", "--weights", "w", "--generator", "random"], 2, "no weights"),
+        (["NC=O", "-o", "a.db", "--method", "magic"], 2, "random, flow, mixed"),
+        (["NC=O", "-o", "a.db", "--weights", "w", "--method", "random"], 2, "unknown weights"),
         (["absent.smi", "-o", "a.db"], 2, "absent.smi"),
         (["NC=O"], 2, "--output"),
     ],
@@ -174,4 +174,4 @@ def test_what_is_there_is_replaced_only_if_asked(capsys, tmp_path):
 
 def test_the_library_refuses_the_same(formamide):
     with pytest.raises(InputError, match="candidates"):
-        generate_crystals(formamide, 0)
+        generate("crystals", formamide, 0)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import csv
-import sys
 
 import numpy as np
 import pytest
-from flow_stand_in import stand_in  # noqa: F401
+from flow_stand_in import stand_in, weights_of  # noqa: F401
 from screening_examples import landscape
 
 from molflow_sim.cli.main import run
@@ -15,7 +14,7 @@ from molflow_sim.dataset import CrystalDataset, training_source
 from molflow_sim.dataset.skeletons import split_of_molecule
 from molflow_sim.dataset.sources import kind_of, landscape_dataset
 from molflow_sim.errors import InputError, StoreError, TrainingError
-from molflow_sim.generators.generate import generate_crystals
+from molflow_sim.generators.generate import generate
 from molflow_sim.runs.files import write_bytes_atomically
 
 TRAIN, TEST = "NC=O", "NN"
@@ -38,7 +37,7 @@ def cifs(tmp_path_factory):
     """Pressed crystals of one molecule of each side, and CIFs that cannot be used."""
     folder = tmp_path_factory.mktemp("cifs")
     for name, smiles in (("a", TRAIN), ("b", TEST)):
-        made = generate_crystals(smiles, 8, press=True, space_groups="P-1")
+        made = generate("crystals", smiles, 8, press=True, space_groups="P-1")
         (folder / f"{name}.cif").write_text(min(made, key=lambda c: c.info["energy_kj_per_mol"]).to_cif())
     text = (folder / "a.cif").read_text()
     lines = text.splitlines()
@@ -61,7 +60,7 @@ def test_the_molecules_of_these_tests_are_on_both_sides_of_the_split():
 def test_cifs_become_a_data_set_and_the_refused_ones_rows_with_reasons(capsys, tmp_path, cifs, stand_in):  # noqa: F811
     code, out, _ = outcome(capsys, cifs, "-o", tmp_path / "out", "--processes", 1)
     ((data, config, folder, initial),) = stand_in.calls
-    assert code == 0 and "3 left out" in out and folder == tmp_path / "out" and initial is None and config.steps == 7
+    assert code == 0 and "3 left out" in out and folder == tmp_path / "out" and initial is None and config.starts == 7
     assert [record.smiles for record in data] == [TRAIN] and data[0].experimental
     with open(tmp_path / "out" / "data" / "dropped.csv", newline="") as file:
         rows = {row["name"]: row["reason"] for row in csv.DictReader(file)}
@@ -161,14 +160,15 @@ def test_an_empty_landscape_is_refused(tmp_path):
 # -- options and bad input --------------------------------------------------------------------------------------------
 
 
-def test_a_config_and_weights_to_start_from_reach_the_training(capsys, tmp_path, cifs, stand_in):  # noqa: F811
-    (tmp_path / "c.yaml").write_text("steps: 3\n")
-    (tmp_path / "weights").write_text("mine")
+def test_a_config_and_weights_to_start_from_reach_the_training(capsys, tmp_path, cifs, stand_in, monkeypatch):  # noqa: F811
+    (tmp_path / "c.yaml").write_text("starts: 3\n")
+    weights_of(tmp_path)
+    monkeypatch.setattr("molflow_sim.dataset.train.packaged", lambda kind: weights_of(tmp_path / kind))
     arguments = (cifs, "-o", tmp_path / "out", "--config", tmp_path / "c.yaml", "--processes", 1, "-q")
     outcome(capsys, *arguments, "--from-pretrained")
     outcome(capsys, *arguments, "--weights", tmp_path)
     (_, config, _, shipped), (_, _, _, own) = stand_in.calls
-    assert config.steps == 3 and shipped.card["sha256"] == "packaged" and own.card["sha256"] == "mine"
+    assert config.starts == 3 and shipped.card["data"] == own.card["data"] == "mine"
 
 
 @pytest.mark.parametrize(
@@ -196,10 +196,17 @@ def test_cifs_that_are_all_refused_are_an_error_that_points_to_the_reasons(capsy
     assert code == 1 and "dropped.csv" in err and "1 rows" in err
 
 
-def test_without_a_crystal_flow_training_says_so(capsys, tmp_path, cifs, monkeypatch):
-    monkeypatch.setitem(sys.modules, "molflow_sim.models.crystal_flow", None)
-    code, _, err = outcome(capsys, cifs, "-o", tmp_path / "out")
-    assert code == 1 and "cannot train a crystal flow" in err
+def test_seed_steps_and_device_count_more_than_the_settings(capsys, tmp_path, cifs, stand_in):  # noqa: F811
+    arguments = ("--processes", 1, "-q", "--seed", 4, "--steps", 9, "--device", "cpu")
+    assert outcome(capsys, cifs, "-o", tmp_path / "out", *arguments)[0] == 0
+    ((_, config, _, _),) = stand_in.calls
+    assert (config.seed, config.training.seed, config.training.max_steps, config.training.device) == (4, 4, 9, "cpu")
+
+
+@pytest.mark.parametrize(("kind", "words"), [("magic", "choose from crystal-flow"), ("cgnet", "not trained on")])
+def test_a_kind_that_cannot_be_trained_is_named(capsys, tmp_path, cifs, kind, words):
+    assert run(["train", kind, str(cifs), "-o", str(tmp_path / "out")]) == 2
+    assert words in capsys.readouterr().err
 
 
 def test_a_damaged_screening_is_named(tmp_path):

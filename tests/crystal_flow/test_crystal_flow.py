@@ -15,6 +15,7 @@ from scipy.spatial.transform import Rotation
 from molflow_sim import Molecule, SpaceGroup
 from molflow_sim.errors import InputError, ParameterError, SpaceGroupError, WeightsError
 from molflow_sim.forcefield import parametrize
+from molflow_sim.generators.protocol import CrystalRequest
 from molflow_sim.models.crystal_flow.equivalents import (
     equivalents,
     molecule_turns,
@@ -22,12 +23,15 @@ from molflow_sim.models.crystal_flow.equivalents import (
     origin_shifts,
     polar_directions,
 )
+from molflow_sim.models.crystal_flow.generator import FlowGenerator
 from molflow_sim.models.crystal_flow.graph import intermolecular_edges
 from molflow_sim.models.crystal_flow.model import batch_of
 from molflow_sim.models.crystal_flow.network import Velocity
 from molflow_sim.models.crystal_flow.path import distance, interpolate, perturbed, step
 from molflow_sim.packing import random_packings
+from molflow_sim.packing.packings import PARTED
 from molflow_sim.packing.selection import select_low
+from molflow_sim.training.model import load_model, save_model
 
 GROUPS = ["P 1", "P -1", "P 1 21/c 1", "P 21 21 21", "P n a 21", "C 1 2/c 1", "P 41 21 2", "R -3:H"]
 
@@ -229,8 +233,8 @@ def test_molecules_on_special_positions_stay_there_and_symmetry_is_exact() -> No
 
 def test_proposals_are_repeatable_plausible_and_of_the_groups_asked_for() -> None:
     molecule = Molecule.from_smiles("CC(N)=O", n_conformers=1)
-    a = flow(0).propose(molecule, 8, seed=3, space_groups=["P 1 21/c 1", "P -1"], steps=3)
-    b = flow(0).propose(molecule, 8, seed=3, space_groups=["P 1 21/c 1", "P -1"], steps=3)
+    a = FlowGenerator(steps=3).draw(flow(0), CrystalRequest(molecule, space_groups=["P 1 21/c 1", "P -1"]), 8, seed=3)
+    b = FlowGenerator(steps=3).draw(flow(0), CrystalRequest(molecule, space_groups=["P 1 21/c 1", "P -1"]), 8, seed=3)
     np.testing.assert_array_equal(a.cell, b.cell)
     assert set(a.space_groups) <= {"P 1 21/c 1", "P -1"}
     assert np.isfinite(a.density).all() and (a.density > 0.2).all()
@@ -241,12 +245,12 @@ def test_proposals_are_repeatable_plausible_and_of_the_groups_asked_for() -> Non
 def test_of_several_draws_the_lower_ones_are_proposed_and_numbered_in_order() -> None:
     molecule = Molecule.from_smiles("CC(N)=O", n_conformers=1)
     parameters = parametrize(molecule)
-    one = flow(0).propose(molecule, 24, seed=3, steps=2, draws=1)
-    best = flow(0).propose(molecule, 8, seed=3, first_index=40, steps=2, draws=3)
-    assert best.index.tolist() == list(range(40, 48))
-    expected = select_low(one, parameters, 8)
+    one = FlowGenerator(steps=2, draws=1).draw(flow(0), CrystalRequest(molecule), 60, seed=3, first_index=120)
+    best = FlowGenerator(steps=2, draws=3).draw(flow(0), CrystalRequest(molecule), 20, seed=3, first_index=40)
+    assert best.index.tolist() == list(range(40, 60))
+    expected = select_low(one, parameters, 10, of=30)
     np.testing.assert_array_equal(best.cell, expected.cell)
-    assert set(best.reasons) == {"parted"}
+    assert set(best.status) == {PARTED}
 
 
 def test_a_molecule_without_parameters_is_proposed_as_drawn(monkeypatch) -> None:
@@ -256,34 +260,33 @@ def test_a_molecule_without_parameters_is_proposed_as_drawn(monkeypatch) -> None
     monkeypatch.setattr("molflow_sim.forcefield.parametrize", refuse)
     molecule = Molecule.from_smiles("CC(N)=O", n_conformers=1)
     with pytest.warns(UserWarning, match="no types"):
-        made = flow(0).propose(molecule, 3, seed=3, steps=2, draws=3)
+        made = FlowGenerator(steps=2, draws=3).draw(flow(0), CrystalRequest(molecule), 3, seed=3)
     assert len(made) == 3
 
 
 def test_enantiopure_molecules_get_sohncke_groups_and_keep_their_hand() -> None:
     molecule = Molecule.from_smiles("C[C@H](N)C(=O)O", n_conformers=1)
-    made = flow(0).propose(molecule, 12, seed=0, steps=2)
+    made = FlowGenerator(steps=2).draw(flow(0), CrystalRequest(molecule), 12, seed=0)
     assert all(SpaceGroup.from_name(g).is_sohncke for g in made.space_groups)
     assert np.linalg.det(made.rotation).min() > 0.99
     with pytest.raises(SpaceGroupError):
-        flow(0).propose(molecule, 2, seed=0, space_groups=["P -1"])
+        FlowGenerator().draw(flow(0), CrystalRequest(molecule, space_groups=["P -1"]), 2, seed=0)
     with pytest.raises(InputError, match="steps"):
-        flow(0).propose(molecule, 2, seed=0, steps=0)
+        FlowGenerator(steps=0).draw(flow(0), CrystalRequest(molecule), 2, seed=0)
 
 
 def test_weights_are_read_back_and_changed_ones_refused(tmp_path) -> None:
-    from molflow_sim.models.crystal_flow import CrystalFlow
-
     molecule = Molecule.from_smiles("CC(N)=O", n_conformers=1)
     one = flow(0)
-    one.save(tmp_path, {"data": {"atoms": [20, 30]}})
-    two = CrystalFlow.from_pretrained(tmp_path)
+    one.card = {"data": {"atoms": [20, 30]}}
+    save_model(tmp_path, one)
+    two = load_model(tmp_path)
     with pytest.warns(UserWarning, match="20 to 30"):
-        made = two.propose(molecule, 4, seed=1, steps=2, draws=1, relief=0)
+        made = FlowGenerator(steps=2, draws=1, relief=0).draw(two, CrystalRequest(molecule), 4, seed=1)
     np.testing.assert_allclose(made.cell, one.carry(random_packings(molecule, 4, seed=1), steps=2).cell, atol=1e-5)
     path = tmp_path / "crystal_flow.safetensors"
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
     path.write_bytes(data)
     with pytest.raises(WeightsError, match="SHA-256"):
-        CrystalFlow.from_pretrained(tmp_path)
+        load_model(tmp_path)

@@ -27,6 +27,7 @@ from molflow_sim.models.crystal_flow.model import batch_of
 from molflow_sim.models.crystal_flow.network import radial_functions
 from molflow_sim.models.crystal_flow.state import collate
 from molflow_sim.packing import random_packings
+from molflow_sim.training.model import shared_model
 
 SMILES = ["CC(N)=O", "c1ccccc1", "CC(=O)Oc1ccccc1C(=O)O", "C[C@H](N)C(=O)O", "O=C=O"]
 pytestmark = pytest.mark.filterwarnings("ignore:.*the flow was trained on")
@@ -52,7 +53,7 @@ def assert_same_velocities(
 
 @pytest.fixture(scope="module")
 def trained() -> CrystalFlow:
-    return CrystalFlow.from_pretrained()
+    return shared_model(CrystalFlow.kind)
 
 
 @settings(max_examples=10, deadline=None)
@@ -81,7 +82,7 @@ def test_contacts_are_those_of_the_torch_search(seed, smiles, z_prime) -> None:
 @pytest.mark.parametrize("smiles", SMILES)
 @pytest.mark.parametrize("time", [0.0, 0.5, 1.0])
 def test_trained_velocities_agree_in_all_common_groups_and_on_special_positions(trained, smiles, time) -> None:
-    packings = random_packings(molecule_for(smiles), 24, seed=3)
+    packings = random_packings(molecule_for(smiles), 24, seed=4)
     if smiles in ("c1ccccc1", "O=C=O"):
         assert (packings.z_prime < 1.0).sum() >= 2, "no special positions, so they are not tested"
     assert len(set(packings.space_groups)) >= 4

@@ -19,13 +19,15 @@ import torch
 from molflow_sim import Molecule
 from molflow_sim.dataset import CrystalDataset, DatasetSettings, build_crystal_dataset
 from molflow_sim.errors import InputError, TrainingError
-from molflow_sim.models.crystal_flow import CrystalFlow, CrystalFlowConfig, PairBatches, PairSet, make_pairs
+from molflow_sim.models.crystal_flow import CrystalFlowConfig, PairBatches, PairSet, make_pairs
 from molflow_sim.models.crystal_flow.basins import make_basin_pairs
 from molflow_sim.models.crystal_flow.network import ContactSettings
 from molflow_sim.models.crystal_flow.path import distance, interpolate
 from molflow_sim.models.crystal_flow.starts import van_der_waals_volume
-from molflow_sim.models.crystal_flow.train import pairs_of, train_crystal_flow, train_on_pairs, validation_rows
+from molflow_sim.models.crystal_flow.train import pairs_of, train_crystal_flow, train_on_pairs
 from molflow_sim.training import TrainSettings
+from molflow_sim.training.batches import validation_rows
+from molflow_sim.training.model import load_model
 
 CONFIG = CrystalFlowConfig(
     network=ContactSettings(width=16, radial=8, inner_layers=1, outer_layers=1, outer_cutoff=4.0),
@@ -112,7 +114,7 @@ def test_a_short_training_learns_writes_curves_and_its_weights_are_used(tmp_path
     assert max(explained[-3:]) > 0.04 + explained[0]
     assert b"<svg" in (tmp_path / "curves.svg").read_bytes()
     assert flow.card["data"]["crystals"] == len(dataset) and flow.card["config"]["training"]["seed"] == 0
-    again = CrystalFlow.from_pretrained(tmp_path)
+    again = load_model(tmp_path)
     for a, b in zip(flow.network.parameters(), again.network.parameters()):
         assert torch.equal(a, b)
     tuned = train_crystal_flow(dataset, CONFIG, tmp_path / "tuned", initial=flow, progress=False)

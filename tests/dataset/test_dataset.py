@@ -270,7 +270,7 @@ def test_several_folders_read_as_one(dataset, folder):
 
 def test_another_round_with_the_flow_adds_what_is_new(folder, dataset, tmp_path):
     settings = replace(SETTINGS, generator="flow")
-    with pytest.raises(InputError, match="no weights"):
+    with pytest.raises(InputError, match="unknown weights"):
         replace(SETTINGS, weights=str(tmp_path))
     again = build_crystal_dataset(MOLECULES[:1], tmp_path / "round", settings=settings, processes=1, progress=False)
     assert again.molecules == 1

@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from p1_examples import haar
 
 from molflow_sim.flow import manifolds as mf
 
@@ -64,8 +65,7 @@ def test_the_torus_path_joins_its_ends_and_ignores_their_images(seed):
 @given(seed=seeds, t=st.floats(0.05, 0.95))
 @settings(max_examples=50, deadline=None)
 def test_the_angular_velocity_is_the_derivative_in_the_space_frame(seed, t):
-    g = _generator(seed)
-    r0, r1 = mf.haar(20, g, F64), mf.haar(20, g, F64)
+    r0, r1 = haar((20,), seed), haar((20,), seed + 1)
     h, time = 1e-5, torch.full((20,), t, dtype=F64)
     rt, omega = mf.rotation_interpolate(r0, r1, time)
     derivative = (mf.rotation_interpolate(r0, r1, time + h)[0] - mf.rotation_interpolate(r0, r1, time - h)[0]) / (2 * h)
@@ -83,7 +83,7 @@ def test_the_angular_velocity_is_the_derivative_in_the_space_frame(seed, t):
 def test_the_rotation_path_is_the_published_geodesic(seed):
     """R_t = R_0 exp(t log(R_0ᵀ R_1))."""
     g = _generator(seed)
-    r0, r1 = mf.haar(20, g, F64), mf.haar(20, g, F64)
+    r0, r1 = haar((20,), seed), haar((20,), seed + 1)
     t = torch.rand(20, generator=g, dtype=F64)
     rt, _ = mf.rotation_interpolate(r0, r1, t)
     published = r0 @ mf.rotation_exp(t[:, None] * mf.rotation_log(r0.transpose(-1, -2) @ r1))
@@ -95,30 +95,11 @@ def test_the_rotation_path_is_the_published_geodesic(seed):
 @given(seed=seeds, t=st.floats(0.0, 0.9))
 @settings(max_examples=50, deadline=None)
 def test_a_step_along_the_velocity_stays_on_the_geodesic(seed, t):
-    g = _generator(seed)
-    r0, r1 = mf.haar(20, g, F64), mf.haar(20, g, F64)
+    r0, r1 = haar((20,), seed), haar((20,), seed + 1)
     rt, omega = mf.rotation_interpolate(r0, r1, torch.full((20,), t, dtype=F64))
     assert torch.allclose(mf.rotation_step(rt, omega, 1.0 - t), r1, atol=1e-9)
     # what is left at time t, over the time that is left, is the velocity
     assert torch.allclose(mf.rotation_velocity(rt, r1) / (1.0 - t), omega, atol=1e-6)
-
-
-def test_haar_rotations_are_proper_and_uniform():
-    rotation = mf.haar(20000, _generator(0), F64)
-    assert torch.allclose(
-        rotation @ rotation.transpose(-1, -2), torch.eye(3, dtype=F64).expand_as(rotation), atol=1e-12
-    )
-    assert (torch.linalg.det(rotation) - 1).abs().max() < 1e-12
-    # Under the Haar measure entries have mean 0 and variance 1/3, and the angle has density (1 − cos θ)/π.
-    assert rotation.mean(0).abs().max() < 0.02 and (rotation.pow(2).mean(0) - 1 / 3).abs().max() < 0.02
-    angle = mf.rotation_distance(rotation, torch.eye(3, dtype=F64))
-    for a in (0.5, 1.0, 2.0, 2.8):
-        assert (angle < a).double().mean().item() == pytest.approx((a - math.sin(a)) / math.pi, abs=0.015)
-
-
-def test_haar_takes_shapes_and_repeats_with_its_generator():
-    assert mf.haar((2, 5), _generator(3)).shape == (2, 5, 3, 3)
-    assert torch.equal(mf.haar(4, _generator(3)), mf.haar(4, _generator(3)))
 
 
 def test_small_and_half_turns_have_the_right_distance_and_finite_gradients():
@@ -129,12 +110,3 @@ def test_small_and_half_turns_have_the_right_distance_and_finite_gradients():
     omega = torch.zeros(3, dtype=F64, requires_grad=True)
     mf.rotation_exp(omega)[0, 1].backward()
     assert torch.isfinite(omega.grad).all()
-
-
-def test_the_mean_shift_is_the_common_displacement():
-    g = _generator(1)
-    x0 = torch.rand(2, 4, 3, generator=g, dtype=F64)
-    shift = torch.tensor([0.1, -0.2, 0.3], dtype=F64)
-    mask = torch.tensor([[1.0, 1, 1, 1], [1, 1, 0, 0]], dtype=F64)
-    x1 = torch.where(mask[..., None] > 0, x0 + shift, torch.rand(2, 4, 3, generator=g, dtype=F64))
-    assert torch.allclose(mf.torus_mean_shift(x0, x1, mask), shift.expand(2, 1, 3), atol=1e-12)

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import pickle
-import sys
-
 import numpy as np
 import pytest
-from flow_stand_in import stand_in  # noqa: F401
+from flow_stand_in import FlowGenerator as StandIn
+from flow_stand_in import stand_in, weights_of  # noqa: F401
 
 from molflow_sim import Molecule
-from molflow_sim.errors import CrystalError, InputError, SpaceGroupError, WeightsError
-from molflow_sim.generators import crystals as generators
-from molflow_sim.generators.crystals import GENERATORS, FlowGenerator, MixedGenerator, RandomGenerator, make_generator
-from molflow_sim.packing import RigidPackings, body_conformers, random_packings
+from molflow_sim.errors import CrystalError, InputError, RequestError, SpaceGroupError, WeightsError
+from molflow_sim.generators.crystals import MixedGenerator, RandomGenerator
+from molflow_sim.generators.protocol import CrystalRequest, make_generator
+from molflow_sim.models.crystal_flow.generator import FlowGenerator
+from molflow_sim.packing import RigidPackings, body_conformers, press, random_packings
+from molflow_sim.packing.candidates import packings_of
 from molflow_sim.screening import ScreenSettings
 from molflow_sim.screening import stages as steps
 from molflow_sim.screening.stages import Shared, Stages
 
 ARRAYS = ("cell", "centroid", "rotation", "conformer")
+METHODS = ("random", "flow", "mixed")
 
 
 @pytest.fixture(scope="module")
@@ -38,91 +39,137 @@ def weights(tmp_path):
     return folder
 
 
+# -- requests ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_request_names_its_space_groups_in_full_and_once(formamide):
+    assert CrystalRequest(formamide).space_groups == "common"
+    for groups in ("P-1,P21/c,P-1", ["P-1", "P 1 21/c 1"], ("P -1", "P21/c")):
+        assert CrystalRequest(formamide, groups).space_groups == ("P -1", "P 1 21/c 1")
+
+
+@pytest.mark.parametrize("wrong", [{"space_groups": "P99"}, {"space_groups": ()}, {"z_prime": 0}, {"z_prime": 1.5}])
+def test_a_request_is_checked_at_its_own_door(formamide, wrong):
+    with pytest.raises(InputError):
+        CrystalRequest(formamide, **wrong)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_request_that_a_generator_cannot_serve_is_named(formamide, method):
+    with pytest.raises(RequestError, match=r"crystals/\w+ cannot serve a request for str"):
+        make_generator("crystals", method).sample("NC=O", 2, seed=0)
+    with pytest.raises(InputError, match="z_prime must be 1 to 4"):
+        RandomGenerator().sample(CrystalRequest(formamide, z_prime=5), 2, seed=0)
+
+
+# -- generators -------------------------------------------------------------------------------------------------------
+
+
 def test_random_is_random_packing_under_another_name(formamide):
-    made = make_generator("random").propose(formamide, 20, seed=3, first_index=40, space_groups=["P-1"])
-    assert same(made, random_packings(formamide, 20, seed=3, space_groups=["P-1"]))
-    assert made.index.tolist() == list(range(40, 60))
+    made = RandomGenerator().sample(CrystalRequest(formamide, "P-1"), 20, seed=3, first_index=40)
+    assert same(made, random_packings(formamide, 20, seed=3, first_index=40, space_groups=["P-1"]))
 
 
-@pytest.mark.parametrize("name", sorted(GENERATORS))
-def test_every_generator_gives_n_numbered_unpressed_packings_of_the_body_conformers(formamide, stand_in, name):  # noqa: F811
-    made = make_generator(name).propose(formamide, 11, seed=1, first_index=5, space_groups=["P-1", "P21/c"], z_prime=2)
-    assert made.index.tolist() == list(range(5, 16)) and made.centroid.shape == (11, 2, 3)
-    assert set(made.reasons) == {"not pressed"} and set(made.space_groups) <= {"P -1", "P 1 21/c 1"}
-    assert np.array_equal(made.conformers, body_conformers(formamide))
-
-
-@pytest.mark.parametrize("name", sorted(GENERATORS))
-def test_the_same_seed_gives_the_same_packings_also_in_another_process(formamide, stand_in, name):  # noqa: F811
-    generator = make_generator(name)
-    first = generator.propose(formamide, 8, seed=2)
-    assert same(first, pickle.loads(pickle.dumps(generator)).propose(formamide, 8, seed=2))  # noqa: S301
-    assert not same(first, generator.propose(formamide, 8, seed=4))
+@pytest.mark.parametrize("method", METHODS)
+def test_every_generator_gives_unpressed_packings_of_the_body_conformers(formamide, stand_in, method):  # noqa: F811
+    made = make_generator("crystals", method).sample(CrystalRequest(formamide, "P-1,P21/c", 2), 11, seed=1)
+    assert made.centroid.shape == (11, 2, 3) and set(made.space_groups) <= {"P -1", "P 1 21/c 1"}
+    assert np.isnan(made.energy).all() and np.array_equal(made.conformers, body_conformers(formamide))
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 1 / 3, 0.5, 0.9])
 def test_a_mixture_holds_its_share_and_tells_from_the_number_where_a_candidate_comes_from(share):
-    mixed = MixedGenerator(RandomGenerator(), RandomGenerator(), share)
+    mixed = MixedGenerator(share)
     chosen = mixed.from_first(np.arange(1000))
     assert abs(int(chosen.sum()) - 1000 * share) < 1.0
     assert np.array_equal(mixed.from_first(np.arange(300, 400)), chosen[300:400]), "does not depend on the batch"
 
 
-def test_the_parts_of_a_mixture_are_what_its_generators_propose(formamide, stand_in):  # noqa: F811
-    mixed = make_generator("mixed", flow_share=0.5)
-    made = mixed.propose(formamide, 10, seed=6)
+def test_the_parts_of_a_mixture_are_what_its_generators_draw(formamide, stand_in):  # noqa: F811
+    mixed, request = MixedGenerator(0.5), CrystalRequest(formamide)
+    made = mixed.sample(request, 10, seed=6)
     seeds = np.random.SeedSequence(6).generate_state(2, np.uint32).tolist()
-    assert same(made.select(mixed.from_first(made.index)), FlowGenerator().propose(formamide, 5, seed=seeds[0]))
-    assert same(made.select(~mixed.from_first(made.index)), RandomGenerator().propose(formamide, 5, seed=seeds[1]))
+    assert same(made.select(mixed.from_first(made.index)), StandIn().sample(request, 5, seed=seeds[0]))
+    assert same(made.select(~mixed.from_first(made.index)), RandomGenerator().sample(request, 5, seed=seeds[1]))
 
 
-def test_the_settings_take_as_many_draws_as_the_generator_does_by_itself():
-    assert ScreenSettings().flow_draws == FlowGenerator().draws
-    assert ScreenSettings(generator="flow", flow_draws=5).make_generator() == FlowGenerator(draws=5)
-    with pytest.raises(InputError, match="draw"):
-        FlowGenerator(draws=0)
-
-
-def test_generators_with_other_conformers_cannot_be_mixed(formamide):
+def test_generators_with_other_conformers_cannot_be_mixed(formamide, monkeypatch):
     class Other(RandomGenerator):
-        def propose(self, molecule, n, **options):
-            made = super().propose(molecule, n, **options)
+        def sample(self, request, n, **options):
+            made = super().sample(request, n, **options)
             made.conformers[:] += 0.1
             return made
 
+    monkeypatch.setattr(MixedGenerator, "first", Other())
     with pytest.raises(CrystalError, match="conformers"):
-        MixedGenerator(RandomGenerator(), Other()).propose(formamide, 4, seed=0)
+        MixedGenerator().sample(CrystalRequest(formamide), 4, seed=0)
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("method", "options", "words"),
     [
-        ({"name": "magic"}, "random, flow, mixed"),
-        ({"name": "random", "weights": "folder"}, "no weights"),
-        ({"name": "mixed", "flow_share": 1.0}, "between 0 and 1"),
+        ("magic", {}, "unknown generator 'magic'; choose from random, flow, mixed"),
+        ("random", {"weights": "folder"}, "crystals/random: unknown weights; known are none"),
+        ("mixed", {"share": 1.0}, "between 0 and 1"),
+        ("flow", {"draws": 0}, "draws"),
+        ("flow", {"draws": "many"}, "draws must be int"),
     ],
 )
-def test_what_no_generator_can_be_is_refused(options, words):
+def test_what_no_generator_can_be_is_refused(method, options, words):
     with pytest.raises(InputError, match=words):
-        make_generator(**options)
+        make_generator("crystals", method, **options)
+    with pytest.raises(InputError, match="unknown kind of structure 'glass'"):
+        make_generator("glass", method)
 
 
 def test_a_chiral_molecule_cannot_be_put_in_a_group_with_mirrors():
     alanine = Molecule.from_smiles("C[C@H](O)C#N")
     with pytest.raises(SpaceGroupError, match="Sohncke"):
-        make_generator("random").propose(alanine, 3, seed=0, space_groups=["P-1"])
+        RandomGenerator().sample(CrystalRequest(alanine, "P-1"), 3, seed=0)
 
 
-def test_without_a_crystal_flow_the_error_says_what_to_do(monkeypatch):
-    generators._flow.cache_clear()
-    monkeypatch.setitem(sys.modules, "molflow_sim.models.crystal_flow", None)
-    with pytest.raises(WeightsError, match="choose the generator 'random'"):
-        make_generator("flow").identity()
+def test_missing_weights_and_weights_of_another_kind_are_named(tmp_path):
+    with pytest.raises(WeightsError, match="absent holds no weights of crystal-flow"):
+        FlowGenerator(str(tmp_path / "absent")).identity()
+    weights_of(tmp_path, "cgnet")
+    with pytest.raises(WeightsError, match="holds weights of cgnet, not of crystal-flow"):
+        FlowGenerator(str(tmp_path)).identity()
 
 
-def test_missing_weights_are_named(stand_in, tmp_path):  # noqa: F811
-    with pytest.raises(WeightsError, match="absent"):
-        make_generator("flow", weights=tmp_path / "absent").identity()
+# -- candidates of other generators -----------------------------------------------------------------------------------
+
+
+class Rows:
+    """Candidates as another package may give them: crystals, and one that failed."""
+
+    def __init__(self, packings: RigidPackings) -> None:
+        self.index, self.reasons = packings.index, ["", "no cell", *[""] * (len(packings) - 2)]
+        self.crystals = [None if reason else packings.crystal(k) for k, reason in enumerate(self.reasons)]
+
+    def systems(self):
+        return self.crystals
+
+
+def test_candidates_of_any_class_are_pressed_and_the_failed_stay_rows_with_a_reason(formamide):
+    from molflow_sim.forcefield import parametrize
+
+    drawn = random_packings(formamide, 6, seed=0, first_index=30, space_groups=["P-1"])
+    made = packings_of(Rows(drawn), formamide)
+    given = np.arange(6) != 1
+    assert made.index.tolist() == list(range(30, 36)) and made.reasons[1] == "not generated"
+    assert np.array_equal(made.conformers, drawn.conformers) and made.systems()[1] is None
+    one, other = press(made, parametrize(formamide)), press(drawn.select(given), parametrize(formamide))
+    assert one.reasons[1] == "not generated" and np.isnan(one.energy[1])
+    np.testing.assert_allclose(one.energy[given], other.energy, atol=1e-6)
+
+
+def test_crystals_of_other_conformers_or_molecules_are_refused(formamide):
+    bent = random_packings(formamide, 3, seed=0, space_groups=["P-1"])
+    bent.conformers[:, 0] += 0.5
+    with pytest.raises(CrystalError, match="not the molecule's own"):
+        packings_of(Rows(bent), formamide)
+    with pytest.raises(CrystalError, match="another molecule"):
+        packings_of(Rows(bent), Molecule.from_smiles("O"))
 
 
 # -- in a screening ---------------------------------------------------------------------------------------------------
@@ -137,8 +184,8 @@ def test_the_identity_of_a_run_holds_the_generator_and_the_hash_of_its_weights_n
         ScreenSettings(generator="random").identity(),
         ScreenSettings(generator="flow").identity(),
         ScreenSettings(generator="flow", weights=str(weights)).identity(),
-        ScreenSettings(generator="mixed", flow_share=0.3).identity(),
-        ScreenSettings(generator="mixed", flow_share=0.6).identity(),
+        ScreenSettings(generator="mixed", generator_options={"share": 0.3}).identity(),
+        ScreenSettings(generator="mixed", generator_options={"share": 0.6}).identity(),
     ]
     assert all(a != b for k, a in enumerate(runs) for b in runs[:k])
     elsewhere = tmp_path / "copy"
@@ -148,17 +195,19 @@ def test_the_identity_of_a_run_holds_the_generator_and_the_hash_of_its_weights_n
     assert runs[2]["packings"]["weights"] == "abc"
 
 
-@pytest.mark.parametrize("options", [{"generator": "magic"}, {"weights": "somewhere"}, {"flow_share": 0.0}])
+@pytest.mark.parametrize(
+    "options", [{"generator": "magic"}, {"weights": "somewhere"}, {"generator_options": {"share": 0.0}}]
+)
 def test_settings_refuse_a_generator_that_cannot_be(options):
-    options = {"generator": "mixed" if "flow_share" in options else "random", **options}
+    options = {"generator": "mixed" if "generator_options" in options else "random", **options}
     with pytest.raises(InputError):
         ScreenSettings(**options)
 
 
-@pytest.mark.parametrize("name", sorted(GENERATORS))
-def test_batches_come_from_the_generator_that_the_settings_name(formamide, stand_in, name):  # noqa: F811
-    settings = ScreenSettings(candidates=6, batch_size=6, space_groups="P-1", generator=name, seed=9)
+@pytest.mark.parametrize("method", METHODS)
+def test_batches_come_from_the_generator_that_the_settings_name(formamide, stand_in, method):  # noqa: F811
+    settings = ScreenSettings(candidates=12, batch_size=6, space_groups="P-1", generator=method, seed=9)
     shared = Shared(Stages(press=lambda packings, _: packings), formamide, None, settings)
-    made = steps.read_packings(shared, steps.press_batch(shared, 0))
-    expected = make_generator(name).propose(formamide, 6, seed=settings.seed_of_batch(0), space_groups=["P-1"])
-    assert same(made, expected)
+    made = steps.read_packings(shared, steps.press_batch(shared, 1))
+    request = CrystalRequest(formamide, "P-1")
+    assert same(made, make_generator("crystals", method).sample(request, 6, seed=9, first_index=6))

@@ -2,74 +2,73 @@
 
 from __future__ import annotations
 
-import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
+import torch
 
-from molflow_sim.errors import InputError, WeightsError
-from molflow_sim.generators import crystals as generators
+from molflow_sim.errors import WeightsError
 from molflow_sim.packing import random_packings
+from molflow_sim.registry import GENERATORS, MODELS
+from molflow_sim.training.settings import TrainSettings, YamlSettings
+from molflow_sim.training.weights import save_weights
+
+
+@dataclass(frozen=True)
+class FlowGenerator:
+    kind: ClassVar[str] = "crystals/flow"
+    weights: str | None = None
+    draws: int = 3
+
+    def sample(self, request, n, *, seed, first_index=0):
+        return random_packings(
+            request.molecule, n, seed=seed + 10**6, first_index=first_index, space_groups=request.space_groups,
+            z_prime=request.z_prime,
+        )  # fmt: skip
+
+    def identity(self) -> dict[str, Any]:
+        try:
+            text = "packaged" if self.weights is None else (Path(self.weights) / "weights").read_text()
+        except OSError as error:
+            raise WeightsError(f"no weights in {self.weights}") from error
+        return {"generator": "flow", "weights": text, "draws": self.draws}
+
+
+@dataclass(frozen=True)
+class Config(YamlSettings):
+    starts: int = 7
+    training: TrainSettings = TrainSettings()  # noqa: RUF009
+    seed: int = 0
 
 
 @dataclass
 class CrystalFlow:
     card: dict[str, Any]
-    folder: str | None = None
+    kind: ClassVar[str] = "crystal-flow"
+    config: ClassVar[type] = Config
+    calls: ClassVar[list[tuple[Any, ...]]] = []
+
+    @staticmethod
+    def trainer(data, config, folder, *, initial=None, progress=True):
+        CrystalFlow.calls.append((data, config, folder, initial))
 
     @classmethod
-    def from_pretrained(cls, folder: str | None = None) -> CrystalFlow:
-        text = "packaged" if folder is None else ""
-        if folder is not None:
-            try:
-                text = (Path(folder) / "weights").read_text()
-            except OSError as error:
-                raise WeightsError(f"no weights in {folder}") from error
-        return cls({"sha256": text}, folder)
-
-    def propose(self, molecule, n, *, seed, first_index=0, space_groups="common", z_prime=1, draws=1):
-        return random_packings(
-            molecule, n, seed=seed + 10**6, first_index=first_index, space_groups=space_groups, z_prime=z_prime
-        )
+    def from_state(cls, tensors, card):
+        return cls(dict(card))
 
 
-@dataclass(frozen=True)
-class CrystalFlowConfig:
-    steps: int = 7
-
-    @classmethod
-    def from_yaml(cls, path):
-        name, _, value = Path(path).read_text().strip().partition(": ")
-        if name != "steps":
-            raise InputError(f"{path}: unknown {name}; known are steps")
-        return cls(int(value))
-
-
-@dataclass
-class StandIn(ModuleType):
-    """The module, with the calls that were made to it."""
-
-    calls: list[tuple[Any, ...]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        super().__init__("molflow_sim.models.crystal_flow")
-        self.CrystalFlow, self.CrystalFlowConfig = CrystalFlow, CrystalFlowConfig
-
-    def train_crystal_flow(self, data, config, folder, *, initial=None, progress=True):
-        self.calls.append((data, config, folder, initial))
+def weights_of(folder: Path, kind: str = "crystal-flow") -> Path:
+    """A folder with weights of a kind."""
+    save_weights(folder, kind.replace("-", "_"), {"x": torch.ones(1)}, {"kind": kind, "data": "mine"})
+    return folder
 
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    """Put the stand-in where the crystal flow is imported from."""
-    import molflow_sim.models
-
-    module = StandIn()
-    monkeypatch.setitem(sys.modules, "molflow_sim.models.crystal_flow", module)
-    monkeypatch.setattr(molflow_sim.models, "crystal_flow", module, raising=False)
-    generators._flow.cache_clear()
-    yield module
-    generators._flow.cache_clear()
+    """Put the stand-in where the crystal flow is looked up."""
+    monkeypatch.setitem(GENERATORS.builtin, "crystals/flow", "flow_stand_in:FlowGenerator")
+    monkeypatch.setitem(MODELS.builtin, "crystal-flow", "flow_stand_in:CrystalFlow")
+    CrystalFlow.calls.clear()
+    return CrystalFlow

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from crystal_examples import crystal, molecule
 
-from molflow_sim.flow.manifolds import haar
+from molflow_sim.flow import priors
 from molflow_sim.models.mol_crystal_flow import P1Batch, P1Data, P1Settings
 from molflow_sim.models.mol_crystal_flow.batch import Poses
 from molflow_sim.models.mol_crystal_flow.network import P1Network
@@ -20,6 +20,11 @@ TINY = P1Settings(
     embedder_layers=2, embedder_width=16, layers=2, width=32, frequencies=4, time_width=8, body_tensors=4, radial=4,
     steps=10,
 )  # fmt: skip
+
+
+def haar(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
+    """Random rotations (*shape, 3, 3) in double precision."""
+    return torch.tensor(priors.rotations(np.random.default_rng(seed).random((*shape, 3))))
 
 
 @lru_cache
@@ -34,7 +39,7 @@ def cocrystal() -> MolecularCrystal:
     rng = np.random.default_rng(5)
     unit = []
     for k, s in enumerate((0, 0, 1)):
-        turn = haar(1, torch.Generator().manual_seed(k), torch.float64)[0].numpy()
+        turn = haar((), k).numpy()
         unit.append(RigidMolecule(s, species[s].conformers[0], rng.random(3), turn, (0,)))
     cell = cell_matrix(np.array([6.1, 7.2, 8.3, 80.0, 95.0, 100.0]))
     return MolecularCrystal(species, tuple(unit), SpaceGroup.from_name("P 1"), cell)
@@ -51,7 +56,7 @@ def random_state(seed: int = 0, indices: tuple[int, ...] = (0, 2, 4)) -> P1Batch
     batch = data().batch(indices).to(torch.float64)
     g = torch.Generator().manual_seed(seed)
     frac = torch.rand(batch.poses.frac.shape, generator=g, dtype=torch.float64)
-    rotation = haar(tuple(batch.mask.shape), g, torch.float64)
+    rotation = haar(tuple(batch.mask.shape), seed)
     return batch.with_poses(Poses(batch.poses.cell, frac, rotation, batch.poses.chi))
 
 

@@ -12,18 +12,21 @@ from hypothesis import strategies as st
 from p1_examples import TINY, data, random_state, same_crystal
 
 from molflow_sim.flow.manifolds import rotation_distance, rotation_step, wrap
-from molflow_sim.models.mol_crystal_flow import P1Settings
+from molflow_sim.models.mol_crystal_flow import P1Batch, P1Settings
 from molflow_sim.models.mol_crystal_flow.batch import Poses
 from molflow_sim.models.mol_crystal_flow.couplings import assign, couple, nearest_description
-from molflow_sim.models.mol_crystal_flow.interpolants import interpolate, make_path
-from molflow_sim.models.mol_crystal_flow.priors import FLATTEST, cell_matrix, draw_prior, prior_cells, unit_volume
+from molflow_sim.models.mol_crystal_flow.interpolants import draw_prior, interpolate, make_path
 
 F64 = torch.float64
 seeds = st.integers(0, 10_000)
 
 
-def _generator(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+def _rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng(seed)
+
+
+def _prior(batch: P1Batch, chosen: P1Settings = TINY, seed: int = 0) -> Poses:
+    return draw_prior(batch.volume, batch.poses.chi, chosen, _rng(seed))
 
 
 @given(seed=seeds, size=st.integers(1, 5))
@@ -60,7 +63,7 @@ def test_molecules_are_exchanged_inside_their_group_only():
 def test_coupling_never_changes_the_crystal_and_only_reorders_the_prior(seed, align, relabel):
     batch = data().batch([0, 2, 4], inverted=[False, True, False])
     chosen = P1Settings(align_origin=align, relabel_cell=relabel)
-    prior = draw_prior(batch, chosen, _generator(seed))
+    prior = _prior(batch, chosen, seed)
     moved, target = couple(prior, batch, chosen)
     for k in range(3):
         assert same_crystal(batch, batch.with_poses(target), tolerance=0.02, k=k)
@@ -75,7 +78,7 @@ def test_coupling_never_changes_the_crystal_and_only_reorders_the_prior(seed, al
 @settings(max_examples=20, deadline=None)
 def test_coupled_paths_are_shorter_and_groups_are_kept(seed):
     batch = data().batch([1, 3, 4])
-    prior = draw_prior(batch, TINY, _generator(seed))
+    prior = _prior(batch, TINY, seed)
     real = batch.mask
 
     def lengths(chosen: P1Settings) -> tuple[float, float]:
@@ -102,7 +105,7 @@ def test_a_symmetric_molecule_takes_the_shorter_of_its_equivalent_turns():
     batch = data().batch([2])
     symmetry = batch.shapes.symmetry[0]
     assert len(symmetry) == 3
-    prior = draw_prior(batch, TINY, _generator(1))
+    prior = _prior(batch, TINY, 1)
     prior = Poses(prior.cell, prior.frac, batch.poses.rotation @ symmetry[1], prior.chi)
     start, end = couple(prior, batch, TINY)
     assert rotation_distance(start.rotation, end.rotation).max() < 1e-3
@@ -113,7 +116,7 @@ def test_a_symmetric_molecule_takes_the_shorter_of_its_equivalent_turns():
 @settings(max_examples=20, deadline=None)
 def test_the_nearest_description_of_a_crystal_is_no_further_and_the_same_crystal(seed):
     batch = data().batch([0])
-    cell0 = prior_cells(batch.volume, TINY, _generator(seed))
+    cell0 = _prior(batch, TINY, seed).cell
     found = nearest_description(cell0, batch.poses)
     assert (found.cell - cell0).norm() <= (batch.poses.cell - cell0).norm() + 1e-5
     assert same_crystal(batch, batch.with_poses(found))
@@ -123,7 +126,7 @@ def test_the_nearest_description_of_a_crystal_is_no_further_and_the_same_crystal
 @settings(max_examples=20, deadline=None)
 def test_velocities_of_the_path_are_its_derivatives(seed, t):
     batch = random_state(seed)
-    prior = draw_prior(batch, TINY, _generator(seed)).to(F64)
+    prior = _prior(batch, TINY, seed).to(F64)
     h = 1e-5
     times = [torch.full((3,), x, dtype=F64) for x in (t - h, t, t + h)]
     (before, _), (now, velocity), (after, _) = (interpolate(prior, batch.poses, x, batch.mask) for x in times)
@@ -138,39 +141,13 @@ def test_velocities_of_the_path_are_its_derivatives(seed, t):
 
 def test_the_path_ends_at_the_crystal():
     batch = data().batch([0, 3, 4])
-    path = make_path(batch, TINY, _generator(0), t=torch.ones(3))
+    path = make_path(batch, TINY, _rng(0), t=torch.ones(3))
     assert all(same_crystal(batch, path.batch, tolerance=0.02, k=k) for k in range(3))
     assert torch.allclose(path.batch.poses.cell, batch.poses.cell, atol=1e-5)
 
 
 def test_padding_moves_nowhere():
-    path = make_path(data().batch([0, 2]), TINY, _generator(0))
+    path = make_path(data().batch([0, 2]), TINY, _rng(0))
     empty = ~path.batch.mask
     assert empty.any()
     assert path.velocity.omega[empty].abs().max() == 0 and path.velocity.frac[empty].abs().max() == 0
-
-
-def test_prior_cells_have_the_volume_the_molecules_take():
-    volume = torch.full((4000,), 700.0)
-    cells = prior_cells(volume, P1Settings(volume_std=0.08), _generator(0))
-    logs = torch.log(torch.linalg.det(cells) / 700.0)
-    assert logs.mean().abs() < 0.01 and logs.std().item() == pytest.approx(0.08, abs=0.005)
-    assert torch.equal(cells, torch.tril(cells)) and cells.diagonal(dim1=-2, dim2=-1).min() > 0
-
-
-def test_the_published_prior_has_log_normal_lengths_and_angles_between_60_and_120():
-    cells = prior_cells(torch.full((4000,), 700.0), P1Settings.published(), _generator(0))
-    lengths = cells.norm(dim=-1)
-    assert torch.allclose(lengths.log().mean(0), torch.tensor([1.910, 2.218, 2.543]), atol=0.02)
-    assert torch.allclose(lengths.log().std(0), torch.tensor([0.217, 0.162, 0.225]), atol=0.01)
-    unit = cells / lengths[..., None]
-    angles = torch.rad2deg(torch.arccos((unit[:, [1, 0, 0]] * unit[:, [2, 2, 1]]).sum(-1)))
-    assert angles.min() >= 59.9 and angles.max() <= 120.1
-    assert (torch.linalg.det(unit) >= FLATTEST - 1e-4).all()
-
-
-def test_cells_from_lengths_and_angles_have_them():
-    lengths, angles = torch.tensor([5.0, 6.0, 7.0]), torch.tensor([80.0, 95.0, 110.0])
-    cell = cell_matrix(lengths, angles)
-    assert torch.allclose(cell.norm(dim=-1), lengths)
-    assert torch.linalg.det(cell) == pytest.approx(float(lengths.prod() * unit_volume(angles)), rel=1e-5)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,8 +16,9 @@ from scipy.spatial.transform import Rotation
 from molflow_sim.errors import CrystalError, StoreError, TrainingError
 from molflow_sim.models.mol_crystal_flow import P1Batches, P1Data, P1Settings
 from molflow_sim.models.mol_crystal_flow.batch import standard_frame as standard_frame_torch
-from molflow_sim.models.mol_crystal_flow.lattice import RELABELLINGS, change_basis, niggli, standard_frame
-from molflow_sim.symmetry import cell_matrix, cell_parameters
+from molflow_sim.models.mol_crystal_flow.lattice import RELABELLINGS, change_basis, reduced_basis, standard_frame
+from molflow_sim.symmetry import SpaceGroup, cell_matrix, cell_parameters
+from molflow_sim.systems.crystal import MolecularCrystal
 
 seeds = st.integers(0, 10_000)
 
@@ -41,16 +44,36 @@ def _cell(seed: int) -> np.ndarray:
 def test_the_niggli_cell_is_the_one_gemmi_finds(seed):
     gemmi = pytest.importorskip("gemmi")
     cell = _cell(seed)
-    change = niggli(cell)
+    change = reduced_basis(cell)
     assert round(np.linalg.det(change)) == 1
     theirs = gemmi.GruberVector(gemmi.UnitCell(*cell_parameters(cell)), "P")
     theirs.niggli_reduce(epsilon=1e-6)
     assert np.allclose(cell_parameters(change @ cell), theirs.get_cell().parameters, atol=1e-3)
 
 
+@pytest.mark.parametrize("name", ["C 1 2/c 1", "I 41/a", "F d d 2", "R 3"])
+def test_of_a_centred_cell_the_primitive_one_is_taken(name):
+    """The same crystal, with half, a quarter or a third of the molecules in the cell."""
+    group = SpaceGroup.from_name(name)
+    unit = crystal("urea").asymmetric_unit[0]
+    parameters = group.constrain(np.array([[11.0, 12.0, 13.0, 80.0, 100.0, 95.0]]))
+    centred = MolecularCrystal(
+        crystal("urea").molecules,
+        (replace(unit, centroid=np.array([0.11, 0.23, 0.37]), images=tuple(range(group.order))),),
+        group, cell_matrix(parameters)[0],
+    )  # fmt: skip
+    found = P1Data.from_crystals([centred])
+    assert not found.skipped
+    times = {"C": 2, "I": 2, "F": 4, "R": 3}[name[0]]
+    assert len(found.crystals[0].shape) * times == group.order
+    assert np.linalg.det(found.crystals[0].cell) * times == pytest.approx(centred.volume)
+    theirs, ours = cloud(centred), np.repeat(cloud(found.batch([0])), times, axis=0)
+    assert np.allclose(*(np.sort(c[c[:, 2] < 5.9][:, 2]) for c in (theirs, ours)), atol=1e-3)
+
+
 def test_a_flat_cell_is_refused_by_name():
     with pytest.raises(CrystalError, match="volume"):
-        niggli(np.array([[1.0, 0, 0], [0, 1, 0], [1, 1, 0]]))
+        reduced_basis(np.array([[1.0, 0, 0], [0, 1, 0], [1, 1, 0]]))
 
 
 @given(seed=seeds)
@@ -103,7 +126,7 @@ def test_the_copies_of_a_racemic_space_group_have_both_hands_and_proper_rotation
     assert len(set(glycolic.hand)) == 1  # P 21 21 21
     for c in data().crystals:
         assert np.allclose(np.linalg.det(c.rotation), 1.0)
-        assert np.allclose(c.cell, np.tril(c.cell)) and (niggli(c.cell) == np.eye(3)).all()
+        assert np.allclose(c.cell, np.tril(c.cell)) and np.allclose(reduced_basis(c.cell), np.eye(3))
 
 
 def test_a_mirror_image_has_mirrored_distances_and_opposite_hands():
@@ -143,7 +166,7 @@ def test_what_is_out_of_range_is_left_out_with_its_reason():
 def test_saved_data_come_back_and_damaged_files_are_named(tmp_path):
     path = tmp_path / "crystals.npz"
     data().save(path)
-    again = P1Data.load(path)
+    again, _ = P1Data.load(path)
     for k in range(len(data())):
         assert torch.allclose(again.batch([k]).positions(), data().batch([k]).positions())
         assert torch.equal(

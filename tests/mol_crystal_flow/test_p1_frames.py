@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from crystal_examples import molecule
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,8 +12,9 @@ from scipy.spatial.transform import Rotation
 
 from molflow_sim.errors import NonFiniteError
 from molflow_sim.models.mol_crystal_flow import frames
+from molflow_sim.models.mol_crystal_flow.batch import Poses
 from molflow_sim.models.mol_crystal_flow.features import NAMES, geometric_features, molecule_features
-from molflow_sim.models.mol_crystal_flow.frames import CHI_STATES, body_frame, proper_pose, standard_chi
+from molflow_sim.models.mol_crystal_flow.frames import CHI_STATES, body_frame, proper_pose
 
 SMILES = ["CC(=O)Oc1ccccc1C(=O)O", "C[C@H](N)C(=O)O", "NC(N)=O", "c1ccccc1", "c1ccc2ccccc2c1", "CC#N", "ClC(Cl)(Cl)Cl"]
 # Proper rotations of the (ideal) molecules; chiral conformers; alanine and aspirin have no symmetry.
@@ -79,7 +81,10 @@ def test_trap_4_chi_does_not_come_from_the_signs_an_eigensolver_happens_to_retur
 def test_every_chi_of_one_hand_describes_the_same_copy_with_a_proper_rotation(seed, state):
     rotation = Rotation.random(random_state=seed).as_matrix()
     x = np.random.default_rng(seed).normal(size=(7, 3))
-    standard, hand = standard_chi(rotation, np.array(state))
+    tensors = (torch.tensor(x)[None] for x in (np.eye(3), np.zeros((1, 3)), rotation[None], np.array([state])))
+    poses = Poses(*tensors).standard()
+    standard, hand = poses.rotation[0, 0].numpy(), poses.hand.item()
+    assert poses.chi.tolist() == [[[1.0, 1.0, hand]]]
     assert np.linalg.det(standard) == pytest.approx(1.0)
     assert np.allclose((x * state) @ rotation.T, (x * [1, 1, hand]) @ standard.T)
 

@@ -8,10 +8,9 @@ import torch
 from crystal_examples import molecule
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from p1_examples import TINY, network, random_state
+from p1_examples import TINY, haar, network, random_state
 from scipy.spatial.transform import Rotation
 
-from molflow_sim.flow.manifolds import haar
 from molflow_sim.models.mol_crystal_flow.batch import Poses
 from molflow_sim.models.mol_crystal_flow.data import Shape, shape_tensors
 from molflow_sim.models.mol_crystal_flow.embedder import MoleculeEmbedder
@@ -27,7 +26,7 @@ few = settings(max_examples=12, deadline=None)
 
 
 def _turned(seed: int, *shape: int) -> torch.Tensor:
-    return haar(shape, torch.Generator().manual_seed(seed), F64)
+    return haar(shape, seed)
 
 
 def _close(a: Velocities, b: Velocities, tolerance: float = 1e-8) -> bool:

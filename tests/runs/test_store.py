@@ -12,10 +12,12 @@ import pytest
 
 from molflow_sim.errors import StoreError
 from molflow_sim.runs.files import atomic_path, write_bytes_atomically
+from molflow_sim.runs.folder import JobFolder
 from molflow_sim.runs.identity import candidate_id, digest
 from molflow_sim.runs.store import Store, pack_arrays, unpack_arrays
 
 RUN = {"molecule": "CCO", "seed": 0}
+OUTPUTS = ("ranking.csv", "structures/rank_*.cif")
 
 
 def test_a_batch_is_found_again_by_a_later_session(tmp_path):
@@ -94,10 +96,10 @@ def test_a_run_refused_before_its_first_batch_does_not_occupy_the_folder(tmp_pat
 
 
 def test_results_without_their_store_are_not_replaced_by_another_run(tmp_path):
-    Store(tmp_path, RUN).close()
+    Store(tmp_path, RUN, OUTPUTS).close()
     (tmp_path / "ranking.csv").write_text("rank\n1\n")
     with pytest.raises(StoreError, match="another run"):
-        Store(tmp_path, {**RUN, "seed": 1})
+        Store(tmp_path, {**RUN, "seed": 1}, OUTPUTS)
 
 
 def test_a_folder_with_a_users_files_is_refused(tmp_path):
@@ -114,7 +116,7 @@ def test_overwrite_removes_results_and_nothing_else(tmp_path):
     (tmp_path / "structures").mkdir()
     (tmp_path / "structures" / "rank_001.cif").write_text("old")
     (tmp_path / "structures" / "mine.cif").write_text("mine")
-    with Store(tmp_path, {**RUN, "seed": 1}, overwrite=True) as store:
+    with Store(tmp_path, {**RUN, "seed": 1}, OUTPUTS, overwrite=True) as store:
         assert not store.has("press/0.npz", "abc")
     assert (tmp_path / "thesis.tex").read_text() == "years of work"
     assert [p.name for p in (tmp_path / "structures").iterdir()] == ["mine.cif"]
@@ -135,6 +137,39 @@ def test_a_damaged_run_json_is_refused_without_touching_the_results(tmp_path, te
     with pytest.raises(StoreError):
         Store(tmp_path, RUN)
     assert (tmp_path / "store" / "press" / "0.npz").read_bytes() == b"numbers"
+
+
+def test_a_further_stage_keeps_what_others_wrote_and_its_own_settings_are_named_to_the_last(tmp_path):
+    (tmp_path / "frames.npz").write_bytes(b"first stage")
+    with JobFolder(tmp_path, {"net": {"width": 8}}, ("student.*",), name="distill", among=True) as job:
+        (tmp_path / "student.json").write_text("{}")
+        job.write_run(status="done")
+    assert JobFolder(tmp_path, {"net": {"width": 8}}, ("student.*",), name="distill", among=True).done
+    with pytest.raises(StoreError, match=r"another distill \(net.width: there 8, here 9\)"):
+        JobFolder(tmp_path, {"net": {"width": 9}}, ("student.*",), name="distill", among=True)
+    with JobFolder(tmp_path, {"net": {"width": 8}}, ("student.*",), overwrite=True, name="distill", among=True) as job:
+        assert not job.done
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["distill.json", "frames.npz", "lock"]
+
+
+def test_outputs_whose_description_is_gone_are_not_replaced(tmp_path):
+    with JobFolder(tmp_path, RUN, ("log.csv",)):
+        (tmp_path / "log.csv").write_text("")
+    (tmp_path / "run.json").unlink()
+    with pytest.raises(StoreError, match=r"run\.json: there \"missing\""):
+        JobFolder(tmp_path, RUN, ("log.csv",))
+
+
+def test_results_of_another_format_are_refused_with_what_to_do_and_stay(tmp_path):
+    with Store(tmp_path, RUN) as store:
+        store.write("press/0.npz", "abc", b"numbers")
+    run = json.loads((tmp_path / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps({**run, "format": 1}))
+    with pytest.raises(StoreError, match=r"run of format 1, .* writes format 2; give another folder, or --overwrite"):
+        Store(tmp_path, RUN)
+    assert (tmp_path / "store" / "press" / "0.npz").read_bytes() == b"numbers"
+    with Store(tmp_path, RUN, overwrite=True) as store:
+        assert not store.has("press/0.npz", "abc")
 
 
 def test_a_file_as_folder_is_refused(tmp_path):
@@ -160,6 +195,7 @@ def test_two_runs_do_not_write_at_once_and_the_lock_ends_with_its_process(tmp_pa
         process.wait()
         process.stdout.close()
     Store(tmp_path, RUN).close()
+    assert [p.name for p in (tmp_path / "store").iterdir()] == ["lock"]
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_litter(tmp_path):
@@ -204,6 +240,5 @@ def test_arrays_travel_exactly_and_objects_are_refused():
 def test_identities_depend_on_every_part_and_on_nothing_else():
     assert digest("a", 1, {"x": 1, "y": 2}) == digest("a", 1, {"y": 2, "x": 1})
     assert digest("a", np.float64(0.5), np.array([1, 2])) == digest("a", 0.5, [1, 2])
-    ids = {candidate_id(run, batch, row) for run in ("r", "s") for batch in range(20) for row in range(50)}
-    assert len(ids) == 2 * 20 * 50
+    assert len({candidate_id(run, number) for run in ("r", "s") for number in range(1000)}) == 2 * 1000
     assert json.dumps(digest("é")) == json.dumps(digest("é"))

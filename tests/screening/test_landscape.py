@@ -131,7 +131,7 @@ def test_an_unfinished_or_damaged_landscape_says_what_to_do(tmp_path, content):
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(StoreError, match="no screening run"):
+    with pytest.raises(StoreError, match="holds no run"):
         Landscape.load(tmp_path)
 
 
@@ -140,13 +140,6 @@ def test_the_picture_is_drawn_in_the_format_of_its_name(tmp_path, suffix):
     path = landscape(9).plot(tmp_path / f"picture.{suffix}")
     start = {"svg": b"<?xml", "png": b"\x89PNG", "pdf": b"%PDF"}[suffix]
     assert path.read_bytes().startswith(start)
-
-
-def test_the_seed_of_a_batch_depends_on_seed_and_index_only():
-    few, many = ScreenSettings(candidates=500, seed=3), ScreenSettings(candidates=5000, seed=3)
-    assert [few.seed_of_batch(i) for i in range(2)] == [many.seed_of_batch(i) for i in range(2)]
-    assert len({many.seed_of_batch(i) for i in range(20)} | {ScreenSettings(seed=4).seed_of_batch(0)}) == 21
-    assert sum(few.size_of_batch(i) for i in range(few.n_batches)) == 500
 
 
 def test_space_groups_may_be_written_as_people_write_them():

@@ -13,8 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from screening_examples import landscape
 
+from molflow_sim.runs.pages import script_json
 from molflow_sim.screening.landscape import ReferenceMatch
-from molflow_sim.screening.report import cell_for_viewing, report_html, script_json
+from molflow_sim.screening.report import cell_for_viewing, report_html
 
 NASTY = '</script><script>alert(1)</script><!-- <img src=x onerror=alert(2)> & "quotes" @@DATA@@ \u2028'
 

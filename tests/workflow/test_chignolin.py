@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from molflow_sim.cg.pipeline import report
+from molflow_sim.cg import report
 from molflow_sim.cli.main import run as command
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"

@@ -101,12 +101,19 @@ def test_the_same_seed_gives_the_same_ranking_and_another_seed_another(urea, fin
     assert set(other.to_dataframe()["id"]).isdisjoint(same.to_dataframe()["id"])
 
 
+def test_arguments_that_are_given_count_even_where_they_equal_the_defaults(urea, tmp_path):
+    settings = replace(SMALL, seed=7, charges="gfn2", space_groups="P-1", z_prime=2, generator="flow")
+    given = {"seed": 0, "charges": "mmff94", "space_groups": "common", "z_prime": 1, "generator": "random"}
+    found = screen(urea, 60, **given, settings=settings, output=tmp_path, stages=toy.TOY, progress=False)
+    assert {name: found.run["settings"][name] for name in given} == given
+
+
 def test_more_candidates_add_to_what_is_there(urea, tmp_path):
     run(urea, tmp_path / "run", candidates=40)
     made = []
 
     def generate(*arguments):
-        made.append(arguments[1])
+        made.append(arguments[2])
         return toy.TOY.generate(*arguments)
 
     grown = run(urea, tmp_path / "run", candidates=60, stages=replace(toy.TOY, generate=generate))
@@ -114,7 +121,7 @@ def test_more_candidates_add_to_what_is_there(urea, tmp_path):
     assert grown.tally["press"]["candidates"] == 60
 
 
-@pytest.mark.parametrize("change", [{"seed": 1}, {"space_groups": "P21/c"}, {"batch_size": 30}])
+@pytest.mark.parametrize("change", [{"seed": 1}, {"space_groups": "P21/c"}, {"z_prime": 2}])
 def test_another_runs_folder_is_refused_and_left_alone(urea, finished, change):
     before = {p: p.stat().st_mtime_ns for p in finished.folder.rglob("*") if p.is_file() and p.name != "lock"}
     with pytest.raises(StoreError, match=next(iter(change))):

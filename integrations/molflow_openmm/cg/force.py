@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import pickle
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import openmm
 from openmm import unit
 
+from molflow_openmm.cg.model import load_forcefield
 from molflow_sim.units import KJ_PER_MOL
 
 if TYPE_CHECKING:
@@ -82,9 +84,8 @@ def rebuild(folder: str, sha256: str, replicas: int) -> BeadForce:
     WeightsError
         The folder is gone, damaged, or holds another model than then.
     """
-    from molflow_openmm.cg.forcefield import CGForceField
-
-    return CGForceField.load(folder, sha256=sha256).function(replicas)
+    forcefield, origin = load_forcefield(Path(folder), sha256)
+    return BeadForce(forcefield, replicas, origin)
 
 
 def python_force(function: BeadForce, particles: list[int] | None = None) -> openmm.PythonForce:

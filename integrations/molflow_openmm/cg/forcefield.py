@@ -15,8 +15,6 @@ from molflow_sim.cg.topology import BeadTopology
 from molflow_sim.errors import InputError
 
 if TYPE_CHECKING:
-    from torch import nn
-
     from molflow_sim.cg.forcefield import ForceField
 
 BACKENDS = ("python", "torchforce", "pythontorch")
@@ -176,23 +174,10 @@ class CGForceField:
             raise InputError(f"backend {backend!r} acts on all particles; use backend='python' for some of them")
         from molflow_openmm.cg import torch as cg_torch
 
-        make = cg_torch.torch_force if backend == "torchforce" else cg_torch.python_torch_force
-        return make(self, replicas, precision)
+        if backend == "torchforce":
+            return cg_torch.torch_force(self.forcefield, replicas, precision)
+        return cg_torch.python_torch_force(self.forcefield, replicas, precision, self.origin)
 
     def function(self, replicas: int = 1) -> BeadForce:
         """The callable that ``backend="python"`` hands to `openmm.PythonForce`."""
         return BeadForce(self.forcefield, replicas, self.origin)
-
-    def torch_module(self) -> nn.Module:
-        """The force field as a module: positions (R, B, 3) in Å to energies (R,) in eV.
-
-        Raises
-        ------
-        InputError
-            It is no torch module.
-        """
-        from torch import nn
-
-        if not isinstance(self.forcefield, nn.Module):
-            raise InputError(f"a {type(self.forcefield).__name__} is no torch module; use backend='python'")
-        return self.forcefield

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from molflow_sim.cg.frames import BeadFrames
+from molflow_sim.cg.inputs import FRAMES
+from molflow_sim.cg.model import STUDENT, TEACHER, ModelFolder
 from molflow_sim.errors import InputError, TrajectoryError, WeightsError
+from molflow_sim.training.weights import read_card
 
 if TYPE_CHECKING:
     from molflow_sim.cg.forcefield import ForceField
 
-STUDENT = "student"
-"""File stem of the force field's weights in a model folder."""
 SETTLE_FORCE = 10.0
 """eV/Å: starting frames with a larger force on a bead are relaxed first."""
 SETTLE_STEPS = 500
@@ -32,9 +33,6 @@ def load_forcefield(folder: Path, sha256: str | None = None) -> tuple[ForceField
     WeightsError
         No model there, a changed or truncated file, or weights with another SHA-256 than asked for.
     """
-    from molflow_sim.cg.model import ModelFolder
-    from molflow_sim.training.weights import read_card
-
     folder = folder.resolve()
     found = str(read_card(folder, STUDENT)["sha256"])
     if sha256 is not None and sha256 != found:
@@ -50,7 +48,7 @@ def starting_positions(
     Parameters
     ----------
     folder : Path, optional
-        Model folder, whose flow is sampled where `start` is not given.
+        Model folder, whose flow is sampled where `start` is not given; without a flow its frames of the fit serve.
     start : BeadFrames, optional
         Frames to choose from at random.
 
@@ -62,6 +60,8 @@ def starting_positions(
         The starting frames cannot be relaxed.
     """
     rng = np.random.default_rng([seed, 1])
+    if start is None and folder and (folder / FRAMES).exists() and not (folder / f"{TEACHER}.json").exists():
+        start = BeadFrames.load(folder / FRAMES)
     if start is not None:
         if start.topology != forcefield.topology:
             raise InputError("the starting frames are of other beads than the force field")
@@ -102,8 +102,6 @@ def settle(forcefield: ForceField, positions: np.ndarray) -> np.ndarray:
 
 def _from_teacher(folder: Path | None, n: int, seed: int) -> np.ndarray:
     import torch
-
-    from molflow_sim.cg.model import ModelFolder
 
     if folder is None:
         raise InputError("give frames to start from (start=...): a force field in memory has no flow to draw them from")

@@ -7,6 +7,7 @@ appended after the last checkpoint is cut off.
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,12 @@ from openmm import app, unit
 
 from molflow_openmm.cg.force import ANGSTROM_PER_NM
 from molflow_openmm.cg.replicas import Replicas
-from molflow_openmm.cg.samples import append_dcd, centred, dcd_name, start_dcd
 from molflow_openmm.cg.settings import CGSimulationSettings
 from molflow_openmm.cg.topology import bead_topology
-from molflow_openmm.dcd import truncate_dcd
-from molflow_openmm.run_folder import truncate_log
+from molflow_sim.cg.simulation import dcd_name
 from molflow_sim.cg.topology import BeadTopology
-from molflow_sim.errors import StoreError
+from molflow_sim.errors import NonFiniteError, StoreError, TrajectoryError
+from molflow_sim.io.dcd import append_dcd, start_dcd, truncate_dcd, truncate_log
 from molflow_sim.runs.files import write_bytes_atomically
 from molflow_sim.runs.store import pack_arrays, unpack_arrays
 from molflow_sim.units import KJ_PER_MOL
@@ -33,6 +33,34 @@ _LOG = '#"Step","Time (ps)","Bath (K)","Potential Energy (kJ/mole)","Temperature
 def mean_bonds(positions: np.ndarray, bonds: np.ndarray) -> np.ndarray:
     """Mean length of each bond (nb,), Å, over copies (n, B, 3)."""
     return np.linalg.norm(positions[:, bonds[:, 0]] - positions[:, bonds[:, 1]], axis=-1).mean(axis=0)
+
+
+def centred(positions: np.ndarray, masses: np.ndarray) -> np.ndarray:
+    """Positions (..., B, 3) with the centre of mass of the beads at the origin."""
+    return positions - np.einsum("...bk,b->...k", positions, masses / masses.sum())[..., None, :]
+
+
+def check_frames(
+    positions: np.ndarray, bonds: np.ndarray, limits: np.ndarray, where: Sequence[str], labels: Sequence[str]
+) -> None:
+    """Check positions (n, B, 3), Å, of several copies: finite, and every bond within its limits (2, nb).
+
+    Raises
+    ------
+    NonFiniteError, TrajectoryError
+        Otherwise; it says which copy (`where`) and which bond (`labels`).
+    """
+    bad = ~np.isfinite(positions).all(axis=(1, 2))
+    if bad.any():
+        raise NonFiniteError(f"{where[int(np.argmax(bad))]}: positions are not finite; use a shorter time step")
+    lengths = np.linalg.norm(positions[:, bonds[:, 0]] - positions[:, bonds[:, 1]], axis=-1)
+    outside = (lengths < limits[0]) | (lengths > limits[1])
+    if outside.any():
+        n, b = (int(k) for k in np.argwhere(outside)[0])
+        raise TrajectoryError(
+            f"{where[n]}: bond {labels[b]} is {lengths[n, b]:.2f} Å long; between {limits[0, b]:.2f} and "
+            f"{limits[1, b]:.2f} Å is physical"
+        )
 
 
 class RunFiles:

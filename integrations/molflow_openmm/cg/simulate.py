@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import platform as host
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -24,20 +25,21 @@ import molflow_sim
 from molflow_openmm.cg.forcefield import CGForceField
 from molflow_openmm.cg.model import starting_positions
 from molflow_openmm.cg.replicas import Replicas
-from molflow_openmm.cg.run import BOND_RANGE, RunFiles, mean_bonds
-from molflow_openmm.cg.samples import CGSimulation, check_frames, dcd_name
+from molflow_openmm.cg.run import BOND_RANGE, RunFiles, check_frames, mean_bonds
 from molflow_openmm.cg.settings import CGSimulationSettings
 from molflow_openmm.crystal.settings import find_platform
-from molflow_openmm.run_folder import open_run, write_json
+from molflow_sim.cg.simulation import CGSimulation, dcd_name
 from molflow_sim.errors import InputError, MolflowError, NonFiniteError
+from molflow_sim.runs.files import write_json
+from molflow_sim.runs.folder import JobFolder
 
 if TYPE_CHECKING:
     from molflow_sim.cg.frames import BeadFrames
 
-OUTPUTS = (
-    "run.json", "state.npz", "topology.pdb", "log.csv", "walkers.csv", "*K.dcd", "summary.json",
-)  # fmt: skip
-"""Every file a run writes, beside ``lock``."""
+OUTPUTS = ("state.npz", "topology.pdb", "log.csv", "walkers.csv", "*K.dcd", "summary.json")
+"""Every file a run writes, beside ``run.json`` and ``lock``."""
+HOTTER = 0.03
+"""Share by which a kinetic temperature may exceed the bath's before the run is called too hot."""
 
 
 def simulate_cg(
@@ -57,7 +59,6 @@ def simulate_cg(
     precision: str = "double",
     platform: str = "Reference",
     checkpoint_seconds: float = 10.0,
-    resume: bool = True,
     overwrite: bool = False,
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> CGSimulation:
@@ -85,9 +86,7 @@ def simulate_cg(
 checkpoint_seconds
         See `CGSimulationSettings`.
     start : BeadFrames, optional
-        Frames to start from. Default: samples of the model folder's flow.
-    resume : bool
-        Carry on if the folder holds this run.
+        Frames to start from. Default: samples of the model folder's flow, or without one the frames of its fit.
     overwrite : bool
         Replace whatever run the folder holds.
     progress : callable, optional
@@ -96,7 +95,7 @@ checkpoint_seconds
     Returns
     -------
     CGSimulation
-        ``.samples(temperature)`` gives `BeadFrames`.
+        ``.samples(temperature)`` gives `BeadFrames`. With a warning where it ran hotter than its thermostat.
 
     Raises
     ------
@@ -138,9 +137,8 @@ checkpoint_seconds
     chosen = find_platform(settings.platform)
     weights = forcefield.origin[1] if forcefield.origin else None
     identity = {"kind": "coarse-grained", "model": weights, **settings.identity()}
-    with open_run(
-        folder, identity, resume=resume, overwrite=overwrite, outputs=OUTPUTS, checkpoint="state.npz"
-    ) as carry_on:
+    with JobFolder(folder, identity, OUTPUTS, overwrite=overwrite):
+        carry_on = (folder / "state.npz").exists()
         if carry_on and (done := _finished(folder, settings)):
             return done
         files = RunFiles(folder, forcefield.beads, settings)
@@ -159,7 +157,21 @@ checkpoint_seconds
             _run(forcefield, copies, files, settings, int(state["report"]) if state else 0, bonds, progress)
         except openmm.OpenMMException as error:
             raise _explained(error, "at the start") from error
-        return CGSimulation.load(folder)
+    done = CGSimulation.load(folder)
+    _warn_if_hot(done)
+    return done
+
+
+def _warn_if_hot(run: CGSimulation) -> None:
+    for bath, kinetic in run.kinetic_temperatures():
+        # Three standard errors, at the least: short runs are noisy.
+        noise = bath * (2.0 / (3 * run.topology.n_beads * run.replicas * max(1.0, 0.5e3 * run.summary["ns"]))) ** 0.5
+        if kinetic > bath + max(HOTTER * bath, 3.0 * noise):
+            warnings.warn(
+                f"the kinetic temperature is {kinetic:.0f} K at {bath:.0f} K: the time step is too long for this force "
+                "field, and its ensemble was not sampled; use a shorter one (--timestep 1)",
+                stacklevel=3,
+            )
 
 
 def _run(

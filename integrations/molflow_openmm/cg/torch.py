@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from molflow_openmm.cg.force import ANGSTROM_PER_NM
+from molflow_openmm.cg.model import load_forcefield
 from molflow_openmm.cg.topology import check_replicas
 from molflow_sim.cg.student.cgnet import CGNet
 from molflow_sim.cg.student.scripted import EnergyAndForces, EnergyOf, ScriptedCGNet
@@ -28,6 +29,7 @@ from molflow_sim.units import KJ_PER_MOL
 
 if TYPE_CHECKING:
     from molflow_openmm.cg.forcefield import CGForceField
+    from molflow_sim.cg.forcefield import ForceField
 
 PRECISIONS = {"single": torch.float32, "double": torch.float64}
 """Precision of a torch module by name."""
@@ -65,8 +67,10 @@ class TorchFunction:
     Pickles as `molflow_openmm.cg.force.BeadForce` does.
     """
 
-    def __init__(self, forcefield: CGForceField, replicas: int, precision: str) -> None:
-        self.origin, self.replicas, self.precision = forcefield.origin, replicas, precision
+    def __init__(
+        self, forcefield: ForceField, replicas: int, precision: str, origin: tuple[str, str] | None = None
+    ) -> None:
+        self.origin, self.replicas, self.precision = origin, replicas, precision
         self._forces = has_forces(forcefield)
         self._module = script(forcefield, replicas, precision, forces=self._forces)
         self._device = torch.device("cpu")
@@ -91,24 +95,23 @@ class TorchFunction:
 
 
 def _rebuild(folder: str, sha256: str, replicas: int, precision: str) -> TorchFunction:
-    from molflow_openmm.cg.forcefield import CGForceField
+    forcefield, origin = load_forcefield(Path(folder), sha256)
+    return TorchFunction(forcefield, replicas, precision, origin)
 
-    return TorchFunction(CGForceField.load(folder, sha256=sha256), replicas, precision)
 
-
-def has_forces(forcefield: CGForceField) -> bool:
+def has_forces(forcefield: ForceField) -> bool:
     """Whether there is a module of this force field with its forces written out."""
-    return isinstance(forcefield.forcefield, CGNet)
+    return isinstance(forcefield, CGNet)
 
 
 def script(
-    forcefield: CGForceField, replicas: int = 1, precision: str = "double", *, forces: bool = False
+    forcefield: ForceField, replicas: int = 1, precision: str = "double", *, forces: bool = False
 ) -> torch.jit.ScriptModule:
     """The force field as a TorchScript module of positions (replicas × B, 3) in nm.
 
     Parameters
     ----------
-    forcefield : CGForceField
+    forcefield : ForceField
     replicas : int
         Copies of the molecule.
     precision : str
@@ -124,13 +127,15 @@ def script(
     if precision not in PRECISIONS:
         raise InputError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
     check_replicas(replicas)
-    model, beads = forcefield.torch_module(), forcefield.beads
-    if isinstance(model, CGNet):
-        wrapped: nn.Module = ScriptedCGNet(model, replicas, precision, ANGSTROM_PER_NM, KJ_PER_MOL)
+    name, beads = type(forcefield).__name__, forcefield.topology
+    if not isinstance(forcefield, nn.Module):
+        raise InputError(f"a {name} is no torch module; use backend='python'")
+    if isinstance(forcefield, CGNet):
+        wrapped: nn.Module = ScriptedCGNet(forcefield, replicas, precision, ANGSTROM_PER_NM, KJ_PER_MOL)
     elif forces:
-        raise InputError(f"the forces of a {type(model).__name__} are not written out; export its energy alone")
+        raise InputError(f"the forces of a {name} are not written out; export its energy alone")
     else:
-        wrapped = BeadModule(model, replicas, PRECISIONS[precision])
+        wrapped = BeadModule(forcefield, replicas, PRECISIONS[precision])
     # Traced: the operations do not depend on the positions, and a force field need not be written in TorchScript.
     example = torch.from_numpy(np.random.default_rng(0).normal(size=(replicas * beads.n_beads, 3)))
     with warnings.catch_warnings():
@@ -138,7 +143,7 @@ def script(
         warnings.simplefilter("ignore", FutureWarning)
         # Not frozen: constants of a frozen module stay on the CPU when the plugin moves it to a GPU.
         module = torch.jit.trace(wrapped.eval(), example, check_trace=False)
-        if isinstance(model, CGNet):
+        if isinstance(forcefield, CGNet):
             module = torch.jit.script((EnergyAndForces if forces else EnergyOf)(module).eval())
     return cast(torch.jit.ScriptModule, module)
 
@@ -183,9 +188,7 @@ def export_torchscript(
     InputError
         Unknown precision, or forces of a force field that does not have them written out.
     """
-    from molflow_openmm.cg.forcefield import CGForceField
-
-    forcefield = model if isinstance(model, CGForceField) else CGForceField.load(model)
+    forcefield = load_forcefield(Path(model))[0] if isinstance(model, (str, Path)) else model.forcefield
     buffer = io.BytesIO()
     torch.jit.save(script(forcefield, replicas, precision, forces=forces), buffer)
     path = Path(path)
@@ -193,7 +196,7 @@ def export_torchscript(
     return path
 
 
-def torch_force(forcefield: CGForceField, replicas: int, precision: str) -> Any:
+def torch_force(forcefield: ForceField, replicas: int, precision: str) -> Any:
     """An `openmmtorch.TorchForce` of the exported module, with the forces written out where there are such.
 
     Raises
@@ -209,7 +212,9 @@ def torch_force(forcefield: CGForceField, replicas: int, precision: str) -> Any:
     return force
 
 
-def python_torch_force(forcefield: CGForceField, replicas: int, precision: str) -> Any:
+def python_torch_force(
+    forcefield: ForceField, replicas: int, precision: str, origin: tuple[str, str] | None = None
+) -> Any:
     """An `openmmtorch.PythonTorchForce` (positions stay on the GPU with the CUDA platform).
 
     Raises
@@ -217,7 +222,7 @@ def python_torch_force(forcefield: CGForceField, replicas: int, precision: str) 
     MissingDependencyError
         No openmmtorch that has it and works with this torch.
     """
-    force = _plugin("PythonTorchForce").PythonTorchForce(TorchFunction(forcefield, replicas, precision))
+    force = _plugin("PythonTorchForce").PythonTorchForce(TorchFunction(forcefield, replicas, precision, origin))
     force.setUsesPeriodicBoundaryConditions(False)
     force.setName("molflow-cg")
     return force

@@ -30,16 +30,23 @@ from molflow_openmm.crystal.analysis import density, mean_structure, nearest_ima
 from molflow_openmm.crystal.box import box_like
 from molflow_openmm.crystal.settings import SimulationSettings, choose_box, find_platform
 from molflow_openmm.crystal.system import CrystalBox, as_crystal, crystal_box, crystalSystem
-from molflow_openmm.dcd import truncate_dcd
-from molflow_openmm.run_folder import open_run, truncate_log, write_json
 from molflow_sim.errors import MolflowError, NonFiniteError
-from molflow_sim.evaluate.packing_similarity import FOUND_RMSD
-from molflow_sim.runs.files import write_bytes_atomically
+from molflow_sim.io.dcd import truncate_dcd, truncate_log
+from molflow_sim.runs.files import write_bytes_atomically, write_json
+from molflow_sim.runs.folder import JobFolder
 from molflow_sim.symmetry.spacegroup import cell_parameters
 
 if TYPE_CHECKING:
     from molflow_sim.systems.crystal import MolecularCrystal
 
+KEPT_RMSD = 1.0
+"""Å: below this RMSD15 with 15 of 15 molecules the mean structure of a run still is the packing it started from; wider
+than what counts as found, for heat moves molecules but seldom from one packing to another."""
+OUTPUTS = (
+    "system.xml", "initial.pdb", "trajectory.dcd", "log.csv", "state.xml", "average.cif", "final.cif", "final.pdb",
+    "summary.json",
+)  # fmt: skip
+"""Every file a run writes, beside ``run.json`` and ``lock``."""
 BAROSTAT_INTERVAL = 10
 """Steps between Monte Carlo changes of the cell."""
 MINIMISATION_STEPS = 100
@@ -51,7 +58,6 @@ def simulate(
     output: str | PathLike[str],
     settings: SimulationSettings | None = None,
     *,
-    resume: bool = True,
     overwrite: bool = False,
     progress: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
@@ -69,8 +75,6 @@ def simulate(
         ``system.xml``, and at the end ``average.cif`` (mean of the second half), ``final.cif``, ``final.pdb``,
         ``summary.json``.
     settings : SimulationSettings, optional
-    resume : bool
-        Carry on if the folder holds this run.
     overwrite : bool
         Replace whatever run the folder holds.
     progress : callable, optional
@@ -105,7 +109,8 @@ def simulate(
         dispersionCorrection=settings.dispersion_correction,
     )
     identity = {"kind": "npt", "crystal": fingerprint(box), "cutoff_used": cutoff, **settings.identity()}
-    with open_run(folder, identity, resume=resume, overwrite=overwrite) as carry_on:
+    with JobFolder(folder, identity, OUTPUTS, overwrite=overwrite):
+        carry_on = (folder / "state.xml").exists()
         if carry_on and (done := finished(folder, settings)):
             return done
         simulation = _prepare(topology, system, positions, settings, platform, folder, carry_on)
@@ -306,7 +311,7 @@ def _finish(
         "rmsd15_average_matched": mean_match.n_matched,
         "rmsd15_final_A": final_match.rmsd if final_match.n_matched else None,
         "rmsd15_final_matched": final_match.n_matched,
-        "packing_kept": bool(mean_match.same(FOUND_RMSD)),
+        "packing_kept": bool(mean_match.same(KEPT_RMSD)),
         "averages_over": "second half of the run",
     }
     summary = json.loads(json.dumps(summary))  # tuples to lists: the same dict that a later call reads back

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from molflow_sim.cg.inputs import FRAMES, check_model, is_npz, load_frames
 from molflow_sim.errors import InputError, MappingError
+from molflow_sim.runs.folder import read_run
 
 if TYPE_CHECKING:
-    from molflow_openmm import CGSimulation
-
     from molflow_sim.cg.frames import BeadFrames
     from molflow_sim.cg.reports.reporting import Report
 
@@ -69,9 +68,8 @@ def report(
     TrajectoryError, MappingError
         As `reference_frames`.
     """
-    from molflow_openmm import CGSimulation
-
     from molflow_sim.cg.reports.reporting import report as compare
+    from molflow_sim.cg.simulation import CGSimulation
 
     folder = Path(model)
     record = check_model(folder)
@@ -87,13 +85,16 @@ def report(
         seed = done.summary["settings"]["seed"]
         about |= {
             "simulation": f"{done.replicas} copies × {done.summary['ns']:g} ns, seed {seed}",
-            "kinetic temperature": ", ".join(f"{t:.0f} K at {bath:.0f} K" for bath, t in kinetic_temperatures(done)),
+            "kinetic temperature": ", ".join(f"{t:.0f} K at {bath:.0f} K" for bath, t in done.kinetic_temperatures()),
         }
     if flow_samples and (folder / "teacher.json").exists():
         samples["flow"] = _drawn(folder, flow_samples)
     if not samples:
         raise InputError(f"{folder} holds no simulation; run one with: molflow cg simulate {folder}")
-    about |= {name: text for name in ("samples", "method") if (text := _distilled(folder).get(name))}
+    if (folder / "distill.json").exists():
+        distilled = read_run(folder, "distill")
+        about |= {"samples": distilled["drawn"]} if "drawn" in distilled else {}
+        about["method"] = distilled["identity"]["method"]
     path = Path(output) if output is not None else folder / "report.html"
     if native is not None:
         about["native structure"] = Path(native).name
@@ -151,16 +152,6 @@ def reference_frames(
     return frames
 
 
-def kinetic_temperatures(run: CGSimulation) -> list[tuple[float, float]]:
-    """Bath and mean kinetic temperature (K) of a run, for each of its temperatures, from its log.
-
-    A kinetic temperature well above the bath's means that the time step is too long for the force field: what was
-    sampled is not its ensemble.
-    """
-    rows = np.genfromtxt(run.folder / "log.csv", delimiter=",", skip_header=1, usecols=(2, 4), ndmin=2)
-    return [(float(bath), float(rows[rows[:, 0] == bath, 1].mean())) for bath in np.unique(rows[:, 0])]
-
-
 def _drawn(folder: Path, n: int) -> BeadFrames:
     import torch
 
@@ -170,10 +161,3 @@ def _drawn(folder: Path, n: int) -> BeadFrames:
     flow = ModelFolder(folder).load_teacher()
     x, _ = flow.sample(n, torch.Generator().manual_seed(0))
     return BeadFrames.from_arrays(x.numpy(), flow.topology, flow.temperature, source="samples of the flow")
-
-
-def _distilled(folder: Path) -> dict[str, Any]:
-    from molflow_sim.cg.stages import read_record
-
-    found = read_record(folder / "distill.json")
-    return {} if found is None else {"samples": found.get("drawn"), "method": found["identity"].get("method")}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
@@ -129,30 +128,3 @@ def folding_line(found: Folding) -> str:
         text += f", {found.folding} folding and {found.unfolding} unfolding events in {found.copies} copies"
         text += f" ({found.crossed} of them crossed)"
     return text
-
-
-def folding_html(found: tuple[Folding, ...]) -> str:
-    """The section of the page; nothing where there is no native structure."""
-    from molflow_sim.cg.reports.page import table
-
-    if not found:
-        return ""
-    titles = ["", "native", "± (over copies)", "KL", "ΔF², (kcal/mol)²", "coverage"]
-    titles += ["folding events", "unfolding events", "copies", "copies that crossed"]
-    rows = []
-    for index, f in enumerate(found):
-        against = [f"{f.kl:.3f}", f"{f.free_energy_mse:.3f}", f"{f.coverage:.1%}"] if index else [""] * 3
-        events = ["not in time"] * 2 if f.folding is None else [str(f.folding), str(f.unfolding)]
-        spread = "" if math.isnan(f.native_error) else f"{f.native_error:.1%}"
-        rows.append([f.label, f"{f.native:.1%}", spread, *against, *events, str(f.copies), str(f.crossed)])
-    note = escape(
-        f"Native: RMSD of the beads to the native structure below {FOLDED_BELOW:g} Å. A copy is folded from when it "
-        f"comes below {FOLDED_BELOW:g} Å until it goes above {UNFOLDED_ABOVE:g} Å, and unfolded until it comes back; "
-        "each change is an event. Lines: free energy in kcal/mol above the lowest bin of each. The time scale of the "
-        "coarse-grained dynamics is not that of the all-atom one."
-    )
-    cells = table(titles, rows, right=tuple(range(1, len(titles))))
-    return (
-        f'<h2>Folding</h2><div class="scroll">{cells}</div><p class="small">{note}</p><div id="profile" '
-        'style="height: 340px"></div>'
-    )

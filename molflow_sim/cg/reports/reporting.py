@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from molflow_sim import __version__
 from molflow_sim.cg.frames import BeadFrames
 from molflow_sim.cg.reports import numbers as numbers
 from molflow_sim.cg.reports.folding import Folding, check_native, folding_line, folding_numbers
 from molflow_sim.cg.reports.numbers import Plane, Score
-from molflow_sim.cg.reports.page import page
 from molflow_sim.errors import InputError, MappingError, TrajectoryError
+from molflow_sim.evaluate.folding import FOLDED_BELOW, UNFOLDED_ABOVE
 from molflow_sim.evaluate.free_energy import free_energy, histogram, kl_divergence
 from molflow_sim.runs.files import write_bytes_atomically
+from molflow_sim.runs.pages import render
 from molflow_sim.units import BOLTZMANN, KCAL_PER_MOL
 
 __all__ = ["Folding", "Report", "Score", "report"]
@@ -59,11 +62,6 @@ class Report:
     gyration_reference: float
     verdict: str
     folding: tuple[Folding, ...] = ()
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values for JSON (infinite ones as text)."""
-        content = {**asdict(self), "path": None if self.path is None else str(self.path)}
-        return _plain(content)
 
 
 def report(
@@ -157,12 +155,23 @@ def report(
         folding=folding,
     )
     if path is not None:
+        everything, beads = {"reference": reference, **labelled}, reference.topology
         data = {
+            "labels": list(everything),
             "surfaces": _surfaces(plane, p, reference, probabilities, labelled),
             "panels": _distributions(reference, labelled, native),
             "profile": profile,
         }
-        text = page(result, reference, labelled, title, dict(provenance or {}), data)
+        about = {
+            **(provenance or {}),
+            "beads": ", ".join(beads.label(i) for i in range(min(beads.n_beads, 40))),
+            "molflow-sim": __version__,
+            "written": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        }
+        text = render(
+            "molflow_sim.cg.reports", "report.html.template", data, title=title, result=result, reference=reference,
+            beads=beads, frames=everything, provenance=about, cuts=(f"{FOLDED_BELOW:g}", f"{UNFOLDED_ABOVE:g}"),
+        )  # fmt: skip
         write_bytes_atomically(path, text.encode("utf-8"))
     return result
 
@@ -245,11 +254,3 @@ def _panel(kind: str, label: str, values: list[np.ndarray]) -> dict[str, Any]:
 
 def _rounded(values: np.ndarray, digits: int = 3) -> np.ndarray:
     return np.round(np.where(np.isfinite(values), values, math.nan), digits)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -71,7 +71,7 @@ class FeatureIndex:
         angles, angle_signs = vectors([[(j, i), (j, k)] for i, j, k in topology.angles.tolist()], 2)
         four = topology.dihedrals.tolist() + topology.impropers.tolist()
         torsions, torsion_signs = vectors([[(i, j), (j, k), (k, l)] for i, j, k, l in four], 3)
-        apart = _separations(topology)
+        apart = np.nan_to_num(topology.separations, posinf=1e6).astype(np.int64)
         return cls(
             pairs,
             np.array([row[int(i), int(j)] for i, j in topology.bonds], np.int64),
@@ -89,23 +89,6 @@ class FeatureIndex:
     def n_features(self) -> int:
         """Number of features: pairs, angles, and two for each torsion."""
         return len(self.pairs) + len(self.angles) + 2 * len(self.torsions)
-
-
-def _separations(topology: BeadTopology) -> np.ndarray:
-    n = topology.n_beads
-    apart = np.full((n, n), 10**6, dtype=np.int64)
-    for start in range(n):
-        apart[start, start] = 0
-        front = [start]
-        while front:
-            following = []
-            for i in front:
-                for j in topology.neighbours[i]:
-                    if apart[start, j] > apart[start, i] + 1:
-                        apart[start, j] = apart[start, i] + 1
-                        following.append(j)
-            front = following
-    return apart
 
 
 class Geometry(NamedTuple):

@@ -1,4 +1,4 @@
-"""Langevin dynamics of replicas in NumPy: what the density baseline samples itself with, and what tests look at.
+"""Langevin dynamics of replicas in NumPy: what the density baseline samples itself with.
 
 Simulations are OpenMM's business (`molflow_openmm.simulate_cg`); this needs nothing but a force field.
 """
@@ -82,22 +82,3 @@ class Langevin:
                 x += self.time_step * v
             self.energies, self._forces = self.energy_and_forces(x)
             v += half * self._inverse * self._forces
-
-    @property
-    def kinetic(self) -> np.ndarray:
-        """Kinetic energy of each replica, eV."""
-        return 0.5 * (self.velocities**2 / self._inverse).sum(axis=(1, 2))
-
-    def modified_energy(self, step: float = 1e-3) -> np.ndarray:
-        """The energy that velocity Verlet conserves to fourth order in the time step, per replica, eV.
-
-        H + Δt²/12 vᵀ(∇²V)v - Δt²/24 Fᵀ M⁻¹ F (Hairer, Lubich and Wanner, Geometric Numerical Integration, ch. IX):
-        a drift shows in it long before it does in H, which the integrator makes oscillate. `step` (fs) is that of the
-        finite difference along v.
-        """
-        x, v, h = self.positions, self.velocities, self.time_step
-        there, back = (self.energy_and_forces(x + s * v)[1] for s in (step, -step))
-        curvature = -(v * (there - back)).sum(axis=(1, 2)) / (2.0 * step)
-        square = (self._forces**2 * self._inverse).sum(axis=(1, 2))
-        corrected: np.ndarray = self.energies + self.kinetic + h * h * (curvature / 12.0 - square / 24.0)
-        return corrected

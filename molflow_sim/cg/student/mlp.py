@@ -84,7 +84,7 @@ class BoundedMLP(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """y of z (..., n_inputs), shape (...)."""
-        return _run(z, self.effective(z.dtype))
+        return self._run(z, self.effective(z.dtype))[0]
 
     def with_gradient(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """y (n,) and dy/dz (n, n_inputs) of z (n, n_inputs), both differentiable by the weights.
@@ -92,24 +92,20 @@ class BoundedMLP(nn.Module):
         Written out, so that training by forces needs one backward pass and not two.
         """
         layers = self.effective(z.dtype)
-        *hidden, (w_out, b_out) = layers
-        images = []
-        h = torch.zeros((), dtype=z.dtype, device=z.device)
-        x = z
-        for weight, bias in hidden:
-            images.append(torch.tanh(F.linear(x, weight, bias)))
-            x = h = h + images[-1]
-        y = F.linear(h, w_out, b_out).squeeze(-1)
+        *hidden, (w_out, _) = layers
+        y, images = self._run(z, layers)
         g = w_out.expand(len(z), -1)
         for image, (weight, _) in zip(images[:0:-1], hidden[:0:-1]):
             g = g + (g * (1.0 - image * image)) @ weight
         return y, (g * (1.0 - images[0] * images[0])) @ hidden[0][0]
 
-
-def _run(z: Tensor, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
-    weight, bias = layers[0]
-    h = torch.tanh(F.linear(z, weight, bias))
-    for weight, bias in layers[1:-1]:
-        h = h + torch.tanh(F.linear(h, weight, bias))
-    weight, bias = layers[-1]
-    return F.linear(h, weight, bias).squeeze(-1)
+    @staticmethod
+    def _run(z: Tensor, layers: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, list[Tensor]]:
+        """The output, and each layer's tanh."""
+        *hidden, (w_out, b_out) = layers
+        images: list[Tensor] = []
+        h = z
+        for weight, bias in hidden:
+            images.append(torch.tanh(F.linear(h, weight, bias)))
+            h = h + images[-1] if len(images) > 1 else images[-1]
+        return F.linear(h, w_out, b_out).squeeze(-1), images

@@ -195,22 +195,18 @@ class BeadFlow(nn.Module):
         normal = -0.5 * (eta * eta + math.log(2.0 * math.pi)).sum(-1)
         return self.unit_log_ratio(bonds, angles, torsions, eta) + log_slope + normal
 
-    def energy(self, x: Tensor, eta: Tensor, temperature: float | None = None) -> Tensor:
+    def energy(self, x: Tensor, eta: Tensor) -> Tensor:
         """−kT ln p(x, η) in eV at fixed η (eq. 8 in units of energy), shape (...).
 
         Parameters
         ----------
         x, eta : Tensor, shapes (..., B, 3), (..., A)
             As in `joint_log_prob`.
-        temperature : float, optional
-            K; that of the frames by default.
         """
-        return -BOLTZMANN * (self.temperature if temperature is None else temperature) * self.joint_log_prob(x, eta)
+        return -BOLTZMANN * self.temperature * self.joint_log_prob(x, eta)
 
-    def log_prob(
-        self, x: Tensor, n_augmentations: int = 32, generator: torch.Generator | None = None, bound: bool = False
-    ) -> Tensor:
-        """ln p(x), the log-density of positions.
+    def log_prob(self, x: Tensor, n_augmentations: int = 32, generator: torch.Generator | None = None) -> Tensor:
+        """ln p(x), the log-density of positions: an importance estimate, exact without augmented coordinates.
 
         Parameters
         ----------
@@ -220,10 +216,6 @@ class BeadFlow(nn.Module):
             Draws of η per configuration.
         generator : torch.Generator, optional
             Source of the draws.
-        bound : bool
-            Return the variational bound (eq. 7), the mean of ln p(x, η)/N(η), which lies below ln p(x), instead of the
-            importance estimate, the logarithm of the mean, which tends to ln p(x). Without augmented coordinates both
-            are exact.
 
         Returns
         -------
@@ -235,8 +227,7 @@ class BeadFlow(nn.Module):
         eta = self.draw_augmentation((n_augmentations, *x.shape[:-2]), generator)
         b, a, t = (u.expand(n_augmentations, *u.shape) for u in (bonds, angles, torsions))
         ratios = self.unit_log_ratio(b, a, t, eta)
-        mean = ratios.mean(0) if bound else torch.logsumexp(ratios, 0) - math.log(n_augmentations)
-        return mean + log_slope
+        return torch.logsumexp(ratios, 0) - math.log(n_augmentations) + log_slope
 
     def draw_augmentation(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
         """Standard normal η of shape (*shape, A), of the flow's dtype."""

@@ -307,7 +307,7 @@ def repulsion_weights(
     -------
     ndarray, shape (M,)
     """
-    i, j = distant_pairs(topology).T
+    i, j = np.argwhere(np.triu(topology.separations >= 3)).T
     if not len(i) or not settings.repulsion_strength:
         return np.ones(len(positions))
     limit = settings.repulsion_distance or least[i, j]
@@ -316,15 +316,3 @@ def repulsion_weights(
     weights = np.exp(exponent - exponent.max())
     mean: np.ndarray = weights / weights.mean()
     return mean
-
-
-def distant_pairs(topology: BeadTopology, separation: int = 3) -> np.ndarray:
-    """Pairs of beads at least `separation` bonds apart (or not connected), shape (n, 2), i < j."""
-    n = topology.n_beads
-    bonded = np.eye(n, dtype=bool)
-    for i, j in topology.bonds:
-        bonded[i, j] = bonded[j, i] = True
-    near = np.eye(n, dtype=bool)
-    for _ in range(separation - 1):
-        near = near @ bonded
-    return np.argwhere(np.triu(~near, 1))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from molflow_sim.cg.topology import BeadTopology
 from molflow_sim.errors import NonFiniteError
+from molflow_sim.geometry.torsions import dihedral_angle
 
 
 class InternalCoordinates:
@@ -191,23 +192,6 @@ class InternalCoordinates:
                 index = bad.reshape(-1, values.shape[-1]).nonzero()[0].tolist()
                 labels = ", ".join(self.topology.label(int(i)) for i in members[index[1]])
                 raise NonFiniteError(f"frame {index[0]}: beads {labels} lie {what} (or a coordinate is not finite)")
-
-
-def dihedral_angle(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    """Torsion a-b-c-d in radians, [−π, π], positive clockwise seen along b→c (IUPAC).
-
-    Parameters
-    ----------
-    a, b, c, d : Tensor, shape (..., 3)
-
-    Returns
-    -------
-    Tensor, shape (...)
-    """
-    axis = c - b
-    first, second = torch.linalg.cross(b - a, axis), torch.linalg.cross(axis, d - c)
-    sine = axis.norm(dim=-1) * ((b - a) * second).sum(dim=-1)
-    return torch.atan2(sine, (first * second).sum(dim=-1))
 
 
 def _placement_order(topology: BeadTopology) -> tuple[np.ndarray, list[int]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,8 +14,7 @@ from torch import Tensor, nn
 from molflow_sim.cg.frames import BeadFrames
 from molflow_sim.cg.teacher.flow import BeadFlow
 from molflow_sim.cg.teacher.settings import TeacherSettings
-from molflow_sim.errors import TrainingError
-from molflow_sim.runs.files import sha256, write_bytes_atomically
+from molflow_sim.runs.folder import JobFolder
 from molflow_sim.training import TensorBatches, TrainSettings, train
 
 EPOCHS = 40
@@ -107,17 +106,21 @@ def fit_teacher(
         Too few frames, or frames that cannot be used.
     MappingError
         The beads do not form one tree.
+    StoreError
+        The folder holds a training on other frames or with another architecture.
     TrainingError
-        The folder holds a training on other frames or with other settings, or the loss stops being finite.
+        It holds one with other settings of the training, or the loss stops being finite.
     """
     settings = settings or TeacherSettings()
     plan = train_settings or teacher_training(frames.n_frames)
     flow = BeadFlow.from_frames(frames, settings, seed=plan.seed)
-    if folder is not None:
-        _claim(Path(folder), frames, settings)
     batches = TensorBatches(_units(flow, frames), plan.batch_size, plan.seed)
     held_out = None if validation is None else TensorBatches(_units(flow, validation), validation.n_frames, plan.seed)
-    with torch.random.fork_rng(devices=[]):
+    with ExitStack() as stack:
+        if folder is not None:
+            identity = {"frames": frames.fingerprint, "settings": asdict(settings)}
+            stack.enter_context(JobFolder(folder, identity, ("checkpoint.*",), name="teacher_fit", among=True))
+        stack.enter_context(torch.random.fork_rng(devices=[]))
         torch.manual_seed(plan.seed)
         train(flow, bound_loss, batches, plan, folder, validation=held_out, validation_batches=1, progress=progress)
     return flow.eval()
@@ -128,14 +131,3 @@ def _units(flow: BeadFlow, frames: BeadFrames) -> tuple[Tensor, ...]:
     """Step 1 of the flow, done once; in float64, then rounded."""
     x = torch.from_numpy(np.asarray(frames.positions, dtype=np.float64))
     return tuple(u.float() for u in flow.to_units(x))
-
-
-def _claim(folder: Path, frames: BeadFrames, settings: TeacherSettings) -> None:
-    """Refuse a folder whose checkpoint comes from other frames or another architecture."""
-    identity = {"frames": sha256(np.ascontiguousarray(frames.positions).tobytes()), "settings": asdict(settings)}
-    text = json.dumps(identity, indent=1)
-    path = folder / "teacher_fit.json"
-    if not path.exists():
-        write_bytes_atomically(path, text.encode())
-    elif path.read_text() != text:
-        raise TrainingError(f"{folder} holds a training on other frames or with other settings; choose another folder")

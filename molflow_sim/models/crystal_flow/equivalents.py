@@ -7,9 +7,12 @@ description far away would teach a flow detours, so the nearest is taken.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from molflow_sim.dataset import CrystalRecord
+if TYPE_CHECKING:
+    from molflow_sim.dataset import CrystalRecord
 
 HALVES = np.array(np.meshgrid([0.0, 0.5], [0.0, 0.5], [0.0, 0.5], indexing="ij")).reshape(3, 8).T
 

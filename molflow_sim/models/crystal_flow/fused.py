@@ -52,8 +52,8 @@ def fused_velocity(network: ContactNetwork, batch: CrystalBatch, time: Tensor, q
 
     s = network.settings
     b, m, n = len(batch), batch.centroid.shape[1], batch.numbers.shape[1]
-    h = _molecules(network, batch)[:, None] + network.told(batch, time, quality)[:, None, None]
-    h = h.expand(b, m, n, -1).reshape(b * m * n, -1)
+    h = _molecules(network, batch)[:, None] + network.told(batch, time, quality)[:, None]
+    h = h.expand(b, m, n, -1).reshape(b, m * n, -1)
     pairs = contacts(batch, s.outer_cutoff)
     grid = _grid(s.outer_cutoff, s.radial)
     table = torch.stack([grid @ f.weight.T for f in (network.force.filter, network.force.fade)], 1)

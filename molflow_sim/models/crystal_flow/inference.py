@@ -27,8 +27,8 @@ VelocityField = Callable[[CrystalBatch, float, float], Velocity]
 def velocity_field(network: ContactNetwork, batch: CrystalBatch) -> VelocityField:
     """The network as a function of batch, time and quality, without gradients.
 
-    The weights and the molecules are taken over now: the batches given later may differ from `batch` in cell,
-    centroids and rotations, and changes of the weights are not seen.
+    The weights are taken over now, and changes of them are not seen; the batches given later may hold other crystals,
+    on the same device.
 
     Parameters
     ----------
@@ -41,7 +41,7 @@ def velocity_field(network: ContactNetwork, batch: CrystalBatch) -> VelocityFiel
         ``field(batch, time, quality)``, a `Velocity`; time in [0, 1], quality in units of 10 kJ/mol per molecule.
     """
     if compiles(network, batch):
-        return _CompiledField(network, batch)
+        return _CompiledField(network)
     return lambda moved, time, quality: reference_velocity(network, moved, time, quality)
 
 
@@ -70,7 +70,7 @@ def _filled(batch: CrystalBatch, time: float, quality: float) -> tuple[Tensor, T
 class _CompiledField:
     """Filters as tables, and molecules as the features that their inner layers give, once per conformer."""
 
-    def __init__(self, network: ContactNetwork, batch: CrystalBatch) -> None:
+    def __init__(self, network: ContactNetwork) -> None:
         self.network = network
         self.cutoff = network.settings.outer_cutoff
         with torch.no_grad():
@@ -83,7 +83,8 @@ class _CompiledField:
             layers = cast("list[_Messages]", list(network.outer))
             self.filters = {layer: np.ascontiguousarray(table(layer.filter)[:, 0]) for layer in layers}
             self.force_filters = table(network.force.filter, network.force.fade)
-            self.molecules = _molecule_features(network, batch)
+        self._features: dict[bytes, Tensor] = {}
+        self._conformers: Tensor | None = None
 
     def __call__(self, batch: CrystalBatch, time: float, quality: float) -> Velocity:
         from molflow_sim.models.crystal_flow.compiled import add_messages, add_pushes
@@ -104,15 +105,18 @@ class _CompiledField:
             return torch.from_numpy(force).float(), torch.from_numpy(torque).float(), torch.from_numpy(virial).float()
 
         with torch.no_grad():
-            h = self.molecules + network.told(batch, *_filled(batch, time, quality))[:, None, None]
-            h = h.expand(b, m, n, -1).reshape(b * m * n, -1)
+            h = self._molecules(batch) + network.told(batch, *_filled(batch, time, quality))[:, None]
+            h = h.expand(b, m, n, -1).reshape(b, m * n, -1)
             return network.moved_by(batch, h, sums, pushes)
 
-
-def _molecule_features(network: ContactNetwork, batch: CrystalBatch) -> Tensor:
-    """Features (B, 1, N, W) of atoms by their own molecule; crystals share few conformers."""
-    shape = torch.cat([batch.numbers[:, :, None].to(batch.conformer), batch.conformer], 2)
-    _, first, which = np.unique(shape.reshape(len(batch), -1).numpy(), axis=0, return_index=True, return_inverse=True)
-    few = batch.select(torch.from_numpy(first))
-    features = network.molecules(few.moved(few.cell, few.centroid[:, :1], few.rotation[:, :1]))
-    return features.reshape(len(first), 1, -1, features.shape[1])[torch.from_numpy(which.reshape(-1))]
+    def _molecules(self, batch: CrystalBatch) -> Tensor:
+        """Features (B, 1, N, W) of atoms by their own molecule, worked out for one conformer at a time."""
+        if batch.conformer is not self._conformers:
+            keys = [n.tobytes() + x.tobytes() for n, x in zip(batch.numbers.numpy(), batch.conformer.numpy())]
+            for row, key in enumerate(keys):
+                if key not in self._features:
+                    one = batch.select(slice(row, row + 1))
+                    one = one.moved(one.cell, one.centroid[:, :1], one.rotation[:, :1])
+                    self._features[key] = self.network.molecules(one)
+            self._conformers, self._known = batch.conformer, torch.stack([self._features[key] for key in keys])[:, None]
+        return self._known

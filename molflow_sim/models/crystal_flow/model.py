@@ -2,40 +2,33 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import asdict, replace
-from importlib.resources import files
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from molflow_sim.errors import InputError, MolflowError, WeightsError
-from molflow_sim.generators.crystals import FLOW_DRAWS
-from molflow_sim.models.crystal_flow.inference import velocity_field
+from molflow_sim.models.crystal_flow.inference import VelocityField, velocity_field
+from molflow_sim.models.crystal_flow.loss import flow_matching_loss
 from molflow_sim.models.crystal_flow.network import ContactNetwork, ContactSettings, Velocity
 from molflow_sim.models.crystal_flow.path import step
 from molflow_sim.models.crystal_flow.state import CrystalBatch
+from molflow_sim.ordered import product
 from molflow_sim.threads import one_torch_thread
-from molflow_sim.training.weights import load_weights, save_weights
+from molflow_sim.training.weights import load_into
 
 if TYPE_CHECKING:
-    from molflow_sim.forcefield.parameters import MoleculeParameters
     from molflow_sim.packing import RigidPackings
-    from molflow_sim.systems.crystal import MolecularCrystal
-    from molflow_sim.systems.molecule import Molecule
 
-NAME = "crystal_flow"
 BATCH = 64
 STEPS = 4
 """Euler steps of a sample unless said otherwise."""
 
 
-class CrystalFlow:
-    """A trained velocity field over symmetric packings of rigid molecules.
+class CrystalFlow(nn.Module):
+    """A trained velocity field over symmetric packings of rigid molecules (a `molflow_sim.training.model.Model`).
 
     Parameters
     ----------
@@ -44,102 +37,33 @@ class CrystalFlow:
         What the weights are: data, seed, version, metrics, SHA-256.
     """
 
-    def __init__(self, network: ContactNetwork, card: dict[str, Any] | None = None) -> None:
+    kind: ClassVar[str] = "crystal-flow"
+    config = "molflow_sim.models.crystal_flow.config:CrystalFlowConfig"
+    trainer = "molflow_sim.models.crystal_flow.train:train_crystal_flow"
+
+    def __init__(self, network: ContactNetwork, card: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
         self.network, self.card = network.eval(), dict(card or {})
 
+    def loss(self, batch: tuple[Any, ...]) -> dict[str, Tensor]:
+        """See `flow_matching_loss`; batches as `PairBatches` gives them."""
+        return flow_matching_loss(self.network, batch)
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """See `Model.state`."""
+        head = {"kind": self.kind, "network": asdict(self.network.settings)}
+        return self.network.state_dict(), {**self.card, **head}
+
     @classmethod
-    def from_pretrained(cls, folder: str | Path | None = None) -> CrystalFlow:
-        """The weights that come with the package, or those of a folder.
-
-        Raises
-        ------
-        WeightsError
-            If they are missing, damaged, changed, or of another network.
-        """
-        where = files("molflow_sim") / "pretrained" if folder is None else Path(folder)
-        tensors, card = load_weights(where, NAME)
-        if card.get("kind") != "crystal flow, contact network":
-            raise WeightsError(f"{where} holds weights of {card.get('kind', 'an unknown kind')}, not of a crystal flow")
-        try:
-            network = ContactNetwork(ContactSettings.from_dict(card["network"]))
-            network.load_state_dict({k: v.float() for k, v in tensors.items()})
-        except (KeyError, InputError, RuntimeError) as error:
-            raise WeightsError(f"the weights in {where} do not fit their card: {error}") from None
+    def from_state(cls, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> Self:
+        """See `Model.from_state`."""
+        network = ContactNetwork(ContactSettings.from_dict(card.get("network"), "network"))
+        load_into(network, {k: v.float() for k, v in tensors.items()}, "crystal flow")
         return cls(network, card)
-
-    def save(self, folder: str | Path, card: dict[str, Any]) -> None:
-        """Write weights and card; `from_pretrained(folder)` reads them."""
-        head = {"kind": "crystal flow, contact network", "network": asdict(self.network.settings)}
-        save_weights(folder, NAME, self.network.state_dict(), {**card, **head})
-        self.card = load_weights(folder, NAME)[1]
 
     def velocity(self, batch: CrystalBatch, time: float, quality: float) -> Velocity:
         """The velocity field at one time for all crystals of a batch, without gradients."""
         return velocity_field(self.network, batch)(batch, time, quality)
-
-    def propose(
-        self,
-        molecule: Molecule,
-        n: int,
-        *,
-        seed: int,
-        first_index: int = 0,
-        space_groups: str | Sequence[str] = "common",
-        z_prime: int = 1,
-        steps: int = STEPS,
-        draws: int = FLOW_DRAWS,
-        quality: float = 0.0,
-        relief: int | None = None,
-    ) -> RigidPackings:
-        """Draw random packings, carry them along the flow, part what still overlaps and keep the lower ones.
-
-        Every packing keeps its space group and site exactly. What is drawn and not kept is the part of highest energy
-        after a few steps of the potential (`molflow_sim.packing.selection`).
-
-        Parameters
-        ----------
-        molecule : Molecule
-        n : int
-        seed, first_index, space_groups, z_prime
-            As in `random_packings`, which makes the starts.
-        steps : int
-            Euler steps.
-        draws : int
-            Packings drawn for each one proposed; 1 takes them as the flow makes them, and needs no potential. A
-            molecule that the potential does not know is done with 1, with a warning.
-        quality : float
-            Energy above the molecule's lowest packing to aim for, in 10 kJ/mol per molecule.
-        relief : int, optional
-            Evaluations of the soft overlap at the end, see `relieve`; 0 leaves the packings as the flow made them.
-
-        Raises
-        ------
-        InputError
-            If a number is out of range, or a space group cannot host the molecule (SpaceGroupError).
-
-        Warns
-        -----
-        UserWarning
-            If the molecule is smaller or larger than those trained on; the message gives the range.
-        """
-        from molflow_sim.packing import random_packings
-        from molflow_sim.packing.relief import RELIEF_EVALUATIONS, relieve
-        from molflow_sim.packing.selection import select_low
-
-        if steps < 1 or draws < 1:
-            raise InputError(f"steps and draws must be at least 1, got {steps} and {draws}")
-        self._warn_of_size(molecule)
-        parameters = _parameters(molecule) if draws > 1 else None
-        drawn = n if parameters is None else n * draws
-        start = random_packings(
-            molecule, drawn, space_groups=space_groups, z_prime=z_prime, seed=seed, first_index=first_index,
-            packing_coefficient=self.packing_coefficient,
-        )  # fmt: skip
-        carried = self.carry(start, steps=steps, quality=quality)
-        made = relieve(carried, RELIEF_EVALUATIONS if relief is None else relief)
-        if parameters is None:
-            return made
-        return replace(select_low(made, parameters, n), index=first_index + np.arange(n))
 
     @property
     def packing_coefficient(self) -> tuple[float, float]:
@@ -148,15 +72,6 @@ class CrystalFlow:
 
         low, high = self.card.get("config", {}).get("packing_coefficient", PACKING_COEFFICIENT)
         return float(low), float(high)
-
-    def _warn_of_size(self, molecule: Molecule) -> None:
-        low, high = self.card.get("data", {}).get("atoms", (0, 10**6))
-        if not low <= molecule.n_atoms <= high:
-            warnings.warn(
-                f"{molecule.smiles or molecule.formula} has {molecule.n_atoms} atoms; the flow was trained on "
-                f"molecules of {low} to {high} and may do no better than random packings",
-                stacklevel=3,
-            )
 
     def carry(
         self, packings: RigidPackings, *, steps: int = STEPS, quality: float = 0.0, begin: float = 0.0, end: float = 1.0
@@ -167,10 +82,11 @@ class CrystalFlow:
         cell, centroid, rotation = packings.cell.copy(), packings.centroid.copy(), packings.rotation.copy()
         # Crystals of one placement go together: equal numbers of operations leave nothing to pad.
         order = np.argsort(packings.placement, kind="stable")
+        field: VelocityField | None = None
         for rows in np.split(order, np.arange(BATCH, len(order), BATCH)):
             with one_torch_thread():  # a busy machine would lose most of its time in barriers
                 batch = batch_of(packings.select(rows))
-                field = velocity_field(self.network, batch)
+                field = field or velocity_field(self.network, batch)
                 for k in range(steps):
                     time = begin + (end - begin) * k / steps
                     batch = step(batch, field(batch, time, quality), (end - begin) / steps)
@@ -183,34 +99,6 @@ class CrystalFlow:
             centroid[at] = batch.centroid.double().numpy()[good]
             rotation[at] = _rotations(batch.rotation.double())[good]
         return replace(packings, cell=cell, centroid=centroid, rotation=rotation)
-
-    def sample(
-        self,
-        molecule: Molecule,
-        n: int = 1,
-        *,
-        space_groups: str | Sequence[str] = "common",
-        z_prime: int = 1,
-        seed: int = 0,
-        steps: int = STEPS,
-        draws: int = FLOW_DRAWS,
-    ) -> list[MolecularCrystal]:
-        """n crystals of a molecule, not pressed; see `propose`."""
-        packings = self.propose(
-            molecule, n, seed=seed, space_groups=space_groups, z_prime=z_prime, steps=steps, draws=draws
-        )
-        return [packings.crystal(k) for k in range(len(packings))]
-
-
-def _parameters(molecule: Molecule) -> MoleculeParameters | None:
-    """Force-field parameters for the selection; None, with a warning, for a molecule that has none."""
-    from molflow_sim.forcefield import parametrize
-
-    try:
-        return parametrize(molecule)
-    except MolflowError as error:
-        warnings.warn(f"packings are proposed as the flow draws them, not by energy: {error.reason}", stacklevel=4)
-        return None
 
 
 def batch_of(packings: RigidPackings) -> CrystalBatch:
@@ -255,6 +143,7 @@ def _sound(batch: CrystalBatch, before: Tensor) -> tuple[np.ndarray, np.ndarray]
 
 
 def _rotations(rotation: Tensor) -> np.ndarray:
-    from molflow_sim.flow.manifolds import orthonormalised
-
-    return orthonormalised(torch.nan_to_num(rotation)).numpy()
+    """The nearest rotations: Newton's iteration doubles the digits, of which float32 has left six or seven."""
+    for _ in range(3):
+        rotation = 0.5 * product(rotation, 3.0 * torch.eye(3).to(rotation) - product(rotation.mT, rotation))
+    return rotation.numpy()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from molflow_sim.models.crystal_flow.graph import Edges, intermolecular_edges, intramolecular_edges
 from molflow_sim.models.crystal_flow.state import CrystalBatch
+from molflow_sim.ordered import product, total
 from molflow_sim.training.settings import YamlSettings
 
 ELEMENTS = (1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 35, 53)
@@ -81,9 +82,9 @@ class ContactNetwork(nn.Module):
         self.register_buffer("element", table, persistent=False)
         self.embed = nn.Embedding(len(ELEMENTS) + 1, w)
         self.inner = nn.ModuleList([_Messages(w, k) for _ in range(settings.inner_layers)])
-        self.context = nn.Sequential(nn.Linear(_CONTEXT, w), nn.SiLU(), nn.Linear(w, w))
+        self.context = nn.Sequential(_Linear(_CONTEXT, w), _SiLU(), _Linear(w, w))
         self.outer = nn.ModuleList([_Messages(w, k) for _ in range(settings.outer_layers)])
-        self.pool = nn.ModuleList([nn.Linear(w, w) for _ in range(settings.outer_layers)])
+        self.pool = nn.ModuleList([_Linear(w, w) for _ in range(settings.outer_layers)])
         self.force = _Force(w, k, 3)
 
     def forward(self, batch: CrystalBatch, time: Tensor, quality: Tensor) -> Velocity:
@@ -99,7 +100,7 @@ class ContactNetwork(nn.Module):
         """
         m, n = batch.centroid.shape[1], batch.numbers.shape[1]
         s = self.settings
-        h = self.molecules(batch) + self.told(batch, time, quality).repeat_interleave(m * n, 0)
+        h = self.molecules(batch).reshape(len(batch), m * n, -1) + self.told(batch, time, quality)
         edges = intermolecular_edges(batch, s.outer_cutoff)
         radial = radial_functions(edges.distance, s.outer_cutoff, s.radial)
         return self.moved_by(
@@ -110,7 +111,7 @@ class ContactNetwork(nn.Module):
         )
 
     def moved_by(self, batch: CrystalBatch, h: Tensor, sums: MessageSums, pushes: PushSums) -> Velocity:
-        """Velocities from atoms' scalars h (B · M · N, width), by whatever does the sums over pairs.
+        """Velocities from atoms' scalars h (B, M · N, width), by whatever does the sums over pairs.
 
         Parameters
         ----------
@@ -122,11 +123,11 @@ class ContactNetwork(nn.Module):
         pushes : callable
             Of the two ends' parts of the pushes (A, width): forces and torques (B · M, 3), virials (B, 3, 3).
         """
-        b, atoms = len(batch), batch.centroid.shape[1] * batch.numbers.shape[1]
         for layer, pool in zip(cast("Iterable[_Messages]", self.outer), self.pool):
-            h = layer.updated(h, sums(layer, layer.sent(h)))
-            h = (h.reshape(b, atoms, -1) + pool(mean_of_atoms(batch, h))[:, None]).reshape(b * atoms, -1)
-        return rigid_velocity(batch, *pushes(*self.force.ends(h)))
+            h = layer.updated(h, sums(layer, layer.sent(h).flatten(0, 1)).reshape(h.shape))
+            h = h + pool(mean_of_atoms(batch, h))
+        receive, send = self.force.ends(h)
+        return rigid_velocity(batch, *pushes(receive.flatten(0, 1), send.flatten(0, 1)))
 
     def molecules(self, batch: CrystalBatch) -> Tensor:
         """Scalars (B · M · N, width) of atoms by what their own molecule is; cell and packing play no part."""
@@ -140,8 +141,8 @@ class ContactNetwork(nn.Module):
         return h
 
     def told(self, batch: CrystalBatch, time: Tensor, quality: Tensor) -> Tensor:
-        """What is added to all atoms of a crystal (B, width) for its time, its aim and its symmetry."""
-        told: Tensor = self.context(_context(batch, time, quality))
+        """What is added to all atoms of a crystal (B, 1, width) for its time, its aim and its symmetry."""
+        told: Tensor = self.context(_context(batch, time, quality)[:, None])
         return told
 
     def _pushed(self, batch: CrystalBatch, edges: Edges, push: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -160,22 +161,21 @@ class ContactNetwork(nn.Module):
 
 def arms(batch: CrystalBatch) -> Tensor:
     """Atoms (B, M, N, 3) from the centre of their molecule in Å, space frame."""
-    return torch.einsum("bmxy,bny->bmnx", batch.rotation, batch.conformer)
+    return product(batch.conformer[:, None], batch.rotation.mT)
 
 
 def mean_of_atoms(batch: CrystalBatch, h: Tensor) -> Tensor:
-    """Means (B, width) of the scalars h (B · M · N, width) over the atoms of a crystal."""
-    b, m = batch.centroid.shape[:2]
-    mask = batch.atom_mask[:, None, :, None].to(h.dtype)
-    summed = (h.reshape(b, m, -1, h.shape[1]) * mask).sum((1, 2))
-    return summed / (batch.n_atoms.to(batch.cell.dtype) * m)[:, None]
+    """Means (B, 1, width) of the scalars h (B, M · N, width) over the atoms of a crystal."""
+    m = batch.centroid.shape[1]
+    share = batch.atom_mask.to(h.dtype) / (batch.n_atoms * m)[:, None]
+    return torch.bmm(share.repeat(1, m)[:, None], h)
 
 
 def rigid_velocity(batch: CrystalBatch, force: Tensor, torque: Tensor, virial: Tensor) -> Velocity:
     """Velocities from forces and torques (B · M, 3) on molecules and virials (B, 3, 3), within the symmetry."""
     b, m = batch.centroid.shape[:2]
     count = batch.n_atoms.to(batch.cell.dtype)
-    size = (batch.conformer.square().sum((1, 2)) / count).clamp_min(0.25)
+    size = (total(batch.conformer.square().flatten(1)) / count).clamp_min(0.25)
     centre = force.reshape(b, m, 3) / count[:, None, None]
     turn = torque.reshape(b, m, 3) / (count * size)[:, None, None]
     strain = virial / (count * m)[:, None, None] / 10.0
@@ -189,12 +189,13 @@ def project(batch: CrystalBatch, velocity: Velocity) -> Velocity:
     displacement along a polar axis, which only moves the origin, is taken off.
     """
     ok = (torch.arange(batch.cart_rot.shape[1], device=batch.cell.device) < batch.n_images[:, None]).to(batch.cell)
-    images = torch.einsum("bgxy,byz,bgwz->bgxw", batch.cart_rot, velocity.strain, batch.cart_rot)
-    strain = (images * ok[:, :, None, None]).sum(1) / ok.sum(1)[:, None, None]
-    polar = (batch.cart_rot * ok[:, :, None, None]).sum(1) / ok.sum(1)[:, None, None]
-    centre = velocity.centre @ batch.site_translation.transpose(1, 2)
-    centre = centre - centre.mean(1, keepdim=True) @ polar.transpose(1, 2)
-    return Velocity(centre, velocity.turn @ batch.site_rotation.transpose(1, 2), strain)
+    share = (ok / ok.sum(1, keepdim=True))[:, None, None]
+    images = product(product(batch.cart_rot, velocity.strain[:, None]), batch.cart_rot.mT)
+    strain = total(images.movedim(1, -1) * share)
+    polar = total(batch.cart_rot.movedim(1, -1) * share)
+    centre = product(velocity.centre, batch.site_translation.mT)
+    centre = centre - product((total(centre.mT) / centre.shape[1])[:, None], polar.mT)
+    return Velocity(centre, product(velocity.turn, batch.site_rotation.mT), strain)
 
 
 _CONTEXT = 12
@@ -230,13 +231,33 @@ def radial_functions(distance: Tensor, cutoff: float, k: int) -> Tensor:
     return torch.exp(-0.5 * ((distance[:, None] - centre) / width) ** 2) * fade[:, None]
 
 
+class _Linear(nn.Linear):
+    """A linear layer that, sampling, multiplies crystal by crystal: BLAS chooses its kernels by the number of rows."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.dim() != 3 or torch.is_grad_enabled():
+            return super().forward(x)
+        out = torch.bmm(x, self.weight.T.expand(len(x), -1, -1))
+        return out if self.bias is None else out + self.bias
+
+
+def _silu(x: Tensor) -> Tensor:
+    # torch's own rounds differently in the odd elements at the end of a batch
+    return torch.nn.functional.silu(x) if torch.is_grad_enabled() else x / (1.0 + torch.exp(-x))
+
+
+class _SiLU(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return _silu(x)
+
+
 class _Messages(nn.Module):
     """One round: neighbours' scalars times filters of the distance, gated by the receiver."""
 
     def __init__(self, width: int, radial: int) -> None:
         super().__init__()
-        self.send, self.filter = nn.Linear(width, width), nn.Linear(radial, width, bias=False)
-        self.update = nn.Sequential(nn.Linear(2 * width, width), nn.SiLU(), nn.Linear(width, width))
+        self.send, self.filter = _Linear(width, width), nn.Linear(radial, width, bias=False)
+        self.update = nn.Sequential(_Linear(2 * width, width), _SiLU(), _Linear(width, width))
         self.norm = nn.LayerNorm(width)
 
     def forward(self, h: Tensor, edges: Edges, radial: Tensor) -> Tensor:
@@ -249,11 +270,11 @@ class _Messages(nn.Module):
 
     def sent(self, h: Tensor) -> Tensor:
         """What atoms send."""
-        return torch.nn.functional.silu(self.send(self.norm(h)))
+        return _silu(self.send(self.norm(h)))
 
-    def updated(self, h: Tensor, total: Tensor) -> Tensor:
-        """Scalars when `total` has come in."""
-        new: Tensor = h + self.update(torch.cat([h, 0.3 * total], 1))
+    def updated(self, h: Tensor, incoming: Tensor) -> Tensor:
+        """Scalars when `incoming` has come in."""
+        new: Tensor = h + self.update(torch.cat([h, 0.3 * incoming], -1))
         return new
 
 
@@ -262,7 +283,7 @@ class _Force(nn.Module):
 
     def __init__(self, width: int, radial: int, channels: int) -> None:
         super().__init__()
-        self.receive, self.send = nn.Linear(width, width), nn.Linear(width, width, bias=False)
+        self.receive, self.send = _Linear(width, width), _Linear(width, width, bias=False)
         self.filter = nn.Linear(radial, width, bias=False)
         self.out = nn.Linear(width, channels, bias=False)
         self.fade = nn.Linear(radial, width, bias=False)
@@ -272,7 +293,7 @@ class _Force(nn.Module):
     def forward(self, receive: Tensor, send: Tensor, edges: Edges, radial: Tensor) -> Tensor:
         mixed = receive[edges.receiver] + send[edges.sender] + self.filter(radial)
         # The second factor vanishes at the cutoff, so that no pair appears with a jump.
-        return self.out(torch.nn.functional.silu(mixed) * self.fade(radial))
+        return self.out(_silu(mixed) * self.fade(radial))
 
     def ends(self, h: Tensor) -> tuple[Tensor, Tensor]:
         """The receiver's and the sender's part of what a push depends on, of every atom."""

@@ -11,9 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from molflow_sim.flow.manifolds import rotation_interpolate, rotation_step, torus_interpolate
+from molflow_sim.flow.manifolds import rotation_step
+from molflow_sim.flow.paths import rigid_path
 from molflow_sim.models.crystal_flow.network import Velocity, project
 from molflow_sim.models.crystal_flow.state import CrystalBatch
+from molflow_sim.ordered import inverse, product
 
 
 def interpolate(start: CrystalBatch, end: CrystalBatch, time: Tensor) -> tuple[CrystalBatch, Velocity]:
@@ -21,11 +23,9 @@ def interpolate(start: CrystalBatch, end: CrystalBatch, time: Tensor) -> tuple[C
 
     Both have the same molecules and symmetry; `end` is described so that it is near `start` (see `equivalents`).
     """
-    t = time[:, None, None]
-    change = end.cell - start.cell
-    cell = start.cell + t * change
-    centroid, drift = torus_interpolate(start.centroid, end.centroid, t)
-    rotation, omega = rotation_interpolate(start.rotation, end.rotation, time[:, None])
+    (cell, centroid, rotation), (change, drift, omega) = rigid_path(
+        (start.cell, start.centroid, start.rotation), (end.cell, end.centroid, end.rotation), time
+    )
     deformation = torch.linalg.solve(cell, change)
     strain = 0.5 * (deformation + deformation.transpose(1, 2))
     turn = omega - _frame_turn(strain)[:, None]
@@ -37,9 +37,9 @@ def step(batch: CrystalBatch, velocity: Velocity, dt: float) -> CrystalBatch:
     lower = torch.tril(2.0 * velocity.strain, -1) + torch.diag_embed(velocity.strain.diagonal(dim1=1, dim2=2))
     # Bounded, so that a wild velocity cannot turn a cell inside out.
     deformation = (dt * lower).clamp(-0.3, 0.3)
-    centroid = batch.centroid + dt * torch.linalg.solve(batch.cell, velocity.centre, left=False)
+    centroid = batch.centroid + dt * product(velocity.centre, inverse(batch.cell))
     omega = velocity.turn + _frame_turn(velocity.strain)[:, None]
-    cell = batch.cell + batch.cell @ deformation
+    cell = batch.cell + product(batch.cell, deformation)
     return batch.moved(cell, torch.remainder(centroid, 1.0), rotation_step(batch.rotation, omega, dt))
 
 

@@ -38,12 +38,13 @@ def random_starts(
     -------
     cell : (n, 3, 3) in Å, centroid : (n, 3) fractional, rotation : (n, 3, 3)
     """
-    from molflow_sim.packing.random_packing import _random_angles
+    from molflow_sim.flow.priors import ANGLE_TRIES, sensible_angles
     from molflow_sim.symmetry.spacegroup import SpaceGroup, cell_matrix
 
     n, first = len(records), records[0]
     group = SpaceGroup.from_name(first.space_group)
-    parameters = np.concatenate([np.exp(LENGTH_SPREAD * rng.normal(size=(n, 3))), _random_angles(rng, n)], 1)
+    lengths, angles = np.exp(LENGTH_SPREAD * rng.normal(size=(n, 3))), sensible_angles(rng.random((n, ANGLE_TRIES, 3)))
+    parameters = np.concatenate([lengths, angles], 1)
     if group.crystal_system == "monoclinic":
         parameters[:, 3:] = 90.0 + np.abs(parameters[:, 3:] - 90.0)
     shape = cell_matrix(group.constrain(parameters))

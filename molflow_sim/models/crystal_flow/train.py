@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
 
 from molflow_sim.errors import TrainingError
 from molflow_sim.models.crystal_flow.basins import make_basin_pairs
 from molflow_sim.models.crystal_flow.config import COUPLINGS, CrystalFlowConfig
-from molflow_sim.models.crystal_flow.fused import fused_velocity, usable
 from molflow_sim.models.crystal_flow.grow import grown
+from molflow_sim.models.crystal_flow.loss import flow_matching_loss
 from molflow_sim.models.crystal_flow.model import CrystalFlow
 from molflow_sim.models.crystal_flow.network import ContactNetwork
 from molflow_sim.models.crystal_flow.pairs import PairBatches, PairSet, make_pairs
-from molflow_sim.models.crystal_flow.path import distance, interpolate
 from molflow_sim.runs.files import sha256
+from molflow_sim.training.batches import validation_rows
+from molflow_sim.training.model import save_model
 
 if TYPE_CHECKING:
     from molflow_sim.dataset import CrystalDataset
@@ -31,28 +31,7 @@ PAIRS_DEPEND_ON = (
 )  # fmt: skip
 EXPERIMENTAL_STARTS = 4
 """Times as many starts for an experimental crystal: it is drawn more often than one of a molecule's many packings."""
-FEWEST_FOR_VALIDATION = 20
-"""Molecules; with fewer none is set aside."""
 VALIDATION_BATCHES = 12
-
-
-def flow_matching_loss(network: nn.Module, batch: tuple[Any, ...]) -> dict[str, Tensor]:
-    """Mean squared error of the velocity in Å² per unit time (see `path.distance`), bounded for wild pairs.
-
-    Lipman et al. (2023), eq. 14, on the product of lattice, torus and SO(3).
-    """
-    start, end, quality, time = batch
-    between, target = interpolate(start, end, time)
-    if usable(network, between):
-        moving = fused_velocity(network, between, time, quality)
-    else:
-        moving = network(between, time, quality)
-    error = distance(between, moving, target)
-    size = distance(between, target)
-    # Square roots beyond the usual size: a few long detours must not set the pace.
-    scale = 30.0
-    loss = torch.where(error < scale, error, 2.0 * torch.sqrt(scale * error.clamp_min(1e-6)) - scale)
-    return {"loss": loss.mean(), "explained": 1.0 - error.sum() / size.sum()}
 
 
 def train_on_pairs(
@@ -109,17 +88,15 @@ def train_on_pairs(
     flow = CrystalFlow(network)
     kept = result.lowest("val_loss") if config.training.keep_best else result.steps
     metrics = {name: result.at(kept, name) for name in ("loss", "explained", "val_loss", "val_explained")}
-    flow.save(
-        folder,
-        {
-            "config": asdict(config),
-            "data": {"pairs": len(pairs), "crystals": len(pairs.weight), "atoms": _range(pairs), **(card or {})},
-            "fine-tuned from": None if initial is None else initial.card.get("sha256"),
-            "steps": result.steps,
-            "weights of step": kept,
-            "metrics": {k: v for k, v in metrics.items() if np.isfinite(v)},
-        },
-    )
+    flow.card = {
+        "config": asdict(config),
+        "data": {"pairs": len(pairs), "crystals": len(pairs.weight), "atoms": _range(pairs), **(card or {})},
+        "fine-tuned from": None if initial is None else initial.card.get("sha256"),
+        "steps": result.steps,
+        "weights of step": kept,
+        "metrics": {k: v for k, v in metrics.items() if np.isfinite(v)},
+    }
+    save_model(folder, flow)
     return flow
 
 
@@ -163,15 +140,6 @@ def train_crystal_flow(
     flow = train_on_pairs(pairs, config, folder, initial=initial, validation=validation, card=card, progress=progress)
     plot_curves(folder)
     return flow
-
-
-def validation_rows(data: CrystalDataset, share: float) -> np.ndarray:
-    """Boolean (n,): crystals of the molecules set aside for validation, chosen by a hash of their keys."""
-    if len(data.keys) < FEWEST_FOR_VALIDATION:
-        return np.zeros(len(data), bool)
-    aside = np.array([int(sha256(key.encode())[:8], 16) < share * 2**32 for key in data.keys])
-    rows: np.ndarray = aside[data.molecule]
-    return rows
 
 
 def _stored_pairs(

@@ -9,10 +9,10 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "model": ["MolCrystalFlowP1"],
+        "model": ["MolCrystalFlow"],
         "batch": ["P1Batch"],
-        "batches": ["P1Batches"],
         "data": ["P1Crystal", "P1Data"],
         "settings": ["P1Settings"],
+        "train": ["MolCrystalFlowConfig", "P1Batches", "train_mol_crystal_flow"],
     },
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -70,6 +71,11 @@ class Poses(_Movable):
     frac: Tensor
     rotation: Tensor
     chi: Tensor
+
+    @staticmethod
+    def concatenate(parts: Sequence[Poses]) -> Poses:
+        """The crystals of several, all of the same M."""
+        return Poses(*(torch.cat([getattr(p, f.name) for p in parts]) for f in fields(Poses)))
 
     @property
     def hand(self) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from molflow_sim.errors import CrystalError, MolflowError
+from molflow_sim.errors import CrystalError, MolflowError, StoreError
 from molflow_sim.models.mol_crystal_flow.batch import P1Batch, Poses, Shapes
 from molflow_sim.models.mol_crystal_flow.features import (
     chemical_features,
@@ -19,15 +20,16 @@ from molflow_sim.models.mol_crystal_flow.features import (
     invariants,
 )
 from molflow_sim.models.mol_crystal_flow.frames import BodyFrame, body_frame, proper_pose
-from molflow_sim.models.mol_crystal_flow.lattice import change_basis, niggli
+from molflow_sim.models.mol_crystal_flow.lattice import change_basis, reduced_basis
+from molflow_sim.runs.files import atomic_path
 
 if TYPE_CHECKING:
     from molflow_sim.dataset.reader import CrystalRecord
-    from molflow_sim.packing.packings import RigidPackings
     from molflow_sim.systems.crystal import MolecularCrystal
 
 
 MAX_Z, MAX_ATOMS = 16, 120
+Lengths = tuple[float, float, float]
 
 
 @dataclass(frozen=True, eq=False)
@@ -114,14 +116,6 @@ class P1Data:
         return data
 
     @classmethod
-    def from_packings(cls, packings: RigidPackings, max_z: int = MAX_Z, max_atoms: int = MAX_ATOMS) -> P1Data:
-        """From the press's packings that ended well."""
-        data = cls(max_z=max_z, max_atoms=max_atoms)
-        for i in np.flatnonzero(packings.ok):
-            data._try(str(packings.index[i]), data.add_crystal, packings.crystal(int(i)))
-        return data
-
-    @classmethod
     def from_records(
         cls,
         records: Sequence[CrystalRecord],
@@ -158,7 +152,7 @@ class P1Data:
             for g in rigid.images:
                 centre = group.rotations[g] @ rigid.centroid + group.translations[g]
                 copies.append((shape, centre, group.cartesian_rotations[g] @ rigid.orientation))
-        self._append(crystal.cell, copies, weight)
+        self._append(crystal.cell, copies, weight, group.rotations, group.translations)
 
     def add_record(self, record: CrystalRecord, weight: float = 1.0) -> None:
         """Append one record of a data set; raises as `add_crystal`."""
@@ -168,7 +162,7 @@ class P1Data:
             for g in images:
                 centre = record.rotations[g] @ record.centroid[m] + record.translations[g]
                 copies.append((shape, centre, record.cartesian_rotations[g] @ record.orientation[m]))
-        self._append(record.cell, copies, weight)
+        self._append(record.cell, copies, weight, record.rotations, record.translations)
 
     def _shape(self, numbers: np.ndarray, conformer: np.ndarray, smiles: str, rdmol: object) -> int:
         if len(numbers) > self.max_atoms:
@@ -183,15 +177,32 @@ class P1Data:
             self._known[key] = len(self.shapes) - 1
         return self._known[key]
 
-    def _append(self, cell: np.ndarray, copies: list[tuple[int, np.ndarray, np.ndarray]], weight: float) -> None:
-        if len(copies) > self.max_z:
-            raise CrystalError(f"{len(copies)} molecules in the cell, more than the {self.max_z} of the range")
+    def _append(
+        self,
+        cell: np.ndarray,
+        copies: list[tuple[int, np.ndarray, np.ndarray]],
+        weight: float,
+        rotations: np.ndarray,
+        translations: np.ndarray,
+    ) -> None:
+        centring = translations[(rotations == np.eye(3)).all((1, 2))]
+        change = reduced_basis(cell, centring)
         poses = [proper_pose(q, self.shapes[k].frame) for k, _, q in copies]
-        frac = np.array([centre for _, centre, _ in copies])
-        rotation = np.array([r for r, _ in poses])
-        cell, frac, rotation = change_basis(niggli(cell), np.asarray(cell, float), frac, rotation)
-        hand = np.array([h for _, h in poses])
-        self.crystals.append(P1Crystal(cell, frac, rotation, hand, np.array([k for k, _, _ in copies])))
+        cell, frac, rotation = change_basis(
+            change, np.asarray(cell, float), np.array([centre for _, centre, _ in copies]),
+            np.array([r for r, _ in poses]),
+        )  # fmt: skip
+        # Of the copies that a centring translation makes one is left.
+        apart = frac[:, None] - frac[None]
+        apart -= np.rint(apart)
+        new = ~np.tril(np.abs(apart @ cell).max(-1) < 0.05, -1).any(1)
+        if new.sum() * len(centring) != len(copies):
+            raise CrystalError("two molecules of the crystal have one centre")
+        if new.sum() > self.max_z:
+            raise CrystalError(f"{new.sum()} molecules in the cell, more than the {self.max_z} of the range")
+        hand = np.array([h for _, h in poses])[new]
+        shape = np.array([k for k, _, _ in copies])[new]
+        self.crystals.append(P1Crystal(cell, frac[new], rotation[new], hand, shape))
         self.weights.append(weight)
 
     # ------------------------------------------------------------------ batches
@@ -228,7 +239,7 @@ class P1Data:
         rotation, hand = np.array([r for r, _ in poses]), np.array([h for _, h in poses])
         return replace(crystal, frac=np.mod(-crystal.frac, 1.0), rotation=rotation, hand=hand)
 
-    def length_statistics(self, scaled: bool = True) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    def length_statistics(self, scaled: bool = True) -> tuple[Lengths, Lengths]:
         """Mean and standard deviation of the logarithms of the cell lengths, for the settings' prior.
 
         With `scaled` in units of V^(1/3), V being the volume that the molecules take in crystals; otherwise in Å.
@@ -237,27 +248,53 @@ class P1Data:
         for c in self.crystals:
             volume = sum(crystal_volume(self.shapes[k].numbers) for k in c.shape) if scaled else 1.0
             logs.append(np.log(np.linalg.norm(c.cell, axis=1) / volume ** (1 / 3)))
-        spread = np.std(logs, axis=0)
-        return tuple(np.mean(logs, axis=0).tolist()), tuple(spread.tolist())
+        (a, b, c), (da, db, dc) = np.mean(logs, axis=0).tolist(), np.std(logs, axis=0).tolist()
+        return (a, b, c), (da, db, dc)
 
-    def save(self, path: str | Path) -> None:
+    def save(self, path: str | Path, identity: str = "") -> None:
         """Write shapes and crystals to one NumPy archive without pickled objects, whole or not at all."""
-        from molflow_sim.models.mol_crystal_flow.archive import save
-
-        save(self, Path(path))
+        arrays = {"identity": np.array(identity), "weights": np.array(self.weights)}
+        arrays["atoms"] = np.array([len(s.numbers) for s in self.shapes])
+        arrays["operations"] = np.array([len(s.frame.symmetry) for s in self.shapes])
+        arrays["z"] = np.array([len(c.shape) for c in self.crystals])
+        arrays["cell"] = np.array([c.cell for c in self.crystals])
+        arrays["numbers"] = np.concatenate([s.numbers for s in self.shapes])
+        arrays["invariants"] = np.array([s.invariants for s in self.shapes])
+        for name in ("canonical", "symmetry"):
+            arrays[name] = np.concatenate([getattr(s.frame, name) for s in self.shapes])
+        for name in ("rotation", "hand", "achiral", "mirror", "moments"):
+            arrays[f"frame_{name}"] = np.array([getattr(s.frame, name) for s in self.shapes])
+        for name in ("frac", "rotation", "hand", "shape"):
+            arrays[name] = np.concatenate([getattr(c, name) for c in self.crystals])
+        with atomic_path(Path(path)) as temporary, open(temporary, "wb") as stream:
+            np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
 
     @classmethod
-    def load(cls, path: str | Path) -> P1Data:
-        """Read what `save` wrote; needs NumPy alone.
+    def load(cls, path: str | Path) -> tuple[P1Data, str]:
+        """What `save` wrote, and the identity it was given; needs NumPy alone.
 
         Raises
         ------
         StoreError
             If the file is missing, damaged or of another kind.
         """
-        from molflow_sim.models.mol_crystal_flow.archive import load
-
-        return load(Path(path))
+        try:
+            with np.load(path, allow_pickle=False) as archive:
+                a = {name: archive[name] for name in archive.files}
+            data = cls(weights=a["weights"].tolist())
+            atoms, operations, z = (np.cumsum(a[name])[:-1] for name in ("atoms", "operations", "z"))
+            frames = zip(
+                np.split(a["canonical"], atoms), a["frame_rotation"], a["frame_hand"].tolist(),
+                a["frame_achiral"].tolist(), np.split(a["symmetry"], operations), a["frame_mirror"],
+                a["frame_moments"],
+            )  # fmt: skip
+            numbers = np.split(a["numbers"], atoms)
+            data.shapes = [Shape(n, BodyFrame(*f), i) for n, f, i in zip(numbers, frames, a["invariants"])]
+            parts = [np.split(a[name], z) for name in ("frac", "rotation", "hand", "shape")]
+            data.crystals = [P1Crystal(cell, *rest) for cell, *rest in zip(a["cell"], *parts)]
+            return data, str(a["identity"])
+        except (OSError, KeyError, ValueError, IndexError, EOFError, zipfile.BadZipFile) as error:
+            raise StoreError(f"{Path(path).name} is damaged or holds no P 1 crystals: {error}") from error
 
 
 def shape_tensors(shapes: Sequence[Shape]) -> Shapes:

@@ -19,7 +19,11 @@ class EgnnLayer(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.message = mlp(2 * width + 1, width, width, last=True)
+        # The messages' first layer, written as a sum: most of its work is then done once an atom, not once a pair.
+        self.receiver = nn.Linear(width, width)
+        self.sender = nn.Linear(width, width, bias=False)
+        self.squared = nn.Linear(1, width, bias=False)
+        self.message = nn.Sequential(nn.SiLU(), nn.Linear(width, width), nn.SiLU())
         self.gate = nn.Linear(width, 1)
         self.shift = nn.Sequential(nn.Linear(width, width), nn.SiLU(), nn.Linear(width, 1, bias=False))
         self.update = mlp(2 * width, width, width)
@@ -28,9 +32,7 @@ class EgnnLayer(nn.Module):
         """Features (U, N, width), coordinates (U, N, 3) in units of the cutoff, envelope (U, N, N)."""
         delta = x.unsqueeze(2) - x.unsqueeze(1)
         squared = delta.pow(2).sum(-1, keepdim=True)
-        n = h.shape[1]
-        pairs = torch.cat([h.unsqueeze(2).expand(-1, -1, n, -1), h.unsqueeze(1).expand(-1, n, -1, -1), squared], -1)
-        message = self.message(pairs)
+        message = self.message(self.receiver(h).unsqueeze(2) + self.sender(h).unsqueeze(1) + self.squared(squared))
         message = message * torch.sigmoid(self.gate(message)) * envelope.unsqueeze(-1)
         step = (delta * torch.tanh(self.shift(message)) * envelope.unsqueeze(-1)).sum(2)
         neighbours = envelope.sum(2, keepdim=True).clamp_min(1.0)
@@ -95,7 +97,6 @@ class MoleculeEmbedder(nn.Module):
         return features, vectors, quadrupoles
 
 
-def mlp(inside: int, hidden: int, out: int, last: bool = False) -> nn.Sequential:
-    """Two linear layers with SiLU between, and after them if `last`."""
-    layers: list[nn.Module] = [nn.Linear(inside, hidden), nn.SiLU(), nn.Linear(hidden, out)]
-    return nn.Sequential(*layers, nn.SiLU()) if last else nn.Sequential(*layers)
+def mlp(inside: int, hidden: int, out: int) -> nn.Sequential:
+    """Two linear layers with SiLU between."""
+    return nn.Sequential(nn.Linear(inside, hidden), nn.SiLU(), nn.Linear(hidden, out))

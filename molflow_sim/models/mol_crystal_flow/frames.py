@@ -7,7 +7,7 @@ differ in their *hand* h = ±1. A copy in a crystal is then ::
     x_k = s L + R diag(χ) c_k ,     R proper,  χ ∈ {−1, +1}³,  χ₁ χ₂ χ₃ = h
 
 (rows of L are the lattice vectors). The four χ of one hand describe the same copy with four different R;
-`standard_chi` picks (1, 1, h).
+`Poses.standard` picks (1, 1, h).
 """
 
 from __future__ import annotations
@@ -109,29 +109,6 @@ def body_frame(numbers: np.ndarray, positions: np.ndarray) -> BodyFrame:
     if hand < 0:
         frame = frame @ MIRROR
     return BodyFrame(canonical, frame, hand, achiral, _distinct(operations[dets > 0]), mirror, values)
-
-
-def standard_chi(rotation: np.ndarray, chi: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same copies written with χ = (1, 1, h).
-
-    Parameters
-    ----------
-    rotation : ndarray (..., 3, 3)
-        Proper.
-    chi : ndarray (..., 3)
-
-    Returns
-    -------
-    rotation : ndarray (..., 3, 3)
-        Proper, ``R diag(χ) diag(1, 1, h)``.
-    hand : ndarray (...)
-        h = χ₁ χ₂ χ₃.
-    """
-    chi = np.asarray(chi, dtype=float)
-    hand = chi.prod(-1)
-    flip = chi.copy()
-    flip[..., 2] *= hand
-    return rotation * flip[..., None, :], hand
 
 
 def proper_pose(operation: np.ndarray, frame: BodyFrame) -> tuple[np.ndarray, int]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from molflow_sim.flow.manifolds import rotation_interpolate, torus_interpolate
+from molflow_sim.flow.paths import rigid_path
+from molflow_sim.flow.priors import log_normal_cells, rotations
 from molflow_sim.models.mol_crystal_flow.batch import P1Batch, Poses, _Movable
 from molflow_sim.models.mol_crystal_flow.couplings import couple
-from molflow_sim.models.mol_crystal_flow.priors import draw_prior
 from molflow_sim.models.mol_crystal_flow.settings import P1Settings
 
 
@@ -50,21 +51,28 @@ class FlowPath(_Movable):
     velocity: Velocities
 
 
+def draw_prior(volume: Tensor, chi: Tensor, settings: P1Settings, rng: np.random.Generator) -> Poses:
+    """Random poses, on the CPU, of molecules that take volumes (B,) in Å³ and have axis-flip states χ (B, M, 3)."""
+    b, m, _ = chi.shape
+    wanted = volume.double().cpu().numpy() if settings.volume_prior else None
+    cell = log_normal_cells(rng, settings.length_mean, settings.length_std, b, wanted, settings.volume_std)
+    drawn = (cell, rng.random((b, m, 3)), rotations(rng.random((b, m, 3))))
+    cells, frac, rotation = (torch.tensor(x, dtype=torch.float32) for x in drawn)
+    return Poses(cells, frac, rotation, chi.cpu().float())
+
+
 def interpolate(prior: Poses, target: Poses, t: Tensor, mask: Tensor) -> tuple[Poses, Velocities]:
-    """Poses at times t (B,) between coupled ends, and their velocities.
+    """Poses at times t (B,) between coupled ends in the standard frame, and their velocities.
 
-    Both ends have cells in the standard frame, so that every cell on the way is in it, too. The velocity of the
-    centroids is given without its mean over the molecules (mask (B, M)): the origin of P 1 is free.
+    The velocity of the centroids is given without its mean over the molecules (mask (B, M)): the origin of P 1 is free.
     """
-    cell = prior.cell + t[:, None, None] * (target.cell - prior.cell)
-    frac, velocity = torus_interpolate(prior.frac, target.frac, t[:, None, None])
-    rotation, omega = rotation_interpolate(prior.rotation, target.rotation, t[:, None].expand(frac.shape[:-1]))
-    velocity = without_mean(velocity, mask)
-    omega = omega * mask.unsqueeze(-1)
-    return Poses(cell, frac, rotation, target.chi), Velocities(target.cell - prior.cell, velocity, omega)
+    state, (change, drift, omega) = rigid_path(
+        (prior.cell, prior.frac, prior.rotation), (target.cell, target.frac, target.rotation), t
+    )
+    return Poses(*state, target.chi), Velocities(change, without_mean(drift, mask), omega * mask.unsqueeze(-1))
 
 
-def make_path(batch: P1Batch, settings: P1Settings, generator: torch.Generator, t: Tensor | None = None) -> FlowPath:
+def make_path(batch: P1Batch, settings: P1Settings, rng: np.random.Generator, t: Tensor | None = None) -> FlowPath:
     """Draw the prior and the times, couple, and interpolate; on the CPU.
 
     Parameters
@@ -72,17 +80,16 @@ def make_path(batch: P1Batch, settings: P1Settings, generator: torch.Generator, 
     batch : P1Batch
         Crystals, with any χ and in any Cartesian frame.
     settings : P1Settings
-    generator : torch.Generator
+    rng : numpy Generator
     t : Tensor, shape (B,), optional
         Times; drawn uniformly from [min_time, 1 − min_time] otherwise.
     """
     batch = batch.to("cpu")
     batch = batch.with_poses(batch.poses.standard())
     dtype = batch.poses.cell.dtype
-    prior = draw_prior(batch, settings, generator).to(dtype)
-    prior, target = couple(prior, batch, settings)
+    prior, target = couple(draw_prior(batch.volume, batch.poses.chi, settings, rng).to(dtype), batch, settings)
     if t is None:
-        t = settings.min_time + (1.0 - 2.0 * settings.min_time) * torch.rand(len(target.cell), generator=generator)
+        t = torch.tensor(rng.uniform(settings.min_time, 1.0 - settings.min_time, len(target.cell)))
     t = t.to(dtype)
     poses, velocity = interpolate(prior, target, t, batch.mask)
     return FlowPath(batch.with_poses(poses), t, velocity)

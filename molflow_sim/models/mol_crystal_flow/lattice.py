@@ -1,14 +1,14 @@
 """Cells of P 1 crystals: Niggli reduction, the standard frame, and equivalent descriptions of one lattice.
 
-A change of basis P (integer, determinant +1) turns the cell into P L, fractional coordinates s (rows) into s P⁻¹, and
-nothing else. Writing the new cell in its standard frame (a along x, b in the xy plane) turns *everything* Cartesian,
-the molecules' orientations among it: a cell rebuilt from its six parameters around unchanged Cartesian coordinates is
-another crystal.
+A change of basis P (determinant positive, integer unless the new cell is smaller) turns the cell into P L, fractional
+coordinates s (rows) into s P⁻¹, and nothing else. Writing the new cell in its standard frame (a along x, b in the xy
+plane) turns *everything* Cartesian, the molecules' orientations among it: a cell rebuilt from its six parameters around
+unchanged Cartesian coordinates is another crystal.
 """
 
 from __future__ import annotations
 
-from itertools import permutations, product
+from itertools import combinations, permutations, product
 
 import numpy as np
 
@@ -55,7 +55,7 @@ def change_basis(
     Parameters
     ----------
     change : ndarray (3, 3)
-        P, integer with determinant +1.
+        P, with a positive determinant.
     cell : ndarray (3, 3); frac : ndarray (M, 3); rotation : ndarray (M, 3, 3)
 
     Returns
@@ -67,84 +67,38 @@ def change_basis(
     return standard, np.mod(frac @ np.linalg.inv(change), 1.0), turn @ rotation
 
 
-def niggli(cell: np.ndarray, tolerance: float = 1e-5) -> np.ndarray:
-    """Change of basis to the Niggli-reduced cell.
-
-    The algorithm of Křivý and Gruber (Acta Cryst. A32, 297, 1976) with the tolerance of Grosse-Kunstleve, Sauter and
-    Adams (Acta Cryst. A60, 1, 2004).
+def reduced_basis(cell: np.ndarray, centring: np.ndarray | None = None) -> np.ndarray:
+    """Change of basis to the Niggli-reduced primitive cell, found by spglib.
 
     Parameters
     ----------
     cell : ndarray (3, 3)
         Rows in Å.
-    tolerance : float
-        Relative to the cube root of the volume.
+    centring : ndarray (k, 3), optional
+        Lattice translations inside the cell (fractional), zero among them or not.
 
     Returns
     -------
-    ndarray (3, 3) of int
-        P with determinant +1; the reduced cell is P @ cell.
+    ndarray (3, 3)
+        P with a positive determinant, integer where there is no centring; the reduced cell is P @ cell.
 
     Raises
     ------
     CrystalError
-        If the cell has no volume or the reduction does not end.
+        If the cell has no volume or cannot be reduced.
     """
+    from spglib import niggli_reduce
+
     cell = np.asarray(cell, dtype=float)
-    volume = float(np.linalg.det(cell))
-    if not np.isfinite(cell).all() or abs(volume) < 1e-6:
+    if not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-6:
         raise CrystalError("a cell without volume cannot be reduced")
-    eps = tolerance * abs(volume) ** (2.0 / 3.0)
-    change = np.eye(3, dtype=int)
-    for _ in range(500):
-        step = _niggli_step(change @ cell, eps)
-        if step is None:
-            return change if np.linalg.det(change) > 0 else -change
-        change = step @ change
-    raise CrystalError("the Niggli reduction of the cell does not converge")
-
-
-def _niggli_step(rows: np.ndarray, eps: float) -> np.ndarray | None:
-    """The next change of basis, None when the cell is reduced."""
-    g = rows @ rows.T
-    a, b, c, xi, eta, zeta = g[0, 0], g[1, 1], g[2, 2], 2 * g[1, 2], 2 * g[0, 2], 2 * g[0, 1]
-
-    def equal(u: float, v: float) -> bool:
-        return abs(u - v) < eps
-
-    if a > b + eps or (equal(a, b) and abs(xi) > abs(eta) + eps):
-        return np.array([[0, -1, 0], [-1, 0, 0], [0, 0, -1]])
-    if b > c + eps or (equal(b, c) and abs(eta) > abs(zeta) + eps):
-        return np.array([[-1, 0, 0], [0, 0, -1], [0, -1, 0]])
-    signs = _normalising_signs(xi, eta, zeta, eps)
-    if signs is not None:
-        return signs
-    if abs(xi) > b + eps or (equal(xi, b) and 2 * eta < zeta - eps) or (equal(xi, -b) and zeta < -eps):
-        return np.array([[1, 0, 0], [0, 1, 0], [0, -int(np.sign(xi)), 1]])
-    if abs(eta) > a + eps or (equal(eta, a) and 2 * xi < zeta - eps) or (equal(eta, -a) and zeta < -eps):
-        return np.array([[1, 0, 0], [0, 1, 0], [-int(np.sign(eta)), 0, 1]])
-    if abs(zeta) > a + eps or (equal(zeta, a) and 2 * xi < eta - eps) or (equal(zeta, -a) and eta < -eps):
-        return np.array([[1, 0, 0], [-int(np.sign(zeta)), 1, 0], [0, 0, 1]])
-    total = xi + eta + zeta + a + b
-    if total < -eps or (equal(total, 0.0) and 2 * (a + eta) + zeta > eps):
-        return np.array([[1, 0, 0], [0, 1, 0], [1, 1, 1]])
-    return None
-
-
-def _normalising_signs(xi: float, eta: float, zeta: float, eps: float) -> np.ndarray | None:
-    """Signs that make the three products all positive or none positive; None where they already are."""
-    s = np.array([0 if abs(v) < eps else int(np.sign(v)) for v in (xi, eta, zeta)])
-    i, j, k = (1 if v > 0 else -1 for v in s)
-    if (s != 0).all() and i * j * k > 0:
-        signs = np.array([i, j, k])
-    else:
-        if (s <= 0).all():
-            return None
-        signs = np.where(s > 0, -1, 1)
-        if signs.prod() < 0:
-            free = np.flatnonzero(s == 0)
-            signs[free[-1]] = -1
-    # ξ, η, ζ carry the signs of bc, ac, ab: reversing a vector flips two of them.
-    flips = {(1, 1, 1): (1, 1, 1), (1, -1, -1): (-1, 1, 1), (-1, 1, -1): (1, -1, 1), (-1, -1, 1): (1, 1, -1)}
-    vector = np.array(flips[int(signs[0]), int(signs[1]), int(signs[2])])
-    return None if (vector == 1).all() else np.diag(vector)
+    inside = np.zeros((0, 3)) if centring is None else np.mod(centring, 1.0)
+    inside = inside[inside.any(1)]
+    bases = (np.array(rows) for rows in combinations([*np.eye(3), *inside], 3))
+    primitive = next(b for b in bases if abs(abs(np.linalg.det(b)) * (len(inside) + 1) - 1.0) < 1e-6)
+    reduced = niggli_reduce(primitive @ cell, eps=1e-5)
+    if reduced is None:
+        raise CrystalError("the cell cannot be reduced")
+    # spglib turns nothing, but the lattice vectors it gives are rounded.
+    change = np.rint(reduced @ np.linalg.inv(primitive @ cell)) @ primitive
+    return change if np.linalg.det(change) > 0 else -change

@@ -3,43 +3,43 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from importlib.resources.abc import Traversable
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from molflow_sim.errors import InputError, NonFiniteError, WeightsError
-from molflow_sim.models.mol_crystal_flow.batch import P1Batch
+from molflow_sim.errors import InputError
+from molflow_sim.flow.manifolds import orthonormalised
+from molflow_sim.models.mol_crystal_flow.batch import P1Batch, Poses
 from molflow_sim.models.mol_crystal_flow.data import P1Data
-from molflow_sim.models.mol_crystal_flow.interpolants import FlowPath, make_path
-from molflow_sim.models.mol_crystal_flow.molecules import fill
+from molflow_sim.models.mol_crystal_flow.interpolants import FlowPath, draw_prior, make_path
+from molflow_sim.models.mol_crystal_flow.molecules import Contents, Samples, fill
 from molflow_sim.models.mol_crystal_flow.network import P1Network
-from molflow_sim.models.mol_crystal_flow.priors import draw_prior
 from molflow_sim.models.mol_crystal_flow.sampler import integrate
 from molflow_sim.models.mol_crystal_flow.settings import P1Settings
-from molflow_sim.training.weights import load_weights, save_weights
+from molflow_sim.threads import one_torch_thread
+from molflow_sim.training.weights import load_into
 
 if TYPE_CHECKING:
-    from molflow_sim.systems.crystal import MolecularCrystal
     from molflow_sim.systems.molecule import Molecule
 
-KIND = "crystal-flow-p1"
-CHUNK = 64
-"""Samples integrated together."""
+CHUNK = 16
+"""Samples integrated together: always those numbered from a multiple of it, so that the rounding of a sample, which
+in a matrix product depends on the rows beside it, never depends on how many are asked for."""
 
 
-class MolCrystalFlowP1(nn.Module):
+class MolCrystalFlow(nn.Module):
     """Flow over all molecules of a cell in P 1.
 
     Parameters
     ----------
     settings : P1Settings, optional
         `P1Settings.published()` for the published sizes, `P1Settings.small()` for a CPU.
+    card : mapping, optional
+        What the weights are: data, seed, metrics, the trained range.
 
     Notes
     -----
@@ -50,15 +50,19 @@ class MolCrystalFlowP1(nn.Module):
     kept as matrices throughout, and never rebuilt from six parameters.
     """
 
-    def __init__(self, settings: P1Settings | None = None) -> None:
+    kind: ClassVar[str] = "mol-crystal-flow"
+    config = "molflow_sim.models.mol_crystal_flow.train:MolCrystalFlowConfig"
+    trainer = "molflow_sim.models.mol_crystal_flow.train:train_mol_crystal_flow"
+
+    def __init__(self, settings: P1Settings | None = None, card: Mapping[str, Any] | None = None) -> None:
         super().__init__()
         self.settings = settings or P1Settings()
         self.network = P1Network(self.settings)
-        self.range: dict[str, int] | None = None
+        self.card: dict[str, Any] = dict(card or {})
 
     def remember_range(self, data: P1Data) -> None:
         """Keep the largest molecule and the most molecules in a cell of the training data, to warn beyond them."""
-        self.range = {
+        self.card["range"] = {
             "max_atoms": max(len(s.numbers) for s in data.shapes),
             "max_z": max(len(c.shape) for c in data.crystals),
         }
@@ -76,19 +80,25 @@ class MolCrystalFlowP1(nn.Module):
         -------
         dict of str to Tensor
             "loss", the weighted sum of "centroid" (fractional), "rotation" (radians) and "lattice" (Å): squared errors
-            of the velocities, mean over components and molecules.
+            of the velocities, mean over components and molecules; "explained" is one less the loss over that of
+            velocities of zero.
         """
         if isinstance(batch, P1Batch):
             device = batch.mask.device
-            batch = make_path(batch, self.settings, torch.Generator().manual_seed(batch.seed)).to(device)
+            batch = make_path(batch, self.settings, np.random.default_rng(batch.seed)).to(device)
         s, true, mask = self.settings, batch.velocity, batch.batch.mask
         found = self.network(batch.batch, batch.t)
         weights = mask / mask.sum(1, keepdim=True)
         centroid = (((found.frac - true.frac) ** 2).mean(-1) * weights).sum(1).mean()
         rotation = (((found.omega - true.omega) ** 2).mean(-1) * weights).sum(1).mean()
         lattice = ((found.cell - true.cell) ** 2).mean()
+        still = (true.frac**2).mean(-1), (true.omega**2).mean(-1)
+        size = s.lattice_weight * (true.cell**2).mean() + sum(
+            w * (x * weights).sum(1).mean() for w, x in zip((s.centroid_weight, s.rotation_weight), still)
+        )
         total = s.centroid_weight * centroid + s.rotation_weight * rotation + s.lattice_weight * lattice
-        return {"loss": total, "centroid": centroid, "rotation": rotation, "lattice": lattice}
+        terms = {"centroid": centroid, "rotation": rotation, "lattice": lattice}
+        return {"loss": total, **terms, "explained": 1.0 - total / size}
 
     @torch.no_grad()
     def sample(
@@ -98,97 +108,89 @@ class MolCrystalFlowP1(nn.Module):
         n: int = 10,
         seed: int = 0,
         *,
+        first_index: int = 0,
         hands: str = "any",
         steps: int | None = None,
-    ) -> list[MolecularCrystal]:
+    ) -> Samples:
         """Draw crystals in P 1.
 
         Parameters
         ----------
         molecules : Molecule or sequence of Molecule
-            Several for a co-crystal. Their own conformers are used.
+            Several for a co-crystal. Their own conformers are used, in their shares.
         z : int or sequence of int
             Molecules in the cell, of each species.
         n : int
-        seed : int
-            Same seed, version and machine: same crystals.
+        seed, first_index : int
+            Sample k of a seed is the same, bit for bit, whatever n and `first_index` it is drawn with.
         hands : {"any", "same", "both"}
             See `molecules.fill`; enantiopure molecules keep their hand.
         steps : int, optional
             Euler steps instead of the settings'.
 
-        Returns
-        -------
-        list of MolecularCrystal
-            n of them, ``info`` holds generator, seed, number and hands.
-
         Raises
         ------
         InputError
             If the numbers do not fit.
-        NonFiniteError
-            If a sample stays without a finite cell.
         """
-        if steps is not None and steps < 1:
-            raise InputError(f"steps must be at least 1, got {steps}")
-        contents = fill(molecules, z, n, np.random.default_rng([seed, 1]), hands, self.settings.racemic_share)
-        self._warn(contents.shapes, len(contents.species))
-        generator = torch.Generator().manual_seed(seed)
+        if n < 1 or first_index < 0 or (steps is not None and steps < 1):
+            raise InputError(f"n and steps must be at least 1 and first_index 0, got {n}, {steps} and {first_index}")
+        last = first_index + n
+        chunks: list[Samples] = []
+        with one_torch_thread():
+            for chunk in range(first_index // CHUNK, -(-last // CHUNK)):
+                numbers = chunk * CHUNK + np.arange(CHUNK)
+                rngs = [np.random.default_rng([seed, int(k)]) for k in numbers]
+                contents = fill(molecules, z, rngs, hands, self.settings.racemic_share)
+                if not chunks:
+                    self._warn(contents.shapes, len(contents.species))
+                found = Samples(contents, *self._carried(contents, rngs, steps), numbers)
+                chunks.append(found.select((numbers >= first_index) & (numbers < last)))
+        return Samples.concatenate(chunks)
+
+    def _carried(
+        self, contents: Contents, rngs: Sequence[np.random.Generator], steps: int | None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Cells, centroids and orientations of the conformers, from the prior to time 1."""
         training, parameter = self.training, next(self.parameters())
         self.eval()
-        crystals: list[MolecularCrystal] = []
-        for start in range(0, n, CHUNK):
-            rows = np.arange(start, min(start + CHUNK, n))
-            batch = contents.batch(rows)
-            batch = batch.with_poses(draw_prior(batch, self.settings, generator))
-            batch = batch.to(device=parameter.device, dtype=parameter.dtype)
-            embedding = self.network.embedder(batch.shapes)
-            end = integrate(lambda b, t, e=embedding: self.network(b, t, e), batch, self.settings, steps)  # type: ignore[misc]
-            cell, frac, rotation = (
-                x.cpu().double().numpy() for x in (end.poses.cell, end.poses.frac, end.poses.rotation)
-            )
-            for k, row in enumerate(rows):
-                if not all(np.isfinite(x[k]).all() for x in (cell, frac, rotation)):
-                    raise NonFiniteError(f"sample {row} is not finite; the weights or the molecule are out of range")
-                info = {"generator": KIND, "seed": seed, "sample": int(row), "hands": contents.hand[row].tolist()}
-                crystals.append(contents.crystal(int(row), cell[k], frac[k], rotation[k], info))
+        batch = contents.batch()
+        rows = zip(batch.volume.unsqueeze(1), batch.poses.chi.unsqueeze(1), rngs)
+        priors = [draw_prior(volume, chi, self.settings, rng) for volume, chi, rng in rows]
+        batch = batch.with_poses(Poses.concatenate(priors)).to(device=parameter.device, dtype=parameter.dtype)
+        embedding = self.network.embedder(batch.shapes)
+        end = integrate(lambda b, t: self.network(b, t, embedding), batch, self.settings, steps).poses
         self.train(training)
-        return crystals
+        cell, frac, rotation = (x.cpu().double() for x in (end.cell, end.frac, end.rotation))
+        finite = rotation.isfinite().all(-1).all(-1)[..., None, None]
+        rotation = torch.where(finite, orthonormalised(torch.where(finite, rotation, torch.eye(3).double())), rotation)
+        return cell.numpy(), frac.numpy(), contents.orientations(rotation.numpy())
 
     def _warn(self, shapes: list[Any], z: int) -> None:
-        if self.range is None:
+        if "range" not in self.card:
             return
         atoms = max(len(s.numbers) for s in shapes)
         for name, value, what in (("max_atoms", atoms, "atoms"), ("max_z", z, "molecules in the cell")):
-            if value > self.range[name]:
+            if value > (most := self.card["range"][name]):
                 warnings.warn(
-                    f"{value} {what} are beyond the trained range (at most {self.range[name]}); expect poor samples",
-                    stacklevel=3,
+                    f"{value} {what} are beyond the trained range (at most {most}); expect poor samples", stacklevel=3
                 )
 
-    # ------------------------------------------------------------------ files
+    # ------------------------------------------------------------------ weights
 
-    def save(self, folder: str | Path, name: str = "crystal_flow_p1", **card: Any) -> None:
-        """Write weights and card (settings, trained range, and what is given) with `molflow_sim.training.weights`."""
-        about = {"kind": KIND, "settings": asdict(self.settings), "range": self.range, **card}
-        save_weights(folder, name, self.state_dict(), about)
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors, and the card with the settings that `from_state` needs."""
+        return self.state_dict(), {**self.card, "kind": self.kind, "settings": asdict(self.settings)}
 
     @classmethod
-    def load(cls, folder: str | Path | Traversable, name: str = "crystal_flow_p1") -> Self:
-        """Read what `save` wrote.
+    def from_state(cls, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> Self:
+        """Rebuild from what `state` gave.
 
         Raises
         ------
-        WeightsError
-            If files are missing, damaged, changed, or hold another model.
+        InputError, WeightsError
+            Settings or tensors of something else.
         """
-        tensors, card = load_weights(folder, name)
-        if card.get("kind") != KIND:
-            raise WeightsError(f"{name} holds weights of kind {card.get('kind')!r}, not {KIND!r}")
-        try:
-            model = cls(P1Settings.from_dict(card["settings"], name))
-            model.load_state_dict(tensors)
-        except (KeyError, RuntimeError, InputError) as error:
-            raise WeightsError(f"{name} does not fit this version's network: {error}") from None
-        model.range = card.get("range")
+        model = cls(P1Settings.from_dict(card.get("settings"), "settings"), card)
+        load_into(model, tensors, cls.kind)
         return model.eval()

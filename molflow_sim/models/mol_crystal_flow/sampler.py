@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from molflow_sim.flow.manifolds import orthonormalised, rotation_step, torus_exp
+from molflow_sim.flow.manifolds import rotation_step, torus_exp
 from molflow_sim.models.mol_crystal_flow.batch import P1Batch, Poses
 from molflow_sim.models.mol_crystal_flow.interpolants import Velocities
 from molflow_sim.models.mol_crystal_flow.settings import P1Settings
@@ -52,8 +52,7 @@ def integrate(
         poses = Poses(cell, frac, turned, poses.chi)
         if record is not None:
             record.append(poses)
-    rotation = orthonormalised(poses.rotation.double()).to(poses.rotation.dtype)
-    return batch.with_poses(Poses(poses.cell, poses.frac, rotation, poses.chi))
+    return batch.with_poses(poses)
 
 
 def scaled_step(t: float, dt: float, scale: float) -> float:

@@ -1,0 +1,86 @@
+"""Options that several verbs share: one name, one meaning, one help text each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from molflow_sim.errors import InputError
+from molflow_sim.registry import GENERATORS
+
+Molecule = Annotated[
+    str, typer.Argument(help="SMILES, or a MOL, SDF or XYZ file.", metavar="SMILES|FILE", show_default=False)
+]
+Output = Annotated[
+    Path, typer.Option("--output", "-o", help="Folder for the results; made if absent.", show_default=False)
+]
+Candidates = Annotated[
+    int | None, typer.Option("--candidates", "--number", "-n", help="How many to generate.", show_default=False)
+]
+Seed = Annotated[int, typer.Option("--seed", help="Same seed, settings and version: same result.")]
+Steps = Annotated[
+    int | None, typer.Option("--steps", help="Training steps, instead of those of the settings.", show_default=False)
+]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="YAML file of settings; what it leaves out keeps its default.", show_default=False),
+]
+Device = Annotated[
+    str | None,
+    typer.Option("--device", help="auto, cpu or cuda. [dim]default: what suits the network[/dim]", show_default=False),
+]
+SpaceGroups = Annotated[
+    str, typer.Option("--space-groups", "-g", help="'common' (weighted by frequency), or symbols: P21/c,P-1,P212121.")
+]
+ZPrime = Annotated[int, typer.Option("--z-prime", help="Molecules in the asymmetric unit (Z′).")]
+Charges = Annotated[
+    Literal["mmff94", "hf-esp", "gfn2", "gfn2-esp"], typer.Option("--charges", help="Charge model of the potential.")
+]
+Charge = Annotated[int, typer.Option("--charge", help="Total charge of an XYZ file's molecule.")]
+Name = Annotated[str, typer.Option("--name", help="Name of the molecule.", show_default=False)]
+Weights = Annotated[
+    Path | None,
+    typer.Option("--weights", help="Folder of weights, instead of those of the package.", show_default=False),
+]
+Generator = Annotated[
+    str, typer.Option("--generator", help=f"Where crystals come from: {', '.join(GENERATORS.names('crystals'))}.")
+]
+Method = Annotated[str, typer.Option("--method", help=f"One of {', '.join(GENERATORS.names('crystals'))}.")]
+Options = Annotated[
+    list[str] | None,
+    typer.Option("--option", metavar="NAME=VALUE", help="Another option of the generator.", show_default=False),
+]
+Exclude = Annotated[
+    Path | None,
+    typer.Option("--exclude", help="File of molecules to keep out, in any tautomer.", show_default=False),
+]
+Processes = Annotated[int, typer.Option("--processes", help="Processes of one thread each.")]
+Temperature = Annotated[float, typer.Option("--temperature", "-T", help="Temperature in K.")]
+Timestep = Annotated[float, typer.Option("--timestep", help="Time step in fs.")]
+ReportEvery = Annotated[float, typer.Option("--report-every", help="ps between frames, log rows and checkpoints.")]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Replace what another run left there; without it a run is carried on."),
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
+
+
+def pairs(options: list[str] | None) -> dict[str, Any]:
+    """NAME=VALUE as names and values, read as in YAML.
+
+    Raises
+    ------
+    InputError
+        Something else.
+    """
+    import yaml
+
+    found = {}
+    for text in options or ():
+        name, equals, value = text.partition("=")
+        if not name or not equals:
+            raise InputError(f"--option takes NAME=VALUE, not {text!r}")
+        found[name.strip()] = yaml.safe_load(value)
+    return found

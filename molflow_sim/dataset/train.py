@@ -1,0 +1,114 @@
+"""One door to the training of every network that is trained on crystals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from molflow_sim.dataset.reader import CrystalDataset
+from molflow_sim.dataset.sources import training_source
+from molflow_sim.errors import InputError
+from molflow_sim.generators.protocol import whole_number
+from molflow_sim.registry import MODELS, resolve
+from molflow_sim.training.model import load_model, packaged
+
+if TYPE_CHECKING:
+    from molflow_sim.training.model import Model
+    from molflow_sim.training.settings import YamlSettings
+
+PRETRAINED = "pretrained"
+
+
+def train(
+    kind: str,
+    data: CrystalDataset | str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    config: YamlSettings | Mapping[str, Any] | str | Path | None = None,
+    seed: int | None = None,
+    steps: int | None = None,
+    device: str | None = None,
+    initial: Model | str | Path | None = None,
+    split: str | None = None,
+    exclude: str | Path | None = None,
+    processes: int = 1,
+    progress: bool = True,
+) -> Any:
+    """Train a network, or fine-tune one; the same call again goes on where a former one was stopped.
+
+    Parameters
+    ----------
+    kind : str
+        ``crystal-flow``, or another of `molflow_sim.registry.MODELS` that has a trainer.
+    data : CrystalDataset or path
+        A data set (or several), a folder of CIFs, or the folder of a screening.
+    output : path
+        Gets weights, card, metrics and checkpoints.
+    config : settings, mapping or path of a YAML file, optional
+        What it leaves out keeps its default.
+    seed, steps, device : optional
+        Instead of those of `config`.
+    initial : model or path, optional
+        Weights to start from; ``"pretrained"`` for those that come with the package.
+    split, exclude, processes
+        How folders are read, see `training_source`.
+    progress : bool
+
+    Returns
+    -------
+    Model
+
+    Raises
+    ------
+    InputError
+        An unknown kind, settings or data that cannot be used.
+    TrainingError
+        Too little data, a loss that is not finite, or a folder that holds another training.
+    WeightsError
+        Weights to start from that are missing, damaged or of another kind.
+    """
+    settings = training_settings(kind, config, seed=seed, steps=steps, device=device)
+    start: Any = initial
+    if isinstance(initial, (str, Path)):
+        start = load_model(packaged(kind) if initial == PRETRAINED else Path(initial), kind)
+    if not isinstance(data, CrystalDataset):
+        source = training_source(
+            data, Path(output) / "data", split=split, exclude=exclude, processes=processes, progress=progress
+        )
+        data = source.dataset
+    return resolve(MODELS.get(kind).trainer)(data, settings, Path(output), initial=start, progress=progress)
+
+
+def training_settings(
+    kind: str,
+    config: YamlSettings | Mapping[str, Any] | str | Path | None = None,
+    *,
+    seed: int | None = None,
+    steps: int | None = None,
+    device: str | None = None,
+) -> Any:
+    """The settings with which `train` trains a kind.
+
+    Raises
+    ------
+    InputError
+        A kind that is unknown or cannot be trained, or settings that cannot be used.
+    """
+    model = MODELS.get(kind)
+    if not hasattr(model, "trainer"):
+        raise InputError(f"models of the kind {kind} are not trained on crystals")
+    cls = resolve(model.config)
+    settings = config
+    if isinstance(config, (str, Path)):
+        settings = cls.from_yaml(config)
+    elif config is None or isinstance(config, Mapping):
+        settings = cls.from_dict(config or {})
+    given = {"seed": seed, "max_steps": steps, "device": device}
+    if seed is not None:
+        whole_number("seed", seed, 0)
+        if hasattr(settings, "seed"):
+            settings = replace(settings, seed=seed)  # type: ignore[type-var]
+    training = replace(settings.training, **{k: v for k, v in given.items() if v is not None})  # type: ignore[union-attr]
+    return replace(settings, training=training)  # type: ignore[type-var]

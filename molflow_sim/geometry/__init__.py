@@ -1,0 +1,1 @@
+"""Geometry of molecules that knows nothing of what they are."""

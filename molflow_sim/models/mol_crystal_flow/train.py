@@ -1,0 +1,216 @@
+"""Training of the P 1 flow: batches of crystals on their paths, and the way from a data set to weights."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from molflow_sim.errors import InputError, TrainingError
+from molflow_sim.models.mol_crystal_flow.data import P1Data
+from molflow_sim.models.mol_crystal_flow.interpolants import FlowPath, make_path
+from molflow_sim.models.mol_crystal_flow.model import MolCrystalFlow
+from molflow_sim.models.mol_crystal_flow.settings import P1Settings
+from molflow_sim.runs.files import sha256
+from molflow_sim.training.batches import validation_rows
+from molflow_sim.training.settings import TrainSettings, YamlSettings
+
+if TYPE_CHECKING:
+    from molflow_sim.dataset import CrystalDataset
+
+CRYSTALS, VALIDATION = "crystals.npz", "crystals_validation.npz"
+VALIDATION_BATCHES = 16
+
+
+@dataclass(frozen=True)
+class MolCrystalFlowConfig(YamlSettings):
+    """Everything that decides the weights of a `MolCrystalFlow` besides the data.
+
+    Attributes
+    ----------
+    flow : P1Settings
+        The mean and spread of the prior's cell lengths are replaced by the data's.
+    training : TrainSettings
+    draws : int
+        Priors and times drawn for each crystal of a batch: the molecules are embedded once for all of them.
+    energy_scale : float
+        kJ/mol per molecule: crystals are drawn with weights exp(-ΔE/energy_scale).
+    experimental_share : float
+        Share of the batches' crystals that come from experiment, where the data has any.
+    validation_share : float
+        Share of the molecules that are kept for the validation curve where there are at least 20 of them.
+    max_z, max_atoms : int
+        Crystals with more molecules in the primitive cell, or larger ones, are left out.
+    """
+
+    flow: P1Settings = field(default_factory=P1Settings.small)
+    training: TrainSettings = field(
+        default_factory=lambda: TrainSettings(
+            max_steps=20_000, batch_size=64, learning_rate=1e-3, weight_decay=1e-3, ema_decay=0.999
+        )
+    )
+    draws: int = 4
+    energy_scale: float = 4.0
+    experimental_share: float = 0.3
+    validation_share: float = 0.08
+    max_z: int = 8
+    max_atoms: int = 60
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        if self.draws < 1 or self.training.batch_size % self.draws:
+            raise InputError(f"draws must divide the batch size {self.training.batch_size}, got {self.draws}")
+        if self.energy_scale <= 0.0 or not 0.0 <= self.experimental_share < 1.0:
+            raise InputError("energy_scale must be positive and experimental_share in [0, 1)")
+        if not 0.0 <= self.validation_share < 0.5:
+            raise InputError(f"validation_share must lie in [0, 0.5), got {self.validation_share}")
+
+
+class P1Batches:
+    """Batches for training, each with its noise and coupling already drawn; they depend on seed and step alone.
+
+    Crystals of a batch have the same number of molecules in the cell, so that nothing is computed for empty rows.
+
+    Parameters
+    ----------
+    data : P1Data
+    settings : P1Settings
+    batch_size : int
+    seed : int
+    draws : int
+        Times that each crystal of a batch stands in it, with a prior and a time of its own.
+
+    Raises
+    ------
+    TrainingError
+        If there is nothing to draw from.
+    """
+
+    def __init__(
+        self, data: P1Data, settings: P1Settings, batch_size: int, seed: int = 0, draws: int = 1
+    ) -> None:
+        weights = np.asarray(data.weights, dtype=float)
+        if len(weights) == 0 or not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() <= 0:
+            reason = f"; left out: {data.skipped[0][1]}" if data.skipped else ""
+            raise TrainingError(f"no crystals to train on{reason}")
+        self.data, self.settings, self.batch_size, self.seed, self.draws = data, settings, batch_size, seed, draws
+        z = np.array([len(c.shape) for c in data.crystals])
+        self._groups = [np.flatnonzero(z == k) for k in np.unique(z)]
+        self._share = np.array([weights[rows].sum() for rows in self._groups]) / weights.sum()
+        self._within = [weights[rows] / max(weights[rows].sum(), 1e-300) for rows in self._groups]
+
+    def batch(self, step: int) -> FlowPath:
+        """Random crystals, drawn by their weights, at random times of their paths."""
+        rng = np.random.default_rng([self.seed, step])
+        k = rng.choice(len(self._groups), p=self._share)
+        indices = np.repeat(rng.choice(self._groups[k], self.batch_size // self.draws, p=self._within[k]), self.draws)
+        inverted = rng.random(len(indices)) < 0.5 if self.settings.mirror_images else None
+        batch = self.data.batch(indices, inverted=inverted)
+        return make_path(batch, self.settings, rng)
+
+
+def train_mol_crystal_flow(
+    data: CrystalDataset,
+    config: MolCrystalFlowConfig | None = None,
+    folder: str | Path = "mol_crystal_flow",
+    *,
+    initial: MolCrystalFlow | None = None,
+    progress: bool = True,
+) -> MolCrystalFlow:
+    """Train on a data set; crystals and checkpoints are kept in `folder`, and a killed run goes on.
+
+    Parameters
+    ----------
+    data : CrystalDataset
+        Choose its split="train" to leave the test side out.
+    config : MolCrystalFlowConfig, optional
+    folder : path
+        Gets weights, card, metrics with curves, checkpoint, and the crystals as they are trained on.
+    initial : MolCrystalFlow, optional
+        Start from these weights (fine-tuning); its settings are taken.
+
+    Raises
+    ------
+    TrainingError
+        If the data holds no usable crystal, the folder holds another training, or the loss is not finite.
+    """
+    from molflow_sim.training import plot_curves, train
+    from molflow_sim.training.model import save_model
+
+    config = config or MolCrystalFlowConfig()
+    folder = Path(folder)
+    names = [f"{key}:{energy:.6f}" for key, energy in zip(np.array(data.keys)[data.molecule], data.energy)]
+    scales = [config.energy_scale, config.experimental_share, config.validation_share, config.max_z, config.max_atoms]
+    identity = sha256(repr((names, scales)).encode())
+    weights = _weights(data, config)
+    aside = validation_rows(data, config.validation_share)
+    crystals = _stored(folder / CRYSTALS, identity, data, weights, np.flatnonzero(~aside), config)
+    validation = None
+    if aside.any():
+        validation = _stored(folder / VALIDATION, identity, data, weights, np.flatnonzero(aside), config)
+    if initial is None:
+        mean, std = crystals.length_statistics()
+        flow = replace(config.flow, length_mean=mean, length_std=std) if config.flow.volume_prior else config.flow
+        torch.manual_seed(config.training.seed)
+        model = MolCrystalFlow(flow)
+    else:
+        model = MolCrystalFlow(initial.settings)
+        model.load_state_dict(initial.state_dict())
+    model.remember_range(crystals)
+    size, seed = config.training.batch_size, config.training.seed
+    result = train(
+        model,
+        lambda net, batch: net.loss(batch),
+        P1Batches(crystals, model.settings, size, seed, config.draws),
+        config.training,
+        folder,
+        validation=None if validation is None else P1Batches(validation, model.settings, size, seed + 1, config.draws),
+        validation_batches=VALIDATION_BATCHES,
+        progress=progress,
+    )
+    counts = {side: len(np.unique(data.molecule[rows])) for side, rows in (("train", ~aside), ("aside", aside))}
+    kept = result.lowest("val_loss") if config.training.keep_best else result.steps
+    metrics = {name: result.at(kept, name) for name in ("loss", "explained", "val_loss", "val_explained")}
+    model.card |= {
+        "config": asdict(config),
+        "data": {
+            "crystals": len(crystals), "molecules": counts["train"], "validation molecules": counts["aside"],
+            "identity": identity,
+        },
+        "fine-tuned from": None if initial is None else initial.card.get("sha256"),
+        "steps": result.steps,
+        "weights of step": kept,
+        "metrics": {k: v for k, v in metrics.items() if np.isfinite(v)},
+    }  # fmt: skip
+    save_model(folder, model)
+    plot_curves(folder)
+    return model
+
+
+def _weights(data: CrystalDataset, config: MolCrystalFlowConfig) -> np.ndarray:
+    """Sampling weights (n,) with the experimental crystals' share."""
+    weights, experimental = data.weights(config.energy_scale), data.experimental
+    if experimental.any() and not experimental.all() and config.experimental_share:
+        share = config.experimental_share
+        weights[experimental] *= share / weights[experimental].sum()
+        weights[~experimental] *= (1.0 - share) / weights[~experimental].sum()
+    return weights
+
+
+def _stored(
+    path: Path, identity: str, data: CrystalDataset, weights: np.ndarray, rows: np.ndarray, config: MolCrystalFlowConfig
+) -> P1Data:
+    if not path.exists():
+        records = [data[int(i)] for i in rows]
+        made = P1Data.from_records(records, weights[rows], config.max_z, config.max_atoms)
+        if not made.crystals:
+            reason = f"; left out: {made.skipped[0][1]}" if made.skipped else ""
+            raise TrainingError(f"no crystals to train on{reason}")
+        made.save(path, identity)
+    crystals, stored = P1Data.load(path)
+    if stored != identity:
+        raise TrainingError(f"{path.parent} holds a training on other data or settings; choose another folder")
+    return crystals

@@ -1,0 +1,1 @@
+"""What answered one question once: `python -m studies.NAME --help`; the answers stand in docs/."""

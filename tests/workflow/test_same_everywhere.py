@@ -1,0 +1,111 @@
+"""What becomes of a candidate follows from its seed and its number: not from its batch, threads, workers or a kill."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from crystal_flow_examples import flow
+
+from molflow_sim import Molecule
+from molflow_sim.forcefield import parametrize
+from molflow_sim.generators.protocol import CrystalRequest, make_generator
+from molflow_sim.packing import PressSettings, RigidPackings, press, random_packings
+from molflow_sim.packing.relief import relieve
+from molflow_sim.runs.scheduler import DaskExecutor
+from molflow_sim.screening import ScreenSettings
+from molflow_sim.screening import stages as steps
+from molflow_sim.screening.stages import Shared, Stages
+from molflow_sim.training.model import save_model
+
+N = 500
+
+
+def rows(packings: RigidPackings) -> list[tuple]:
+    """Each packing by the bytes of its numbers."""
+    arrays = [getattr(packings, name) for name in ("conformer", "cell", "centroid", "rotation", "energy", "status")]
+    return [(group, *(a[i].tobytes() for a in arrays)) for i, group in enumerate(packings.space_groups)]
+
+
+def in_pieces(packings: RigidPackings, size: int, work) -> list[tuple]:
+    parts = [packings.select(slice(first, first + size)) for first in range(0, len(packings), size)]
+    return [row for part in parts for row in rows(work(part))]
+
+
+@pytest.fixture(scope="module")
+def molecule() -> Molecule:
+    return Molecule.from_smiles("NC=O", n_conformers=1)
+
+
+@pytest.fixture(scope="module")
+def parameters(molecule):
+    return parametrize(molecule)
+
+
+@pytest.fixture(scope="module")
+def pressed(molecule, parameters) -> RigidPackings:
+    return press(random_packings(molecule, N, seed=4), parameters)
+
+
+@pytest.mark.parametrize(("size", "n"), [(1, 16), (7, 63), (64, 192)])
+def test_the_press_of_a_candidate_is_the_same_in_any_company(molecule, parameters, pressed, size, n):
+    start = random_packings(molecule, n, seed=4)
+    assert rows(press(start, parameters, PressSettings(batch_size=size))) == rows(pressed)[:n]
+
+
+def test_the_press_of_a_candidate_is_the_same_on_two_threads(molecule, parameters, pressed):
+    start = random_packings(molecule, N, seed=4)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3 - min(before, 2))
+        assert rows(press(start, parameters)) == rows(pressed)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("size", [7, 64])
+def test_the_press_of_a_candidate_is_the_same_on_two_workers(molecule, parameters, pressed, workers, size):
+    n = 4 * size
+    settings = ScreenSettings(candidates=n, batch_size=size, generator="random", seed=4)
+    shared = Shared(Stages(), molecule, parameters, settings)
+    executor = DaskExecutor(workers)
+    try:
+        results = {k: data for k, data, _ in executor.run(steps.press_batch, (shared,), range(settings.n_batches))}
+    finally:
+        executor.close()
+    made = RigidPackings.concatenate([steps.read_packings(shared, results[k]) for k in range(settings.n_batches)])
+    assert rows(made) == rows(pressed)[:n]
+    assert made.index.tolist() == list(range(n))
+
+
+@pytest.fixture(scope="module")
+def workers():
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None, memory_limit=None) as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.mark.parametrize("size", [1, 7])
+def test_relief_and_flow_of_a_candidate_are_the_same_in_any_company(molecule, size):
+    start = random_packings(molecule, 21, seed=1)
+    assert in_pieces(start, size, relieve) == rows(relieve(start))
+    model = flow(0)
+    carried = model.carry(start, steps=2)
+    assert in_pieces(start, size, lambda part: model.carry(part, steps=2)) == rows(carried)
+    assert rows(model.carry(start.select(np.arange(21)[::-1]), steps=2)) == rows(carried)[::-1]
+
+
+@pytest.mark.parametrize(("method", "options"), [("random", {}), ("flow", {"steps": 2}), ("mixed", {"share": 0.3})])
+@pytest.mark.parametrize("z_prime", [1, 2])
+def test_a_candidate_is_the_same_in_whatever_pieces_it_is_asked_for(molecule, tmp_path, method, options, z_prime):
+    if method != "random":
+        save_model(tmp_path, flow(0))
+        options = {**options, "weights": str(tmp_path)}
+    generator, request = make_generator("crystals", method, **options), CrystalRequest(molecule, z_prime=z_prime)
+    whole = generator.sample(request, 26, seed=3)
+    assert whole.index.tolist() == list(range(26)) and len(set(rows(whole))) == 26
+    for first, n in ((20, 6), (0, 7), (13, 1), (7, 12)):
+        part = generator.sample(request, n, seed=3, first_index=first)
+        assert rows(part) == rows(whole)[first : first + n]
+        assert part.index.tolist() == list(range(first, first + n))
+    assert set(rows(whole)).isdisjoint(rows(generator.sample(request, 26, seed=4)))
