@@ -14,7 +14,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from molflow_sim.errors import InputError, PluginError
 
 T = TypeVar("T")
-_OURS = "molflow-sim"
+OURS = "molflow-sim"
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Registry:
 
     def entries(self) -> list[tuple[str, str, str]]:
         """(name, "module:attribute", package with its version) of all there are; nothing is imported."""
-        ours = [(name, target, _OURS) for name, target in self.builtin.items()]
+        ours = [(name, target, OURS) for name, target in self.builtin.items()]
         found = entry_points(group=self.group)
         theirs = {(e.name, e.value, f"{e.dist.name} {e.dist.version}" if e.dist else "") for e in found}
         return ours + sorted(theirs)
@@ -80,7 +80,7 @@ class Registry:
     def origin(self, name: str) -> str:
         """What results of a plug-in depend on: its package, version and a hash of its module; "" for our own."""
         target, package = self._entry(name)
-        if package == _OURS:
+        if package == OURS:
             return ""
         source = getattr(import_module(target.partition(":")[0]), "__file__", None)
         return f"{package}+{sha256(Path(source).read_bytes()).hexdigest()[:8]}" if source else package
@@ -109,7 +109,7 @@ GENERATORS = Registry(
 )
 """Generators, see `molflow_sim.generators.protocol`: "kind of structure/method"."""
 MODELS = Registry(
-    "kind of model",
+    "model",
     "molflow.models",
     {
         "crystal-flow": "molflow_sim.models.crystal_flow:CrystalFlow",

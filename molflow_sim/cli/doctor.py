@@ -6,6 +6,7 @@ import json
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import Annotated
 
@@ -13,6 +14,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+
+from molflow_sim.registry import ENERGIES, GENERATORS, MODELS, OURS, Registry
 
 CORE = "core"
 OPTIONAL = "optional"
@@ -93,7 +96,18 @@ def diagnose() -> list[Row]:
     rows += [_package(name, kind, use) for name, (kind, use) in PACKAGES.items()]
     for name, kind, check in _BACKENDS:
         rows.append(_try(name, kind, check))
+    for registry in (GENERATORS, MODELS, ENERGIES):
+        for name, _, package in registry.entries():
+            if package != OURS:
+                rows.append(_try(f"{registry.what} {name}", OPTIONAL, partial(_plugin, registry, name, package)))
+        own = ", ".join(registry.builtin)
+        rows.append(Row(f"{registry.what}s", CORE, "ok", f"built in: {own}"))
     return rows
+
+
+def _plugin(registry: Registry, name: str, package: str) -> str:
+    registry.get(name)
+    return package
 
 
 def _package(name: str, kind: str, use: str) -> Row:

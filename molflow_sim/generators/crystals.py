@@ -24,7 +24,7 @@ class RandomGenerator:
         """See `Generator.sample`."""
         from molflow_sim.packing.random_packing import random_packings
 
-        asked = served(request, CrystalRequest, self.kind)
+        asked = served(request, CrystalRequest, self.kind, n)
         return random_packings(
             asked.molecule, n, space_groups=asked.space_groups, z_prime=asked.z_prime, seed=seed,
             first_index=first_index,
@@ -80,8 +80,7 @@ class MixedGenerator:
         """See `Generator.sample`."""
         from molflow_sim.packing.packings import RigidPackings
 
-        if n < 1:
-            raise InputError(f"at least one candidate is needed, got {n}")
+        served(request, CrystalRequest, self.kind, n)
         numbers = first_index + np.arange(n)
         chosen = self.from_first(numbers)
         seeds = np.random.SeedSequence(seed).generate_state(2, np.uint32).tolist()

@@ -80,6 +80,19 @@ class Candidates(Protocol):
         ...
 
 
+@dataclass(frozen=True, eq=False)
+class Drawn:
+    """Candidates as lists."""
+
+    index: np.ndarray
+    structures: list[Any]
+    reasons: list[str]
+
+    def systems(self) -> list[Any]:
+        """See `Candidates.systems`."""
+        return self.structures
+
+
 @runtime_checkable
 class Generator(Protocol):
     """Something that draws structures; its name in the registry is `kind`, such as "crystals/flow"."""
@@ -138,14 +151,17 @@ def generator_identity(generator: Generator) -> dict[str, Any]:
     return {**generator.identity(), **({"package": origin} if origin else {})}
 
 
-def served(request: Any, of: type[R], by: str) -> R:
-    """The request, if it is of the class that a generator serves.
+def served(request: Any, of: type[R], by: str, n: int) -> R:
+    """The request, if it is of the class that a generator serves, and a number of candidates that can be drawn.
 
     Raises
     ------
     RequestError
         It is not.
+    InputError
+        None are to be drawn.
     """
+    whole_number("the number of candidates", n, 1)
     if not isinstance(request, of):
         kind = getattr(request, "kind", type(request).__name__)
         raise RequestError(f"the generator {by} cannot serve a request for {kind}")

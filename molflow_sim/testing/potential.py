@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _STENCIL = ((-2.0, 1.0 / 12.0), (-1.0, -2.0 / 3.0), (1.0, 2.0 / 3.0), (2.0, -1.0 / 12.0))
 
 
-def validate_molecular_model(
+def validate_potential(
     model: ModelInterface,
     crystals: Sequence[MolecularCrystal | Atoms],
     *,

@@ -121,28 +121,6 @@ def test_a_mirror_image_moves_as_a_mirror_image() -> None:
     same(a.turn, b.turn)
 
 
-def test_the_order_of_atoms_and_of_molecules_does_not_matter() -> None:
-    batch = batch_for("CC(N)=O", "P -1", 2, seed=2, z_prime=2)
-    order = torch.randperm(batch.numbers.shape[1], generator=torch.Generator().manual_seed(0))
-    a = velocities(batch)
-    b = velocities(replace(batch, numbers=batch.numbers[:, order], conformer=batch.conformer[:, order]))
-    same(a.centre, b.centre)
-    same(a.strain, b.strain)
-    c = velocities(batch.moved(batch.cell, batch.centroid.flip(1), batch.rotation.flip(1)))
-    same(a.centre, c.centre.flip(1))
-    same(a.turn, c.turn.flip(1))
-
-
-def test_crystals_of_a_batch_do_not_see_each_other() -> None:
-    batch = batch_for("CC(N)=O", "P 1 21/c 1", 4, seed=2)
-    whole = velocities(batch)
-    time = torch.linspace(0.1, 0.9, 4, dtype=torch.float64)
-    for k in range(4):
-        with torch.no_grad():
-            one = flow(0).network.double()(batch.select(slice(k, k + 1)), time[k : k + 1], torch.zeros(1).double())
-        same(one.strain[0], whole.strain[k])
-
-
 def test_the_network_sees_how_a_molecule_is_turned_against_the_cell() -> None:
     batch = batch_for("CC(N)=O", "P 1", 1, seed=2)
     turn = torch.from_numpy(Rotation.from_rotvec([0.4, -0.3, 0.5]).as_matrix())

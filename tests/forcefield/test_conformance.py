@@ -8,7 +8,7 @@ from crystal_examples import crystal
 from torch_sim.models.interface import ModelInterface
 
 from molflow_sim.forcefield.potential import CrystalPotential
-from molflow_sim.testing.potential import validate_molecular_model
+from molflow_sim.testing.potential import validate_potential
 
 EXAMPLES = [crystal("acetonitrile"), crystal("glycolic")]
 
@@ -18,12 +18,12 @@ EXAMPLES = [crystal("acetonitrile"), crystal("glycolic")]
 def test_the_crystal_potential_conforms(backend, cutoff):
     names = ["acetonitrile", "urea", "aspirin"] if cutoff > 10.0 and backend == "compiled" else ["acetonitrile", "urea"]
     crystals = [crystal(n) for n in names]
-    validate_molecular_model(CrystalPotential.from_crystals(crystals, backend=backend, cutoff=cutoff), crystals)
+    validate_potential(CrystalPotential.from_crystals(crystals, backend=backend, cutoff=cutoff), crystals)
 
 
 def test_the_crystal_potential_conforms_in_float32():
     model = CrystalPotential.from_crystals(EXAMPLES, cutoff=8.0, dtype=torch.float32)
-    validate_molecular_model(model, EXAMPLES)
+    validate_potential(model, EXAMPLES)
 
 
 class Spoiled(ModelInterface):
@@ -92,4 +92,4 @@ def moves_atoms(out, state):
 )
 def test_a_model_with_one_fault_is_refused_with_the_name_of_the_check(spoil, check):
     with pytest.raises(ValueError, match=check):
-        validate_molecular_model(Spoiled(spoil), EXAMPLES)
+        validate_potential(Spoiled(spoil), EXAMPLES)

@@ -50,28 +50,6 @@ def test_lattice_shifts_of_molecules_change_nothing(seed):
 
 @given(seed=seeds)
 @few
-def test_the_origin_of_the_cell_is_free(seed):
-    batch = random_state(seed)
-    p = batch.poses
-    shift = torch.rand(3, 1, 3, generator=torch.Generator().manual_seed(seed), dtype=F64)
-    moved = batch.with_poses(Poses(p.cell, torch.remainder(p.frac + shift, 1.0), p.rotation, p.chi))
-    assert _close(NET(batch, TIME), NET(moved, TIME))
-
-
-@given(seed=seeds)
-@few
-def test_molecules_can_be_relabelled(seed):
-    batch = random_state(seed, (0, 3, 4))
-    order = torch.randperm(4, generator=torch.Generator().manual_seed(seed))
-    p = batch.poses
-    poses = Poses(p.cell, p.frac[:, order], p.rotation[:, order], p.chi[:, order])
-    other = type(batch)(batch.shapes, poses, batch.species[:, order], batch.mask[:, order])
-    v = NET(batch, TIME)
-    assert _close(Velocities(v.cell, v.frac[:, order], v.omega[:, order]), NET(other, TIME))
-
-
-@given(seed=seeds)
-@few
 def test_the_choice_of_chi_within_a_hand_is_free(seed):
     batch = random_state(seed)
     p = batch.poses
@@ -80,18 +58,6 @@ def test_the_choice_of_chi_within_a_hand_is_free(seed):
     other = batch.with_poses(Poses(p.cell, p.frac, p.rotation * flip.unsqueeze(-2), p.chi * flip))
     assert torch.allclose(other.positions(), batch.positions(), atol=1e-10)
     assert _close(NET(batch, TIME), NET(other, TIME))
-
-
-@given(seed=seeds)
-@few
-def test_velocities_turn_with_the_crystal(seed):
-    batch = random_state(seed)
-    p = batch.poses
-    q = _turned(seed, 3)
-    turned = batch.with_poses(Poses(p.cell @ q.transpose(-1, -2), p.frac, q.unsqueeze(1) @ p.rotation, p.chi))
-    v, w = NET(batch, TIME), NET(turned, TIME)
-    expected = Velocities(v.cell @ q.transpose(-1, -2), v.frac, v.omega @ q.transpose(-1, -2))
-    assert _close(expected, w)
 
 
 @pytest.mark.parametrize("smiles", ["CC(=O)Oc1ccccc1C(=O)O", "C[C@H](N)C(=O)O", "NC(N)=O", "CC#N"])

@@ -9,14 +9,12 @@ from crystal_flow_examples import flow
 
 from molflow_sim import Molecule
 from molflow_sim.forcefield import parametrize
-from molflow_sim.generators.protocol import CrystalRequest, make_generator
 from molflow_sim.packing import PressSettings, RigidPackings, press, random_packings
 from molflow_sim.packing.relief import relieve
 from molflow_sim.runs.scheduler import DaskExecutor
 from molflow_sim.screening import ScreenSettings
 from molflow_sim.screening import stages as steps
 from molflow_sim.screening.stages import Shared, Stages
-from molflow_sim.training.model import save_model
 
 N = 500
 
@@ -93,19 +91,3 @@ def test_relief_and_flow_of_a_candidate_are_the_same_in_any_company(molecule, si
     carried = model.carry(start, steps=2)
     assert in_pieces(start, size, lambda part: model.carry(part, steps=2)) == rows(carried)
     assert rows(model.carry(start.select(np.arange(21)[::-1]), steps=2)) == rows(carried)[::-1]
-
-
-@pytest.mark.parametrize(("method", "options"), [("random", {}), ("flow", {"steps": 2}), ("mixed", {"share": 0.3})])
-@pytest.mark.parametrize("z_prime", [1, 2])
-def test_a_candidate_is_the_same_in_whatever_pieces_it_is_asked_for(molecule, tmp_path, method, options, z_prime):
-    if method != "random":
-        save_model(tmp_path, flow(0))
-        options = {**options, "weights": str(tmp_path)}
-    generator, request = make_generator("crystals", method, **options), CrystalRequest(molecule, z_prime=z_prime)
-    whole = generator.sample(request, 26, seed=3)
-    assert whole.index.tolist() == list(range(26)) and len(set(rows(whole))) == 26
-    for first, n in ((20, 6), (0, 7), (13, 1), (7, 12)):
-        part = generator.sample(request, n, seed=3, first_index=first)
-        assert rows(part) == rows(whole)[first : first + n]
-        assert part.index.tolist() == list(range(first, first + n))
-    assert set(rows(whole)).isdisjoint(rows(generator.sample(request, 26, seed=4)))

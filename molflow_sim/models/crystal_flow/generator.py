@@ -80,7 +80,7 @@ class FlowGenerator:
         self, flow: CrystalFlow, request: CrystalRequest, n: int, *, seed: int, first_index: int = 0
     ) -> RigidPackings:
         """As `sample`, by a flow at hand instead of the one of `weights`."""
-        asked = served(request, CrystalRequest, self.kind)
+        asked = served(request, CrystalRequest, self.kind, n)
         _warn_of_size(flow, asked.molecule)
         parameters = _parameters(asked.molecule) if self.draws > 1 else None
         draws = 1 if parameters is None else self.draws

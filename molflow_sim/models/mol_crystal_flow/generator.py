@@ -65,7 +65,7 @@ class MolCrystalFlowGenerator:
         RequestError
             Space groups other than P 1.
         """
-        asked = served(request, CrystalRequest, self.kind)
+        asked = served(request, CrystalRequest, self.kind, n)
         if asked.space_groups not in ("common", ("P 1",)):
             raise RequestError(
                 f"the generator {self.kind} makes crystals in P 1 only, not in {', '.join(asked.space_groups)}; "
