@@ -48,7 +48,7 @@ class Experiment:
     atom_map: np.ndarray
 
 
-def read_reference(path: str | Path, molecule: Any) -> Experiment:
+def read_reference(path: str | Path, molecule: Any, block: str | None = None) -> Experiment:
     """Read an experimental CIF and check that it is a crystal of the molecule.
 
     Raises
@@ -64,7 +64,7 @@ def read_reference(path: str | Path, molecule: Any) -> Experiment:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"reference {path} cannot be read: {error.strerror}") from error
-    crystal = MolecularCrystal.from_cif(path, normalise_hydrogens=True)
+    crystal = MolecularCrystal.from_cif(path, normalise_hydrogens=True, block=block)
     if len(crystal.molecules) != 1:
         names = ", ".join(m.formula for m in crystal.molecules)
         raise CrystalError(f"reference {path.name} holds several species ({names}); one, {molecule.formula}, is needed")

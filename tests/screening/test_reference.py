@@ -13,7 +13,8 @@ from molflow_sim.packing import press, random_packings
 from molflow_sim.screening.reference import read_reference
 from molflow_sim.screening.stages import parametrize
 
-BETA_HCH = Path(__file__).parents[1] / "data" / "HCCYHB.cif"
+DATA = Path(__file__).parents[1] / "data"
+BETA_HCH = DATA / "HCCYHB.cif"
 
 
 def molecule(smiles: str) -> Molecule:
@@ -62,3 +63,10 @@ def test_a_written_hand_accepts_its_own_crystal_only(alanines):
     assert len(refused) == 1
     with pytest.raises(CrystalError, match=r"racemic crystal.*leave the stereochemistry out"):
         read_reference(alanines["racemic"], molecule(hands[0]))
+
+
+def test_a_racemate_dumped_in_p1_is_a_reference_for_the_smiles_without_a_hand():
+    dump = DATA / "ibuprofen_P1_ase.cif"
+    read_reference(dump, molecule("CC(C)Cc1ccc(cc1)C(C)C(=O)O"))
+    with pytest.raises(CrystalError, match="racemic crystal"):
+        read_reference(dump, molecule("CC(C)Cc1ccc(cc1)[C@H](C)C(=O)O"))
