@@ -21,7 +21,7 @@ from molflow_sim.forcefield import ewald, ewald_compiled, mmff_compiled, pairs_t
 from molflow_sim.forcefield.batch import Batch, compiled_pairs, degenerate
 from molflow_sim.forcefield.mmff_energy import mmff_energies
 from molflow_sim.forcefield.neighbours import VerletList, split_into_groups
-from molflow_sim.forcefield.parameters import MoleculeParameters, parametrize
+from molflow_sim.forcefield.parameters import MoleculeParameters, distinct_species, parametrize
 from molflow_sim.forcefield.topology import SpanningTree, lattice_shifts, lay_out
 from molflow_sim.ordered import determinant, product
 from molflow_sim.threads import one_torch_thread, share
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 SWITCH_WIDTH = 2.0
 """Width of the switched shell inside the cutoff, Å."""
+FAR_BONDS = 1.5
+"""Times its equilibrium length, beyond which a bond is none; next neighbours of a chain are 1.6 bonds apart."""
 
 
 class CrystalPotential(ModelInterface):
@@ -93,11 +95,18 @@ class CrystalPotential(ModelInterface):
         self.backend = backend
         self.pair_dtype = pair_dtype
         self._numbers = [np.asarray(p.numbers) for p in self.parameters]
-        keys = {n.astype(np.uint8).tobytes() for n in self._numbers}
-        if not self.parameters or len(keys) < len(self.parameters):
+        if not self.parameters or len(distinct_species(self.parameters)) < len(self.parameters):
             raise InputError("species must be given, and no two may have the same sequence of elements")
         self._groups = [split_into_groups(len(n), p.mmff.bonds) for n, p in zip(self._numbers, self.parameters)]
         self._trees = [SpanningTree.of_bonds(len(n), p.mmff.bonds) for n, p in zip(self._numbers, self.parameters)]
+        self._bonds = [
+            (
+                torch.as_tensor(p.mmff.bonds.reshape(-1, 2).T, device=self._device),
+                FAR_BONDS * torch.as_tensor(p.mmff.bond_r0, device=self._device),
+            )
+            for p in self.parameters
+        ]
+        self.torn = ""
         self._verlet = VerletList(self.cutoff, float(skin))
         self._batch: Batch | None = None
         self._kept: Sequence[int] | None = None
@@ -115,16 +124,8 @@ class CrystalPotential(ModelInterface):
         InputError
             Two different molecules with the same sequence of elements.
         """
-        species: dict[bytes, Molecule] = {}
-        for item in crystals:
-            for molecule in item.molecules if hasattr(item, "molecules") else (item,):
-                known = species.setdefault(np.asarray(molecule.numbers, dtype=np.uint8).tobytes(), molecule)
-                if {frozenset(b) for b in known.bonds.tolist()} != {frozenset(b) for b in molecule.bonds.tolist()}:
-                    raise InputError(
-                        f"{known.smiles} and {molecule.smiles} have the same sequence of elements and cannot be told "
-                        "apart; use one potential for each"
-                    )
-        return cls([parametrize(m, charges) for m in species.values()], **options)
+        molecules = [m for c in crystals for m in (c.molecules if hasattr(c, "molecules") else (c,))]
+        return cls([parametrize(m, charges) for m in distinct_species(molecules)], **options)
 
     @property
     def compute_stress(self) -> bool:
@@ -157,7 +158,8 @@ class CrystalPotential(ModelInterface):
         dict of tensors, detached
             ``energy`` (S,) eV, ``forces`` (n, 3) eV/Å, ``stress`` (S, 3, 3) eV/Å³ (dE/dε/V, tension positive),
             ``intermolecular_energy`` and ``intramolecular_energy`` (S,) eV. NaN for a system that is not finite or has
-            collapsed; the others are not affected.
+            collapsed, or whose atoms are not bonded as the species are (`torn` then tells which); the others are not
+            affected.
 
         Raises
         ------
@@ -176,6 +178,7 @@ class CrystalPotential(ModelInterface):
                 positions[torch.as_tensor(np.repeat(bad, batch.layout.n_per_system), device=self._device)] = 0.0
                 cells[torch.as_tensor(bad, device=self._device)] = 10.0 * torch.eye(3, dtype=cells.dtype).to(cells)
             whole = self._make_whole(positions, cells, batch)
+            torn = self._torn(whole, batch)
             inter, forces, virial = self._pairs(whole, cells, batch, bad)
             self._ewald(whole, cells, batch, inter, forces, virial)
             intra = self._mmff(whole, batch, forces, virial)
@@ -186,8 +189,8 @@ class CrystalPotential(ModelInterface):
             if self._compute_stress:
                 out["stress"] = 0.5 * (virial + virial.mT) / volume[:, None, None]
             out |= {"intermolecular_energy": inter, "intramolecular_energy": intra}
-            if bad.any():
-                marks = torch.as_tensor(bad, device=self._device)
+            marks = torn | torch.as_tensor(bad, device=self._device)
+            if marks.any():
                 for name, value in out.items():
                     value[marks[batch.system] if name == "forces" else marks] = torch.nan
         return {name: value.to(self._dtype) for name, value in out.items()}
@@ -223,6 +226,23 @@ class CrystalPotential(ModelInterface):
             shifts = lattice_shifts(positions[atoms], cells[system], self._trees[index])
             whole[atoms] += product(shifts, cells[system])
         return whole
+
+    def _torn(self, whole: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Systems (S,) with atoms far apart that are bonded in the species, as in an isomer with the same elements."""
+        torn = torch.zeros(len(batch.layout.n_per_system), dtype=torch.bool, device=self._device)
+        self.torn = ""
+        for index, atoms, system in zip(batch.layout.species, batch.layout.atoms, batch.layout.system):
+            (i, j), limits = self._bonds[index]
+            length = torch.linalg.vector_norm(whole[atoms[:, i]] - whole[atoms[:, j]], dim=-1)
+            far = length > limits
+            if far.any():
+                torn[system[far.any(1)]] = True
+                m, b = far.nonzero()[0].tolist()
+                self.torn = self.torn or (
+                    f"atoms {int(atoms[m, i[b]])} and {int(atoms[m, j[b]])} are {float(length[m, b]):.2f} Å apart and "
+                    "should be bonded: they are not the molecule of this potential in its atom order"
+                )
+        return torn
 
     def _pairs(
         self, whole: torch.Tensor, cells: torch.Tensor, batch: Batch, bad: np.ndarray

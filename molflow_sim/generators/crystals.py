@@ -9,6 +9,7 @@ import numpy as np
 
 from molflow_sim.errors import CrystalError, InputError
 from molflow_sim.generators.protocol import CrystalRequest, Generator, make_generator, served
+from molflow_sim.runs.identity import code_identity
 
 if TYPE_CHECKING:
     from molflow_sim.packing.packings import RigidPackings
@@ -31,8 +32,8 @@ class RandomGenerator:
         )  # fmt: skip
 
     def identity(self) -> dict[str, Any]:
-        """See `Generator.identity`; the code's version is part of every run's identity anyway."""
-        return {"generator": "random"}
+        """See `Generator.identity`."""
+        return {"generator": "random", "code": code_identity(f"{__name__}:RandomGenerator")}
 
 
 @dataclass(frozen=True)

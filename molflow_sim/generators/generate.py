@@ -88,7 +88,8 @@ def generate(
     listed: Any = molecules if several else [molecules]
     given: list[Molecule] = [Molecule.from_smiles(m) if isinstance(m, str) else m for m in listed]
     request = REQUESTS[kind](tuple(given) if several else given[0], **asked)
-    notes = {"seed": seed, "generator": method, "version": code_version(), "pressed": press}
+    version = code_version("molflow_sim.generators.generate")
+    notes = {"seed": seed, "generator": method, "version": version, "pressed": press}
     notes |= {key: value for key, value in asdict(generator).items() if key != "weights"}  # type: ignore[call-overload]
     if found := identity.get("weights", identity.get("first", {}).get("weights")):
         notes["weights"] = f"sha256:{found}"

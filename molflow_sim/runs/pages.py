@@ -15,22 +15,34 @@ def render(package: str, template: str, data: Any, **values: Any) -> str:
     Parameters
     ----------
     package, template : str
-        The template is this file of this package. It finds ``plotly`` (plotly.js) and ``data`` to put into <script>
-        elements, and the filter ``number(digits)``, which writes infinite numbers as ∞.
+        The template is this file of this package; it extends ``page.html.template``, which puts plotly.js and `data`
+        into the page. The filter ``number(digits)`` writes infinite numbers as ∞ and unknown ones as –, ``json`` any
+        value.
     data : JSON-like
         For the figures; numbers that are not finite become null.
     **values
         What else the template names.
     """
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import DictLoader, Environment, StrictUndefined
     from markupsafe import Markup
     from plotly.offline import get_plotlyjs
 
-    pages = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    pages.filters["number"] = lambda x, digits: f"{x:.{digits}f}" if np.isfinite(x) else "∞"
-    text = files(package).joinpath(template).read_text(encoding="utf-8")
+    texts = {
+        name: files(home).joinpath(name).read_text(encoding="utf-8")
+        for home, name in (("molflow_sim.runs", "page.html.template"), (package, template))
+    }
+    pages = Environment(
+        loader=DictLoader(texts), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    pages.filters |= {"number": _number, "json": lambda value: json.dumps(value, ensure_ascii=False)}
     plotly = Markup(get_plotlyjs().replace("</script", "<\\/script"))
-    return pages.from_string(text).render(plotly=plotly, data=Markup(script_json(data)), **values)
+    return pages.get_template(template).render(plotly=plotly, data=Markup(script_json(data)), **values)
+
+
+def _number(x: float | None, digits: int) -> str:
+    if x is None or np.isnan(x):
+        return "–"
+    return f"{x:.{digits}f}" if np.isfinite(x) else "∞"
 
 
 def script_json(value: Any) -> str:

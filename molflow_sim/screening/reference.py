@@ -43,7 +43,7 @@ class Experiment:
     atom_map: np.ndarray
 
 
-def read_reference(path: str | Path, molecule: Any) -> Experiment:
+def read_reference(path: str | Path, molecule: Any, block: str | None = None) -> Experiment:
     """Read an experimental CIF and check that it is a crystal of the molecule.
 
     Raises
@@ -59,7 +59,7 @@ def read_reference(path: str | Path, molecule: Any) -> Experiment:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"reference {path} cannot be read: {error.strerror}") from error
-    crystal = MolecularCrystal.from_cif(path, normalise_hydrogens=True)
+    crystal = MolecularCrystal.from_cif(path, normalise_hydrogens=True, block=block)
     if len(crystal.molecules) != 1:
         names = ", ".join(m.formula for m in crystal.molecules)
         raise CrystalError(f"reference {path.name} holds several species ({names}); one, {molecule.formula}, is needed")
@@ -69,8 +69,9 @@ def read_reference(path: str | Path, molecule: Any) -> Experiment:
 def _atom_map(other: Any, molecule: Any, name: str) -> np.ndarray:
     """Atom of `other` for each atom of `molecule`, by the graph of elements and bonds."""
     from rdkit import Chem
+    from rdkit.Chem.rdMolDescriptors import CalcMolFormula
 
-    if other.formula == molecule.formula:
+    if CalcMolFormula(other.rdmol) == CalcMolFormula(molecule.rdmol):  # neutron crystals are often deuterated
         # Bond orders read from a crystal may be drawn otherwise (tautomeric resonance, nitro groups): graph only.
         match = _graph(other.rdmol).GetSubstructMatch(_graph(molecule.rdmol))
         if len(match) == molecule.n_atoms:

@@ -183,6 +183,12 @@ class Molecule:
         return tuple(atom.GetSymbol() for atom in self.rdmol.GetAtoms())
 
     @cached_property
+    def site_symbols(self) -> tuple[str, ...]:
+        """Element symbols, N of them, with D and T for the isotopes of hydrogen."""
+        named = {("H", 2): "D", ("H", 3): "T"}
+        return tuple(named.get((a.GetSymbol(), a.GetIsotope()), a.GetSymbol()) for a in self.rdmol.GetAtoms())
+
+    @cached_property
     def masses(self) -> np.ndarray:
         """Atomic masses (N,) in amu, isotopes honoured."""
         return np.array([atom.GetMass() for atom in self.rdmol.GetAtoms()])
@@ -221,7 +227,7 @@ class Molecule:
     @cached_property
     def formula(self) -> str:
         """Hill formula, e.g. ``C9H8O4``."""
-        return str(rdMolDescriptors.CalcMolFormula(self.rdmol))
+        return str(rdMolDescriptors.CalcMolFormula(self.rdmol, separateIsotopes=True, abbreviateHIsotopes=True))
 
     @property
     def charge(self) -> int:

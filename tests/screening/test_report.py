@@ -79,12 +79,12 @@ def test_text_from_outside_cannot_leave_its_place():
         made,
         dropped=(replace(made.dropped[0], reason=NASTY),),
         reference=ReferenceMatch(NASTY, "P-1", 1.2, note=NASTY),
-        run={**made.run, "settings": {NASTY: NASTY}},
+        run={**made.run, "settings": {NASTY: NASTY, "several": [NASTY, "{{ 7 * 7 }}"]}},
     )
     page = Page(report_html(made))
     assert page.tags.count("script") == 3 and "img" not in page.tags
     assert json.loads(page.data)["rows"][0]["note"] == NASTY
-    assert page.text.count("alert(1)") >= 4
+    assert page.text.count("alert(1)") >= 8 and "{{ 7 * 7 }}" in page.text
 
 
 @given(st.dictionaries(st.text(), st.one_of(st.text(), st.floats(), st.integers())))
