@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from molflow_sim.errors import CrystalError, InputError
-from molflow_sim.generators.protocol import CrystalRequest, Generator, make_generator, served
-from molflow_sim.runs.identity import code_identity
+from molflow_sim.generators.protocol import CrystalRequest, Generator, generator_identity, make_generator, served
 
 if TYPE_CHECKING:
     from molflow_sim.packing.packings import RigidPackings
@@ -33,7 +32,7 @@ class RandomGenerator:
 
     def identity(self) -> dict[str, Any]:
         """See `Generator.identity`."""
-        return {"generator": "random", "code": code_identity(f"{__name__}:RandomGenerator")}
+        return {"generator": "random"}
 
 
 @dataclass(frozen=True)
@@ -104,6 +103,6 @@ class MixedGenerator:
         return {
             "generator": "mixed",
             "share": self.share,
-            "first": self.first.identity(),
-            "second": self.second.identity(),
+            "first": generator_identity(self.first),
+            "second": generator_identity(self.second),
         }

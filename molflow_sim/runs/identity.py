@@ -86,7 +86,7 @@ def code_version(*roots: str) -> str:
 def parts(*roots: str) -> dict[str, str]:
     """What `code_identity` hashes: modules, functions and files with their hashes, libraries with their versions."""
     found: dict[str, str] = {}
-    ours = {*OURS, *(re.split(r"[.:]", root)[0] for root in roots)}
+    ours = frozenset((*OURS, *(re.split(r"[.:]", root)[0] for root in roots)))
     todo: list[str] = []
     for root in roots:
         name, _, item = root.partition(":")
@@ -94,7 +94,9 @@ def parts(*roots: str) -> dict[str, str]:
         if item:
             nodes = module.reached_from(item)
             found[root] = _hash(nodes)
-            _follow(module, nodes, ours, found, todo)
+            others, names = _follow(module, nodes, ours)
+            found |= others
+            todo += names
         elif module.package:
             below = (path.relative_to(module.path.parent).with_suffix("") for path in module.path.parent.rglob("*.py"))
             todo += {".".join((name, *path.parts)).removesuffix(".__init__") for path in below}
@@ -105,9 +107,9 @@ def parts(*roots: str) -> dict[str, str]:
     while todo:
         name = todo.pop()
         if name not in found:
-            module = _module(name)
-            found[name] = module.hash
-            _follow(module, module.tree.body, ours, found, todo)
+            others, names = _imports(name, ours)
+            found |= {**others, name: _module(name).hash}
+            todo += names
     return found
 
 
@@ -189,8 +191,16 @@ def _path(name: str) -> Path | None:
     return base if base.suffix == ".py" and base.is_file() else None
 
 
-def _follow(module: _Module, nodes: Sequence[ast.stmt], ours: set[str], found: dict[str, str], todo: list[str]) -> None:
-    """Add what statements of a module import (ours to `todo`, the versions of libraries) and the files they name."""
+@cache
+def _imports(name: str, ours: frozenset[str]) -> tuple[dict[str, str], list[str]]:
+    module = _module(name)
+    return _follow(module, module.tree.body, ours)
+
+
+def _follow(module: _Module, nodes: Sequence[ast.stmt], ours: frozenset[str]) -> tuple[dict[str, str], list[str]]:
+    """Versions of libraries that statements of a module import, hashes of files they name; modules of ours."""
+    found: dict[str, str] = {}
+    todo: list[str] = []
     bound: dict[str, str] = {}
     everything = list(_walk(nodes))
     for node in everything:
@@ -223,6 +233,7 @@ def _follow(module: _Module, nodes: Sequence[ast.stmt], ours: set[str], found: d
         while name and chain:
             todo += _defining(name, attribute := chain.pop())
             name = f"{name}.{attribute}" if _path(f"{name}.{attribute}") else None
+    return found, todo
 
 
 def _defining(name: str, attribute: str | None) -> Iterator[str]:

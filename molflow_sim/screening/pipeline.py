@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from molflow_sim.errors import InputError, NoCandidatesError
+from molflow_sim.generators.protocol import generator_identity
 from molflow_sim.runs.folder import read_run
 from molflow_sim.runs.identity import code_identity, digest
 from molflow_sim.runs.progress import Progress
@@ -40,11 +41,6 @@ _CODE = {
     "energy": ("ranking:energy_batch",),
     "reference": ("reference:locate", "stages:similarity"),
 }
-
-
-def code_of(*names: str) -> str:
-    """Identity of the code of steps."""
-    return code_identity(*(f"molflow_sim.screening.{root}" for name in names for root in _CODE[name]))
 
 
 def screen(
@@ -172,10 +168,14 @@ class _Run:
             **self.settings.identity(),
         }
         self.key = digest(identity)
+        self.code = {
+            name: code_identity(*(f"molflow_sim.screening.{root}" for root in roots)) for name, roots in _CODE.items()
+        }
+        self.code["press"] = digest(self.code["press"], generator_identity(self.settings.make_generator()))
         self.bars = Progress(self.progress)
         with Store(self.folder, identity, OUTPUTS, overwrite=self.overwrite) as self.store:
             before = read_run(self.folder).get("code", {})
-            if changed := [name for name in before if name not in _CODE or before[name] != code_of(name)]:
+            if changed := [name for name, code in self.code.items() if before.get(name, code) != code]:
                 self.bars.say(f"Computed again, since the code has changed: {', '.join(changed)}")
             self.executor: Executor = executor_for(scheduler)
             try:
@@ -198,14 +198,14 @@ class _Run:
         if experiment is not None:
             from molflow_sim.screening.reference import locate
 
-            code = code_of("relax", "reference")
+            code = self.code["relax"], self.code["reference"]
             key = digest(code, experiment.digest, [row.id for row in keep], [row.energy for row in keep])
             data = self.store.once(
                 "reference.json", key, lambda: to_bytes(locate(experiment, keep, self.shared, self.bars))
             )
             found = from_bytes(data)
         run = provenance(self.store, self.settings, self.molecule)
-        run["code"] = {name: code_of(name) for name in _CODE}
+        run["code"] = self.code
         landscape = build_landscape(self.molecule, keep, dropped, tally, run, found, self.store.folder)
         write_outputs(self.store, landscape, self.settings, self.bars)
         return landscape
@@ -222,12 +222,12 @@ class _Run:
             made.append(self.stages.parametrize(self.molecule, self.settings.charges))
             return steps.stored_charges(made[0])
 
-        data = self.store.once("charges.json", digest(self.key, code_of("charges")), compute)
+        data = self.store.once("charges.json", digest(self.key, self.code["charges"]), compute)
         return made[0] if made else steps.with_charges(self.stages.parametrize(self.molecule, "mmff94"), data)
 
     def _press(self, tally: dict[str, dict[str, int]]) -> _Pool:
         s = self.settings
-        run = digest(self.key, code_of("press"))
+        run = digest(self.key, self.code["press"])
         tasks = [
             (f"press/{first:06d}.npz", digest(run, first, n), i, n)
             for i in range(s.n_batches)
@@ -244,7 +244,7 @@ class _Run:
 
     def _compare(self, pool: _Pool, tally: dict[str, dict[str, int]]) -> _Chosen:
         s = self.settings
-        key = digest(pool.key, code_of("compare"), s.compare_top, s.minimum_density, s.maximum_density)
+        key = digest(pool.key, self.code["compare"], s.compare_top, s.minimum_density, s.maximum_density)
         data = self.store.once("compare/distinct.npz", key, lambda: self._distinct_packings(pool))
         table = unpack_arrays(data)
         tally["compare"] = {"distinct": int(table["n_distinct"]), "evaluated": len(table["index"])}
@@ -254,10 +254,9 @@ class _Run:
                 f"candidates, other space groups or another conformer. What was computed is kept in {self.store.folder}"
             )
         rows = [crystal_to_json(pool.packings.crystal(int(i))) for i in table["index"]]
-        code = code_of("evaluate")
         tasks = []
         for k in range(0, len(rows), _EVALUATE_BATCH):
-            batch, id = rows[k : k + _EVALUATE_BATCH], digest(key, code, k)
+            batch, id = rows[k : k + _EVALUATE_BATCH], digest(key, self.code["evaluate"], k)
             tasks.append((f"evaluate/{id}.json", id, batch, len(batch)))
         parts = [from_bytes(d) for d in self._batches("Comparing (Ewald energies)", steps.evaluate_batch, tasks)]
         energies = np.array([np.nan if e is None else e for part in parts for e in part])
@@ -292,10 +291,9 @@ class _Run:
     def _relax(self, pool: _Pool, chosen: _Chosen, tally: dict[str, dict[str, int]]) -> list[RelaxedRow]:
         size = self.settings.relax_batch
         ids = [pool.ids[i] for i in chosen.index]
-        code = code_of("relax")
         tasks = []
         for k in range(0, len(ids), size):
-            key = digest(code, ids[k : k + size], self._relax_settings())
+            key = digest(self.code["relax"], ids[k : k + size], self._relax_settings())
             tasks.append((f"relax/{key}.json", key, chosen.crystals[k : k + size], len(ids[k : k + size])))
         parts = [from_bytes(d) for d in self._batches("Relaxing flexible molecules", steps.relax_batch, tasks)]
         stored = [row for part in parts for row in part]
@@ -327,7 +325,7 @@ class _Run:
     def _unique(self, rows: Sequence[RelaxedRow]) -> np.ndarray:
         """For each valid row (in order) the position of the valid row that stands for it."""
         valid = [row for row in rows if row.valid]
-        key = digest(code_of("relax", "unique"), [row.id for row in valid], [row.energy for row in valid])
+        key = digest(self.code["relax"], self.code["unique"], [row.id for row in valid], [row.energy for row in valid])
 
         def compute() -> bytes:
             with self.bars.stage("Merging duplicates", len(valid)) as advance:
@@ -347,7 +345,7 @@ class _Run:
         best = rows[: self.settings.energy_top]
         tasks = []
         for row in best:
-            key = digest(code_of("relax", "energy"), spec, energy_identity(spec), row.id, row.energy)
+            key = digest(self.code["relax"], self.code["energy"], spec, energy_identity(spec), row.id, row.energy)
             tasks.append((f"energy/{key}.json", key, (spec, crystal_to_json(row.crystal)), 1))
         # A failure is no result: what failed for want of memory or a library is tried again by the next call.
         data = self._batches(

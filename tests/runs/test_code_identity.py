@@ -45,12 +45,12 @@ def toy(tmp_path, monkeypatch):
             path = tmp_path / "toy" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text)
-        for cached in (identity._module, identity._path, code_identity):
+        for cached in (identity._module, identity._path, identity._imports, code_identity):
             cached.cache_clear()
         return code_identity(root)
 
     yield write
-    for cached in (identity._module, identity._path, code_identity):
+    for cached in (identity._module, identity._path, identity._imports, code_identity):
         cached.cache_clear()
 
 

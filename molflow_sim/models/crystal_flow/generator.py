@@ -14,7 +14,6 @@ from molflow_sim.models.crystal_flow.model import STEPS, CrystalFlow
 from molflow_sim.packing.random_packing import random_packings
 from molflow_sim.packing.relief import RELIEF_EVALUATIONS, relieve
 from molflow_sim.packing.selection import select_low
-from molflow_sim.runs.identity import code_identity
 from molflow_sim.training.model import shared_model
 
 if TYPE_CHECKING:
@@ -103,8 +102,7 @@ class FlowGenerator:
         WeightsError
             As `load`.
         """
-        code = code_identity(f"{__name__}:FlowGenerator")
-        return {"generator": "flow", **asdict(self), "weights": self.load().card["sha256"], "code": code}
+        return {"generator": "flow", **asdict(self), "weights": self.load().card["sha256"]}
 
     def load(self) -> CrystalFlow:
         """The flow, loaded once in each process.

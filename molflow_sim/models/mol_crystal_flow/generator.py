@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from molflow_sim.errors import InputError, RequestError
 from molflow_sim.generators.protocol import CrystalRequest, served
 from molflow_sim.models.mol_crystal_flow.model import MolCrystalFlow
-from molflow_sim.runs.identity import code_identity
 from molflow_sim.training.model import shared_model
 
 if TYPE_CHECKING:
@@ -85,8 +84,7 @@ class MolCrystalFlowGenerator:
             As `load`.
         """
         weights = self.load().card["sha256"]
-        code = code_identity(f"{__name__}:MolCrystalFlowGenerator")
-        own = {"z": self.z, "hands": self.hands, "steps": self.steps, "code": code}
+        own = {"z": self.z, "hands": self.hands, "steps": self.steps}
         return {"generator": "mol-crystal-flow", "weights": weights, **own}
 
     def load(self) -> MolCrystalFlow:
