@@ -6,7 +6,7 @@
 Every rigid experimental crystal of the data set (see targets.py; --targets takes that many, evenly spread over the
 sizes) is searched for with RDKit's conformers and with its own, by random packing over the common space groups and
 the press; PyXtal's random molecular crystals go through the same press. "Found" means that 15 of 15 molecules
-superpose with RMSD15 < 1 Å. For a miss, the experimental structure itself is pressed: if it stays, the search is at
+superpose within `found_rmsd`. For a miss, the experimental structure itself is pressed: if it stays, the search is at
 fault, if it leaves, the potential (or, with RDKit's conformers, the conformer).
 
 Each search is written to a file of its own next to the output when it ends; the same command goes on from there.

@@ -313,13 +313,12 @@ def _stereoisomer(rdmol: Chem.Mol, n_conformers: int | None, seed: int) -> tuple
     with rdBase.BlockLogs():
         fixed = Chem.Mol(rdmol)
         if any(s.specified == Chem.StereoSpecified.Unspecified for s in Chem.FindPotentialStereo(fixed)):
-            fixed = _with_stereo(rdmol, conf.generate(rdmol, 1, seed, mirror=False, trials=8)[0][0])
+            fixed = conf.with_stereo(rdmol, conf.generate(rdmol, 1, seed, mirror=False, trials=8)[0][0])
         mirror = same_stereo(fixed, mirror_image(fixed))
         if n_conformers is None:
             found = crystal_conformers(fixed, seed, mirror)
         else:
             found = Conformers(*conf.generate(fixed, n_conformers, seed, mirror))
-        fixed = _with_stereo(fixed, found.positions[0])
     before, after = canonical_smiles(rdmol), canonical_smiles(fixed)
     if before != after:
         warnings.warn(
@@ -328,12 +327,3 @@ def _stereoisomer(rdmol: Chem.Mol, n_conformers: int | None, seed: int) -> tuple
             stacklevel=3,
         )
     return fixed, found
-
-
-def _with_stereo(rdmol: Chem.Mol, positions: np.ndarray) -> Chem.Mol:
-    out = _without_conformers(rdmol)
-    conformer = Chem.Conformer(out.GetNumAtoms())
-    conformer.SetPositions(np.ascontiguousarray(positions, dtype=float))
-    out.AddConformer(conformer, assignId=True)
-    Chem.AssignStereochemistryFrom3D(out)
-    return _without_conformers(out)
