@@ -17,12 +17,13 @@ from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
 from molflow_sim.errors import InputError
-from molflow_sim.forcefield import ewald, ewald_compiled, pairs_torch
+from molflow_sim.forcefield import ewald, ewald_compiled, mmff_compiled, pairs_torch
 from molflow_sim.forcefield.batch import Batch, compiled_pairs, degenerate
 from molflow_sim.forcefield.mmff_energy import mmff_energies
 from molflow_sim.forcefield.neighbours import VerletList, split_into_groups
 from molflow_sim.forcefield.parameters import MoleculeParameters, distinct_species, parametrize
 from molflow_sim.forcefield.topology import SpanningTree, lattice_shifts, lay_out
+from molflow_sim.ordered import determinant, product
 from molflow_sim.threads import one_torch_thread, share
 
 if TYPE_CHECKING:
@@ -108,6 +109,7 @@ class CrystalPotential(ModelInterface):
         self.torn = ""
         self._verlet = VerletList(self.cutoff, float(skin))
         self._batch: Batch | None = None
+        self._kept: Sequence[int] | None = None
 
     @classmethod
     def from_crystals(
@@ -180,7 +182,7 @@ class CrystalPotential(ModelInterface):
             inter, forces, virial = self._pairs(whole, cells, batch, bad)
             self._ewald(whole, cells, batch, inter, forces, virial)
             intra = self._mmff(whole, batch, forces, virial)
-            volume = torch.linalg.det(cells).abs()
+            volume = determinant(cells).abs()
             out = {"energy": inter + intra}
             if self._compute_forces:
                 out["forces"] = forces
@@ -199,9 +201,22 @@ class CrystalPotential(ModelInterface):
         numbers, system = state.atomic_numbers, state.system_idx
         if batch is None or not (torch.equal(numbers, batch.numbers) and torch.equal(system, batch.system_idx)):
             layout = lay_out(numbers.cpu().numpy(), system.cpu().numpy(), self._numbers, self._groups, self._device)
+            if batch is not None and self._kept is not None:
+                self._verlet.keep(self._kept, batch.layout.group_start, batch.layout.system_group)
+            else:
+                self._verlet.forget()
             self._batch = batch = Batch(layout, self.parameters, self._device, numbers, system)
-            self._verlet.forget()
+        self._kept = None
         return batch
+
+    def forget(self) -> None:
+        """Drop what is kept of the last batch: the next results do not depend on it even in their rounding."""
+        self._batch = self._kept = None
+        self._verlet.forget()
+
+    def keep(self, systems: Sequence[int]) -> None:
+        """Announce that the next batch holds these systems of the last one, in order: their neighbour lists go on."""
+        self._kept = systems
 
     def _make_whole(self, positions: torch.Tensor, cells: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Positions of whole molecules, batch order."""
@@ -209,7 +224,7 @@ class CrystalPotential(ModelInterface):
         layout = batch.layout
         for index, atoms, system in zip(layout.species, layout.atoms, layout.system):
             shifts = lattice_shifts(positions[atoms], cells[system], self._trees[index])
-            whole[atoms] += shifts @ cells[system]
+            whole[atoms] += product(shifts, cells[system])
         return whole
 
     def _torn(self, whole: torch.Tensor, batch: Batch) -> torch.Tensor:
@@ -290,6 +305,15 @@ class CrystalPotential(ModelInterface):
         layout = batch.layout
         intra = virial.new_zeros(len(virial))
         for index, atoms, system in zip(layout.species, layout.atoms, layout.system):
+            if self.backend == "compiled":
+                found = mmff_compiled.mmff_molecules(
+                    self.parameters[index].mmff, whole.numpy(), atoms[:, 0].contiguous().numpy()
+                )
+                molecular, gradient, own = (torch.from_numpy(a) for a in found)
+                intra.index_add_(0, system, molecular)
+                forces[atoms] -= gradient
+                virial.index_add_(0, system, own)
+                continue
             with torch.enable_grad():
                 x = whole[atoms].requires_grad_(True)
                 terms = mmff_energies(self.parameters[index].mmff, x)
