@@ -12,6 +12,7 @@ import numpy as np
 from pymatgen.core.structure_matcher import StructureMatcher
 
 from benchmarks.closeness import Poses, body_turns, close, poses
+from benchmarks.deadline import TimeLimitError, time_limit
 from benchmarks.recovery import spread
 from benchmarks.search import Search, candidates_of, search
 from benchmarks.targets import DATA, Target, read_targets, reason_left_out
@@ -19,7 +20,6 @@ from molflow_sim import MolecularCrystal
 from molflow_sim.dataset.skeletons import skeletons_of_smiles, split_of_molecule
 from molflow_sim.errors import MolflowError
 from molflow_sim.evaluate import CLASH_OVERLAP, check_validity, heavy_atom_overlap, packing_similarity, prepare
-from molflow_sim.evaluate._deadline import TimeLimitError, time_limit
 from molflow_sim.packing import RigidPackings
 
 SIDES = ("pyxtal", "pyxtal-vdw", "random", "random-3", "flow-1", "flow", "flow-10", "mol-crystal-flow")

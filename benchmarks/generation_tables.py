@@ -80,7 +80,7 @@ def press_table(runs: Sequence[Run], sides: Sequence[str], milestones: Sequence[
     return Table(
         "2. After press and relaxation",
         rows,
-        "found: % of targets, 15 of 15 molecules, RMSD15 < 1 Å, once relaxed; as pressed: before that, among all;\n"
+        "found: % of targets, 15 of 15 molecules within found_rmsd, once relaxed; as pressed: before that, among all;\n"
         "rank and dE (kJ/mol) among the relaxed, of the targets found; misses: what they are due to (see recovery.py).",
     )
 

@@ -11,7 +11,7 @@ from scipy.spatial.transform import Rotation
 
 from molflow_sim import Molecule, SpaceGroup
 from molflow_sim.packing import RigidPackings
-from molflow_sim.packing.placements import COMMON_SPACE_GROUPS, general_placement
+from molflow_sim.symmetry.placements import COMMON_SPACE_GROUPS, general_placement
 from molflow_sim.symmetry.spacegroup import cell_matrix
 
 MAX_ATTEMPTS = 20

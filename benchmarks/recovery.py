@@ -6,7 +6,7 @@
 Every rigid experimental crystal of the data set (see targets.py; --targets takes that many, evenly spread over the
 sizes) is searched for with RDKit's conformers and with its own, by random packing over the common space groups and
 the press; PyXtal's random molecular crystals go through the same press. "Found" means that 15 of 15 molecules
-superpose with RMSD15 < 1 Å. For a miss, the experimental structure itself is pressed: if it stays, the search is at
+superpose within `found_rmsd`. For a miss, the experimental structure itself is pressed: if it stays, the search is at
 fault, if it leaves, the potential (or, with RDKit's conformers, the conformer).
 
 Each search is written to a file of its own next to the output when it ends; the same command goes on from there.
@@ -27,11 +27,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.parts import Parts, write_json
+from benchmarks.parts import Parts
 from benchmarks.search import Search, matches, molecule_of, search
 from benchmarks.targets import DATA, Target, read_targets
 from molflow_sim import __version__, parametrize
 from molflow_sim.packing import press, random_packings
+from molflow_sim.runs.files import write_json
 
 MILESTONES = (300, 1000, 4000)
 SOURCES = ("rdkit", "experimental")

@@ -14,7 +14,7 @@ from rdkit import Chem
 from benchmarks.targets import Target
 from molflow_sim import MolecularCrystal, Molecule
 from molflow_sim.errors import MolflowError
-from molflow_sim.evaluate import FOUND_RMSD, packing_similarity, prepare
+from molflow_sim.evaluate import packing_similarity, prepare
 from molflow_sim.evaluate.deduplicate import deduplicate_packings
 from molflow_sim.evaluate.fingerprint import fingerprint, fingerprints
 from molflow_sim.forcefield import MoleculeParameters, parametrize
@@ -45,18 +45,19 @@ MINIMA = 10
 
 @dataclass
 class Minimum:
-    """Where the press goes from the experimental structure."""
+    """Where the press goes from the experimental structure; `limit` is the RMSD15 in Å that counted as found."""
 
     rmsd: float
     n_matched: int
     energy: float
     density: float
     status: str
+    limit: float = 1.0
 
     @property
     def kept(self) -> bool:
         """Whether the experimental packing is (close to) a minimum of the potential with this conformer."""
-        return self.n_matched == 15 and self.rmsd < FOUND_RMSD
+        return self.n_matched == 15 and self.rmsd < self.limit
 
 
 @dataclass
@@ -140,6 +141,7 @@ def nearest_minimum(target: Target, pressed: RigidPackings) -> Minimum:
             float(pressed.energy[k]) / KJ_PER_MOL,
             float(pressed.density[k]),
             pressed.STATUS[pressed.status[k]],
+            target.found_rmsd,
         )
         if best is None or (this.n_matched, -this.rmsd) > (best.n_matched, -best.rmsd):
             best = this
@@ -299,7 +301,7 @@ def assess(
     result.lowest_energy = float(good.energy.min()) / KJ_PER_MOL
     with clock("compare"):
         near = matches(target, good, unique, limit=NEAR_RMSD)
-    matched = {k: rmsd for k, rmsd in near.items() if rmsd < FOUND_RMSD}
+    matched = {k: rmsd for k, rmsd in near.items() if rmsd < target.found_rmsd}
     if matched:
         members = np.isin(group, list(matched))
         result.hits = int(members.sum())
@@ -323,9 +325,9 @@ def assess(
 
 
 def matches(
-    target: Target, packings: RigidPackings, rows: np.ndarray, prefilter: bool = True, limit: float = FOUND_RMSD
+    target: Target, packings: RigidPackings, rows: np.ndarray, prefilter: bool = True, limit: float | None = None
 ) -> dict[int, float]:
-    """Rows whose packing is the experimental form (all 15 molecules within `limit`), with their RMSD15 in Å."""
+    """Rows whose packing is the experimental form (15 of 15 molecules within `limit` Å, else as found), with RMSD15."""
     reference = prepare(target.crystal)
     if prefilter:
         known, prints = fingerprint(target.crystal), fingerprints(packings.select(rows))
@@ -336,7 +338,7 @@ def matches(
     found = {}
     for k in rows.tolist():
         match = packing_similarity(reference, packings.crystal(k))
-        if match.same(limit):
+        if match.found if limit is None else match.same(limit):
             found[k] = match.rmsd
     return found
 
@@ -360,7 +362,7 @@ def relaxed_matches(
     for row, result in zip(rows, results):
         if row in near and np.isfinite(result.energy):
             match = packing_similarity(reference, result.crystal)
-            if match.same(FOUND_RMSD):
+            if match.found:
                 # Duplicates of the hit itself do not push it down.
                 rank = 1 + int(np.sum(energies < result.energy - 0.05 * KJ_PER_MOL))
                 found[row] = (match.rmsd, rank, float(result.energy - energies.min()) / KJ_PER_MOL)

@@ -22,6 +22,8 @@ from rdkit import Chem
 
 from molflow_sim import MolecularCrystal, Molecule
 from molflow_sim.errors import MolflowError
+from molflow_sim.evaluate import found_rmsd
+from molflow_sim.evaluate.fingerprint import compared_atoms
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "cod_organic"
 ELEMENTS = frozenset([1, 6, 7, 8, 9, 16, 17, 35])
@@ -49,6 +51,12 @@ class Target:
     crystal: MolecularCrystal
     experimental: Molecule
     racemic: bool
+
+    @property
+    def found_rmsd(self) -> float:
+        """RMSD15 (Å) below which a packing is this form."""
+        numbers = self.experimental.numbers
+        return found_rmsd(int(compared_atoms(numbers, np.zeros(len(numbers), int)).sum()))
 
     @property
     def smiles(self) -> str:

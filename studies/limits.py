@@ -19,10 +19,9 @@ from molflow_sim.errors import MolflowError
 from molflow_sim.evaluate.deduplicate import PackingDuplicates, deduplicate_packings
 from molflow_sim.forcefield import parametrize
 from molflow_sim.packing import RigidPackings, press, random_packings
-from molflow_sim.packing.placements import COMMON_SPACE_GROUPS
 from molflow_sim.packing.random_packing import placements_for
-from molflow_sim.packing.tables import Placement
 from molflow_sim.symmetry import SpaceGroup
+from molflow_sim.symmetry.placements import COMMON_SPACE_GROUPS, Placement
 from molflow_sim.symmetry.sites import placement_of
 from molflow_sim.symmetry.spacegroup import cell_matrix, cell_parameters
 from molflow_sim.units import KJ_PER_MOL

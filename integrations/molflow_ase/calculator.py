@@ -13,7 +13,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 
 from molflow_sim.errors import CrystalError, InputError, NonFiniteError
-from molflow_sim.forcefield.parameters import MoleculeParameters, parametrize
+from molflow_sim.forcefield.parameters import MoleculeParameters, distinct_species, parametrize
 from molflow_sim.forcefield.potential import CrystalPotential
 from molflow_sim.systems.crystal import MolecularCrystal
 from molflow_sim.systems.molecule import Molecule
@@ -62,7 +62,7 @@ class CrystalCalculator(Calculator):
         **options: Any,
     ) -> None:
         super().__init__(charges=charges, cutoff=cutoff)
-        species: dict[bytes, MoleculeParameters | Molecule] = {}
+        species: list[MoleculeParameters | Molecule] = []
         for item in source if isinstance(source, Sequence) else (source,):
             for molecule in item.molecules if isinstance(item, MolecularCrystal) else (item,):
                 if not isinstance(molecule, (Molecule, MoleculeParameters)):
@@ -70,8 +70,8 @@ class CrystalCalculator(Calculator):
                         f"{type(molecule).__name__} is no Molecule, MoleculeParameters or MolecularCrystal; "
                         "for plain atoms use MolecularCrystal.from_ase(atoms) first"
                     )
-                species.setdefault(np.asarray(molecule.numbers, dtype=np.uint8).tobytes(), molecule)
-        table = [m if isinstance(m, MoleculeParameters) else parametrize(m, charges) for m in species.values()]
+                species.append(molecule)
+        table = [m if isinstance(m, MoleculeParameters) else parametrize(m, charges) for m in distinct_species(species)]
         self.potential = CrystalPotential(table, cutoff=cutoff, **options)
 
     @classmethod
@@ -90,7 +90,7 @@ class CrystalCalculator(Calculator):
         Raises
         ------
         CrystalError
-            The atoms are not periodic, or not the calculator's molecules one after another.
+            The atoms are not periodic, or not the calculator's molecules one after another, bonded as these are.
         NonFiniteError
             Positions or cell are not finite, or the cell has collapsed.
         """
@@ -102,6 +102,8 @@ class CrystalCalculator(Calculator):
         state = ts.io.atoms_to_state(self.atoms, self.potential.device, torch.float64)
         out = {name: value.cpu().double().numpy() for name, value in self.potential(state).items()}
         energy = float(out["energy"][0])
+        if self.potential.torn:
+            raise CrystalError(self.potential.torn)
         if not np.isfinite(energy):
             raise NonFiniteError("the energy is not finite: the cell has collapsed, or positions are NaN")
         self.results = {

@@ -6,10 +6,11 @@ import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 from rdkit import Chem
 
-from molflow_sim.errors import MissingHydrogensError, OverlappingAtomsError
+from molflow_sim.errors import DisorderedCrystalError, MissingHydrogensError, OverlappingAtomsError
 
 _SLACK, _SLACK_H = 0.40, 0.30  # Å beyond the sum of covalent radii (Cordero et al., Dalton Trans. 2832, 2008)
-_DOUBLE = {6: 1.39, 7: 1.31, 8: 1.25}  # Å: a carbon this close to C, N, O is doubly bonded, however bent it is drawn
+_USUAL = 0.15  # Å beyond that sum which bonds of usual length do not exceed
+_DOUBLE = {6: 1.41, 7: 1.31, 8: 1.25}  # Å: a carbon this close to C, N, O is unsaturated, however bent (fullerenes)
 _MAX_NEIGHBOURS = {1: 1, 6: 4, 7: 4, 8: 3, 9: 1, 14: 5, 15: 6, 16: 6, 17: 4, 35: 1, 53: 5}
 
 
@@ -54,6 +55,8 @@ def perceive_bonds(
     ------
     OverlappingAtomsError
         If two atoms are closer than any bond allows.
+    DisorderedCrystalError
+        If an atom has more hydrogens at bonding distance than its element can bind.
     """
     radii = covalent_radii[numbers]
     pairs, shifts, d = neighbour_pairs(positions, cell, 2 * radii.max() + _SLACK)
@@ -85,6 +88,17 @@ def perceive_bonds(
             out.append(k)
             room[a] -= 1
             room[b] -= 1
+    taken = set(out)
+    own = np.bincount(pairs[out].ravel(), weights=np.repeat(hydrogens[out] == 1, 2), minlength=len(numbers))
+    for k in chosen:  # a bond of usual length that finds no place beside hydrogens
+        full = next((int(a) for a in pairs[k] if numbers[a] != 1 and room[a] <= 0 and own[a] > 1), None)
+        if k not in taken and full is not None and stretch[k] < _USUAL:
+            other = int(pairs[k].sum()) - full
+            one, two = (labels[a] if labels else f"{chemical_symbols[numbers[a]]}{a + 1}" for a in (full, other))
+            raise DisorderedCrystalError(
+                f"atom {one} has {own[full]:.0f} hydrogens and no bond left for {two}: disorder that is not marked; "
+                "give one ordered model"
+            )
     out = sorted(out)
     return pairs[out], shifts[out]
 
@@ -99,6 +113,8 @@ def check_hydrogens(numbers: np.ndarray, positions: np.ndarray, bonds: np.ndarra
     ------
     MissingHydrogensError
         Naming the atom.
+    DisorderedCrystalError
+        An oxygen with three neighbours, two of them hydrogens.
     """
     neighbours: list[list[int]] = [[] for _ in numbers]
     for a, b in bonds:
@@ -109,6 +125,11 @@ def check_hydrogens(numbers: np.ndarray, positions: np.ndarray, bonds: np.ndarra
         vectors = positions[near] - positions[atom]
         lengths = np.linalg.norm(vectors, axis=1) if len(near) else np.zeros(0)
         missing = False
+        if z == 8 and len(near) > 2 and (numbers[near] == 1).sum() > 1:
+            raise DisorderedCrystalError(
+                f"atom {labels[atom]} has {len(near)} neighbours: disordered hydrogens that are not marked, or an "
+                "oxonium ion; give one ordered, neutral model"
+            )
         if z in (7, 8) and not near:
             missing = True
         elif z == 6 and len(near) == 3:
@@ -124,8 +145,8 @@ def check_hydrogens(numbers: np.ndarray, positions: np.ndarray, bonds: np.ndarra
             missing = True
         if missing:
             raise MissingHydrogensError(
-                f"{labels[atom]} has {len(near)} neighbours in a geometry that needs more; hydrogen atoms are missing "
-                "from the structure: add them before reading it"
+                f"atom {labels[atom]} has {len(near)} neighbours in a geometry that needs more; hydrogen atoms are "
+                "missing from the structure: add them before reading it"
             )
 
 
@@ -137,6 +158,11 @@ def skeleton(rdmol: Chem.Mol) -> Chem.Mol:
     """
     numbers = [atom.GetAtomicNum() for atom in rdmol.GetAtoms()]
     return graph_mol(numbers, [(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in rdmol.GetBonds()])
+
+
+def isotopes_of(rdmol: Chem.Mol) -> np.ndarray:
+    """Mass numbers (N,) where they are given, else 0."""
+    return np.array([atom.GetIsotope() for atom in rdmol.GetAtoms()], dtype=int)
 
 
 def graph_mol(numbers: list[int], bonds: list[tuple[int, int]]) -> Chem.Mol:

@@ -11,11 +11,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from rdkit import Chem
+from rdkit import Chem, rdBase
 from rdkit.Chem import AllChem, rdDistGeom, rdMolDescriptors
 from rdkit.Chem import rdForceFieldHelpers as mmff
 
 from molflow_sim.chemistry.bonds import automorphisms
+from molflow_sim.chemistry.checks import canonical_smiles, same_stereo
 from molflow_sim.chemistry.pointgroup import point_group
 from molflow_sim.errors import ConformerError
 from molflow_sim.units import KCAL_PER_MOL, KJ_PER_MOL
@@ -54,33 +55,63 @@ def embed(rdmol: Chem.Mol, count: int, seed: int, torsion_preferences: bool = Tr
     """A copy of `rdmol` (explicit hydrogens) with up to `count` embedded, unminimised conformers.
 
     Without `torsion_preferences` the torsions are those of plain distance geometry: rotamers that are rare among
-    experimental structures, such as E hydroxyl groups and cis amides, come up too.
+    experimental structures, such as E hydroxyl groups and cis amides, come up too. The work is bounded by counts of
+    attempts, not by time, so that it is the same on every machine.
 
     Raises
     ------
     ConformerError
         If neither the usual nor random starting coordinates embed.
     """
-    mol = Chem.Mol(rdmol)
     # crowded cages fail the checks of stereochemistry most of the time: few conformers, many attempts
-    attempts = [(torsion_preferences, random, count, 30) for random in (False, True)]
-    attempts += [(False, random, min(count, 4), 400) for random in (False, True)]
-    for preferences, random_coords, wanted, iterations in attempts:
-        parameters: Any = rdDistGeom.ETKDGv3() if preferences else rdDistGeom.KDG()
-        parameters.forceTransAmides = preferences
-        # RDKit multiplies the seed by the conformer's index: 0 would give identical conformers, huge ones overflow
-        parameters.randomSeed = 42 + int(seed) % 1_000_000
-        parameters.numThreads = 1
-        parameters.maxIterations = iterations  # attempts per conformer: bounds the time on impossible geometries
-        parameters.useRandomCoords = random_coords
-        if hasattr(parameters, "timeout"):
-            parameters.timeout = 60  # seconds
-        if len(rdDistGeom.EmbedMultipleConfs(mol, wanted, parameters)):
-            return mol
-    raise ConformerError(
-        f"{Chem.MolToSmiles(Chem.RemoveHs(mol))}: no three-dimensional structure could be embedded; "
-        "check the stereochemistry, or give a file with coordinates"
-    )
+    settings = [(torsion_preferences, random, count, 30) for random in (False, True)]
+    settings += [(False, random, min(count, 4), 400) for random in (False, True)]
+    for preferences, random, wanted, attempts in settings:
+        first = _embedded(rdmol, 1, seed, preferences, random, min(attempts, 60))
+        if first is not None:
+            return _embedded(rdmol, wanted, seed, preferences, random, attempts) or first
+    name = Chem.MolToSmiles(Chem.RemoveHs(rdmol))
+    flat = Chem.Mol(rdmol)
+    Chem.RemoveStereochemistry(flat)
+    if _embedded(flat, 1, seed, False, True, 30) is not None:
+        raise ConformerError(
+            f"{name}: with the stereochemistry that is written no three-dimensional structure could be embedded, "
+            "without it one could: the combination is strained or impossible; check it, or give a file with coordinates"
+        )
+    raise ConformerError(f"{name}: no three-dimensional structure could be embedded; give a file with coordinates")
+
+
+def _embedded(
+    rdmol: Chem.Mol, count: int, seed: int, preferences: bool, random: bool, attempts: int
+) -> Chem.Mol | None:
+    """A copy with up to `count` conformers, each tried `attempts` times; None where none of them embeds."""
+    mol = Chem.Mol(rdmol)
+    parameters: Any = rdDistGeom.ETKDGv3() if preferences else rdDistGeom.KDG()
+    parameters.forceTransAmides = preferences
+    # RDKit multiplies the seed by the conformer's index: 0 would give identical conformers, huge ones overflow
+    parameters.randomSeed = 42 + int(seed) % 1_000_000
+    parameters.numThreads = 1
+    parameters.maxIterations = attempts
+    parameters.useRandomCoords = random
+    rdDistGeom.EmbedMultipleConfs(mol, count, parameters)
+    return mol if mol.GetNumConformers() else None
+
+
+def keeps_stereo(rdmol: Chem.Mol, positions: np.ndarray) -> np.ndarray:
+    """Which conformers (K, N, 3) in Å show the R/S and E/Z that `rdmol` has; what it leaves open may be either."""
+    with rdBase.BlockLogs():
+        if not any(s.specified == Chem.StereoSpecified.Specified for s in Chem.FindPotentialStereo(Chem.Mol(rdmol))):
+            return np.ones(len(positions), dtype=bool)
+        return np.array([same_stereo(with_stereo(rdmol, x), rdmol) for x in positions], dtype=bool)
+
+
+def with_stereo(rdmol: Chem.Mol, positions: np.ndarray) -> Chem.Mol:
+    """The molecule without conformer, its stereochemistry that of the positions (N, 3) in Å."""
+    out = with_positions(rdmol, positions)
+    with rdBase.BlockLogs():
+        Chem.AssignStereochemistryFrom3D(out)
+    out.RemoveAllConformers()
+    return out
 
 
 def generate(
@@ -109,7 +140,7 @@ def generate(
     Raises
     ------
     ConformerError
-        If nothing can be embedded or minimised to a finite energy.
+        If nothing can be embedded or minimised to a finite energy with the stereochemistry that is written.
     """
     rotors = count_rotors(rdmol)
     keep = n_conformers if n_conformers is not None else (1 if rotors == 0 else MAX_CONFORMERS)
@@ -126,6 +157,14 @@ def generate(
     if not finite.any():
         raise ConformerError(f"{Chem.MolToSmiles(Chem.RemoveHs(rdmol))}: MMFF94 found no finite minimum")
     positions, energies = positions[finite], energies[finite]
+    kept_stereo = keeps_stereo(rdmol, positions)
+    if not kept_stereo.any():
+        raise ConformerError(
+            f"{canonical_smiles(rdmol)}: MMFF94 does not keep the stereochemistry that is written; all of "
+            f"{len(positions)} embedded conformers were minimised to another isomer, the lowest to "
+            f"{canonical_smiles(with_stereo(rdmol, positions[energies.argmin()]))}"
+        )
+    positions, energies = positions[kept_stereo], energies[kept_stereo]
     order = np.argsort(energies, kind="stable")
     kept = prune(rdmol, positions[order], energies[order], mirror=mirror, limit=keep)
     positions, energies = positions[order][kept], energies[order][kept]
@@ -159,7 +198,7 @@ def _with_idealised(rdmol: Chem.Mol, positions: np.ndarray, energies: np.ndarray
     if not extra:
         return positions, energies
     found = mmff_energies(rdmol, np.array(extra))
-    near = found - energies[0] < IDEALISE_WINDOW * KJ_PER_MOL
+    near = (found - energies[0] < IDEALISE_WINDOW * KJ_PER_MOL) & keeps_stereo(rdmol, np.array(extra))
     positions, energies = np.concatenate([positions, np.array(extra)[near]]), np.concatenate([energies, found[near]])
     order = np.argsort(energies, kind="stable")
     return positions[order], energies[order]

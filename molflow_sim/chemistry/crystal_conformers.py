@@ -135,8 +135,9 @@ def _screened(rdmol: Chem.Mol, starts: np.ndarray, mirror: bool) -> tuple[np.nda
 def _distinct(
     rdmol: Chem.Mol, positions: np.ndarray, energies: np.ndarray, mirror: bool, limit: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    finite = np.isfinite(energies) & np.isfinite(positions).all(axis=(1, 2))
-    order = np.flatnonzero(finite)[np.argsort(energies[finite], kind="stable")]
+    good = np.isfinite(energies) & np.isfinite(positions).all(axis=(1, 2))
+    good[good] = conf.keeps_stereo(rdmol, positions[good])
+    order = np.flatnonzero(good)[np.argsort(energies[good], kind="stable")]
     kept = order[conf.prune(rdmol, positions[order], energies[order], mirror=mirror, limit=limit)]
     return positions[kept], energies[kept]
 

@@ -44,6 +44,9 @@ Weights = Annotated[
     Path | None,
     typer.Option("--weights", help="Folder of weights, instead of those of the package.", show_default=False),
 ]
+Block = Annotated[
+    str | None, typer.Option("--block", help="Data block of the CIF, where it has several.", show_default=False)
+]
 Generator = Annotated[
     str, typer.Option("--generator", help=f"Where crystals come from: {', '.join(GENERATORS.names('crystals'))}.")
 ]

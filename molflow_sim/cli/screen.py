@@ -54,6 +54,7 @@ def screen(
     reference: Annotated[
         Path | None, typer.Option(help="CIF of the experimental form: says where it came.", show_default=False)
     ] = None,
+    block: opt.Block = None,
     generator: opt.Generator = DEFAULT_GENERATOR,
     weights: opt.Weights = None,
     option: opt.Options = None,
@@ -80,6 +81,7 @@ def screen(
         charges=charges,
         relax_top=relax_top,
         reference=reference,
+        reference_block=block,
         energy=energy,
         energy_top=energy_top,
         weights=weights,

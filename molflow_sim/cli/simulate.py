@@ -38,6 +38,7 @@ def simulate(
     supercell: Annotated[
         str | None, typer.Option(help="Repeats along a,b,c. [dim]default: the smallest that holds the cutoff[/dim]")
     ] = None,
+    block: opt.Block = None,
     ps: Annotated[float, typer.Option(help="Length of the run in ps.")] = 20.0,
     temperature: opt.Temperature = 300.0,
     pressure: Annotated[float, typer.Option(help="Pressure in bar.")] = 1.0,
@@ -72,6 +73,8 @@ def simulate(
     from molflow_openmm.crystal.settings import SimulationSettings
     from molflow_openmm.crystal.simulate import simulate as run
 
+    from molflow_sim.systems.crystal import MolecularCrystal
+
     if not cif.is_file():
         raise InputError(f"{cif}: no such file")
     settings = SimulationSettings(
@@ -92,7 +95,8 @@ def simulate(
     console = Console()
     folder = output or Path(f"{cif.stem}_npt")
     with Bar(console, "step", "steps", heading=_heading(console)) as watch:
-        summary = run(cif, folder, settings, overwrite=overwrite, progress=watch)
+        crystal = MolecularCrystal.from_cif(cif, block=block)
+        summary = run(crystal, folder, settings, overwrite=overwrite, progress=watch)
     print_summary(console, summary, folder)
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from molflow_sim.dataset.packings import Item, lost, make_shard
+from molflow_sim.dataset.packings import CODE, Item, lost, make_shard
 from molflow_sim.dataset.processes import ProcessExecutor
 from molflow_sim.dataset.settings import DatasetSettings
 from molflow_sim.dataset.shards import FORMAT, unpack_shard
@@ -124,7 +124,7 @@ def build_crystal_dataset(
     excluded = _excluded(exclude)
     identity = {
         "what": f"crystal data set, format {FORMAT}",
-        "code": code_version(),
+        "code": code_version(*CODE),
         "exclude": digest(sorted(excluded)),
         **settings.identity(),
         **_other_stages(stages),

@@ -32,6 +32,10 @@ EVALUATE_BATCH = 32
 MOVED = 1.0
 """Å, RMSD15; an experimental crystal that the press moves further is kept as it was read."""
 
+STEPS = ("parametrize", "generate", "press", "deduplicate_packings", "evaluate", "similarity")
+CODE = ("molflow_sim.dataset.packings:make_shard", *(f"molflow_sim.screening.stages:{name}" for name in STEPS))
+"""What the numbers of a shard depend on, see `molflow_sim.runs.identity.code_identity`."""
+
 
 @dataclass(frozen=True)
 class Item:
@@ -257,7 +261,7 @@ def _meta(
         "source": item.source,
         # Warnings that a terminal would have shown, e.g. of a stereocentre that was chosen.
         "notes": [" ".join(str(w.message).split()) for w in caught if "molflow" in w.filename],
-        "code": code_version(),
+        "code": code_version(*CODE),
         "settings": settings.to_dict(),
     }
 

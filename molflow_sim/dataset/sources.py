@@ -167,7 +167,7 @@ def landscape_dataset(landscape: Landscape, output: str | Path) -> Path:
         "source": "landscape",
         "molecule": landscape.molecule.smiles,
         "entries": digest([(entry.id, entry.energy) for entry in landscape.entries]),
-        "code": code_version(),
+        "code": code_version("molflow_sim.dataset.sources:_landscape_shard"),
     }
     key = digest(identity)
     groups: dict[int, list[tuple[LandscapeEntry, float]]] = {}
@@ -221,7 +221,7 @@ def _landscape_shard(molecule: Molecule, rows: list[tuple[LandscapeEntry, float]
         "input": molecule.smiles,
         "source": "landscape",
         "notes": [],
-        "code": code_version(),
+        "code": code_version("molflow_sim.dataset.sources:_landscape_shard"),
         "settings": {},
     }
     index = np.arange(len(conformers)).reshape(len(entries), m)

@@ -67,8 +67,6 @@ class CrystalDuplicates:
         pymatgen StructureMatcher's tolerances: relative lengths, sites (in units of (V/N)^(1/3)), degrees.
     fingerprint : float
         Å; pairs whose fingerprints differ by more (root mean square) are not superposed at all.
-    timeout : float
-        Seconds after which a single comparison is given up and counts as different.
     """
 
     energy: float = 1.0 * KJ_PER_MOL
@@ -80,7 +78,6 @@ class CrystalDuplicates:
     ltol: float = 0.2
     stol: float = 0.3
     angle_tol: float = 5.0
-    timeout: float = 20.0
 
     @classmethod
     def fastcsp(cls) -> CrystalDuplicates:
@@ -195,7 +192,7 @@ def _comparison(crystals: Sequence[Any], s: CrystalDuplicates, allow_inversion: 
 
         def same(k: int, i: int) -> bool:
             match = packing_similarity(
-                prepared(k), prepared(i), s.n_molecules, allow_inversion=allow_inversion, timeout=s.timeout
+                prepared(k), prepared(i), s.n_molecules, allow_inversion=allow_inversion
             )
             return match.same(s.rmsd)
 

@@ -124,6 +124,22 @@ def fingerprints(crystals: Sequence[Any] | RigidPackings) -> Fingerprints:
     return Fingerprints(centres, contacts, density)
 
 
+def environments(kind: np.ndarray, cell: np.ndarray, positions: np.ndarray, molecule: np.ndarray) -> np.ndarray:
+    """Fingerprint of every molecule of one crystal, shape (M, 16 + 24 P), in Å: equal for equivalent molecules.
+
+    `kind` (n,) numbers the elements and `molecule` (n,) the molecules from 0; `cell` (3, 3), `positions` (n, 3) in Å.
+    """
+    n_kinds = int(kind.max()) + 1
+    rows = np.empty((int(molecule.max()) + 1, N_CENTRES + n_kinds * (n_kinds + 1) // 2 * N_CONTACTS))
+    for m, row in enumerate(rows):
+        contacts = row[N_CENTRES:].reshape(-1, N_CONTACTS)
+        around = np.array([m])
+        _fingerprint(
+            np.ascontiguousarray(cell), positions, kind, molecule, around, CONTACT_RANGE, row[:N_CENTRES], contacts
+        )
+    return rows
+
+
 def cell_arrays(crystal: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """(numbers, cell, positions, molecule_index) of a crystal given as an object or already as that tuple."""
     if isinstance(crystal, tuple):

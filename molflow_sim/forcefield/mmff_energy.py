@@ -150,12 +150,18 @@ def _tensors(terms: MMFFTerms, dtype: torch.dtype, device: torch.device) -> dict
     return terms._tensors[key]
 
 
-def _build(terms: MMFFTerms, dtype: torch.dtype, device: torch.device) -> dict:
-    """Lay the terms out for `mmff_energies`; stretch-bends are folded into the rows of their angles."""
+def stretch_bends_by_angle(terms: MMFFTerms) -> tuple[np.ndarray, np.ndarray]:
+    """Stretch-bend constants and reference lengths (na, 2) in the rows of their angles; zero constants elsewhere."""
     sb_k, sb_r0 = np.zeros((len(terms.angles), 2)), np.ones((len(terms.angles), 2))
     row_of = {tuple(a): row for row, a in enumerate(terms.angles.tolist())}
     for atoms, k, r0 in zip(terms.stretch_bends.tolist(), terms.stretch_bend_k, terms.stretch_bend_r0):
         sb_k[row_of[tuple(atoms)]], sb_r0[row_of[tuple(atoms)]] = k, r0
+    return sb_k, sb_r0
+
+
+def _build(terms: MMFFTerms, dtype: torch.dtype, device: torch.device) -> dict:
+    """Lay the terms out for `mmff_energies`."""
+    sb_k, sb_r0 = stretch_bends_by_angle(terms)
     columns = {
         "bond_r0": terms.bond_r0,
         "bond_half_k": terms.bond_k / 2,

@@ -8,6 +8,7 @@ periodic image, is listed once. All images are summed, so the reach may exceed t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numba as nb
@@ -71,6 +72,14 @@ class NeighbourList:
     atom: np.ndarray
     shift: np.ndarray
     offset: np.ndarray  # (S + 1,) room reserved for each system
+
+    def make_room(self, system: int, next_group: int) -> None:
+        """Double the room of one system, whose last group comes before `next_group`."""
+        end, more = self.offset[system + 1], self.offset[system + 1] - self.offset[system]
+        self.atom = np.insert(self.atom, end, np.zeros(more, self.atom.dtype))
+        self.shift = np.insert(self.shift, end, np.zeros((more, 3), self.shift.dtype), axis=0)
+        self.start[next_group:] += more
+        self.offset[system + 1 :] += more
 
 
 @nb.njit(nogil=True, cache=True, fastmath=True, error_model="numpy")
@@ -180,38 +189,25 @@ def build(
     which : int array
         Systems to list.
     previous : NeighbourList, optional
-        List of the same batch to update in place where the room suffices.
+        List of the same batch, updated in place.
     """
-    n_systems = len(cells)
-    if previous is not None:
-        for s in which:
-            end = _fill(
-                positions, cells[s], group_start, group_molecule, system_group[s], system_group[s + 1], reach,
-                previous.start, previous.count, previous.atom, previous.shift, previous.offset[s],
-                previous.offset[s + 1],
-            )  # fmt: skip
-            if end < 0:
-                break
-        else:
-            return previous
-    atoms = group_start[system_group]
-    per_atom = np.diff(atoms) / np.abs(np.linalg.det(cells)) * (4.0 / 3.0 * np.pi) * (reach + 2.5) ** 3
-    room = (0.6 * per_atom * np.diff(system_group)).astype(np.int64) + 64
-    start, count = np.zeros(len(group_molecule), np.int64), np.zeros(len(group_molecule), np.int64)
-    while True:
+    entries = previous
+    if entries is None:
+        size = np.diff(group_start[system_group])
+        per_atom = size / np.abs(np.linalg.det(cells)) * (4.0 / 3.0 * np.pi) * (reach + 2.5) ** 3
+        room = (0.6 * per_atom * np.diff(system_group)).astype(np.int64) + 64
         offset = np.concatenate([[0], np.cumsum(room)])
-        atom, shift = np.empty(offset[-1], np.int32), np.empty((offset[-1], 3), np.int16)
-        full = False
-        for s in range(n_systems):
-            end = _fill(
-                positions, cells[s], group_start, group_molecule, system_group[s], system_group[s + 1], reach,
-                start, count, atom, shift, offset[s], offset[s + 1],
-            )  # fmt: skip
-            if end < 0:
-                room[s] *= 2
-                full = True
-        if not full:
-            return NeighbourList(start, count, atom, shift, offset)
+        entries = NeighbourList(
+            np.zeros(len(group_molecule), np.int64), np.zeros(len(group_molecule), np.int64),
+            np.empty(offset[-1], np.int32), np.empty((offset[-1], 3), np.int16), offset,
+        )  # fmt: skip
+    for s in which:
+        while _fill(
+            positions, cells[s], group_start, group_molecule, system_group[s], system_group[s + 1], reach,
+            entries.start, entries.count, entries.atom, entries.shift, entries.offset[s], entries.offset[s + 1],
+        ) < 0:  # fmt: skip
+            entries.make_room(s, system_group[s + 1])
+    return entries
 
 
 class VerletList:
@@ -233,10 +229,31 @@ class VerletList:
         self.n_built = 0
         """Systems listed so far (for tests and profiles)."""
         self._list: NeighbourList | None = None
+        self._positions = self._cells = np.empty(0)
 
     def forget(self) -> None:
         """Drop the list: the batch has changed."""
         self._list = None
+
+    def keep(self, systems: Sequence[int], group_start: np.ndarray, system_group: np.ndarray) -> None:
+        """Go on with some systems of the batch (the old layout is given): their lists are not made anew."""
+        if self._list is None:
+            return
+        old, atom = self._list, group_start[system_group]
+        rows = [slice(atom[s], atom[s + 1]) for s in systems]
+        groups = [slice(system_group[s], system_group[s + 1]) for s in systems]
+        room = [slice(old.offset[s], old.offset[s + 1]) for s in systems]
+        offset = np.concatenate([[0], np.cumsum([r.stop - r.start for r in room])])
+        first = np.concatenate([[0], np.cumsum([r.stop - r.start for r in rows])])
+        self._list = NeighbourList(
+            np.concatenate([old.start[g] - r.start + at for g, r, at in zip(groups, room, offset)]),
+            np.concatenate([old.count[g] for g in groups]),
+            np.concatenate([old.atom[r] - np.int32(a.start - at) for r, a, at in zip(room, rows, first)]),
+            np.concatenate([old.shift[r] for r in room]),
+            offset,
+        )
+        self._positions = np.concatenate([self._positions[a] for a in rows])
+        self._cells = self._cells[list(systems)]
 
     def update(
         self,
@@ -264,10 +281,7 @@ class VerletList:
             stale = self._stale(positions, cells, group_start[system_group])
         which = np.flatnonzero(stale & ~skip)
         if len(which) or self._list is None:
-            old = self._list
-            self._list = build(positions, cells, group_start, group_molecule, system_group, reach, which, old)
-            if self._list is not old:  # no room: all systems were listed anew
-                which = np.flatnonzero(~skip)
+            self._list = build(positions, cells, group_start, group_molecule, system_group, reach, which, self._list)
             self.n_built += len(which)
         for s in which:
             lo, hi = group_start[system_group[s]], group_start[system_group[s + 1]]

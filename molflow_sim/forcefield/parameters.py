@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from molflow_sim.errors import NonFiniteError
+from molflow_sim.errors import InputError, NonFiniteError
 from molflow_sim.forcefield.charges import partial_charges
 from molflow_sim.forcefield.exp6 import GUARD_RADIUS, exp6_parameters
 from molflow_sim.forcefield.mmff import MMFFTerms, extract_mmff
@@ -15,7 +16,7 @@ from molflow_sim.forcefield.mmff import MMFFTerms, extract_mmff
 if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
 
-__all__ = ["GUARD_RADIUS", "MoleculeParameters", "parametrize"]
+__all__ = ["GUARD_RADIUS", "MoleculeParameters", "distinct_species", "parametrize"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,6 +52,32 @@ class MoleculeParameters:
     charges: np.ndarray
     charge_model: str
     mmff: MMFFTerms
+
+
+def distinct_species(items: Sequence[Molecule | MoleculeParameters]) -> list[Any]:
+    """Each species once.
+
+    Raises
+    ------
+    InputError
+        Two species with the same sequence of elements but other bonds: atoms alone do not tell them apart, so that
+        every front end would take one for the other.
+    """
+    found: dict[bytes, Any] = {}
+    for item in items:
+        known = found.setdefault(np.asarray(item.numbers, dtype=np.uint8).tobytes(), item)
+        if _bonds(known) != _bonds(item):
+            names = " and ".join(getattr(x, "smiles", "") or "one without a SMILES" for x in (known, item))
+            raise InputError(
+                f"two species ({names}) have their elements in the same order and different bonds: atoms do not say "
+                "which molecule they are, and this potential cannot hold both"
+            )
+    return list(found.values())
+
+
+def _bonds(item: Molecule | MoleculeParameters) -> set[frozenset[int]]:
+    pairs = item.mmff.bonds if isinstance(item, MoleculeParameters) else item.bonds
+    return {frozenset(pair) for pair in np.asarray(pairs).tolist()}
 
 
 def parametrize(

@@ -17,12 +17,13 @@ from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
 from molflow_sim.errors import InputError
-from molflow_sim.forcefield import ewald, ewald_compiled, pairs_torch
+from molflow_sim.forcefield import ewald, ewald_compiled, mmff_compiled, pairs_torch
 from molflow_sim.forcefield.batch import Batch, compiled_pairs, degenerate
 from molflow_sim.forcefield.mmff_energy import mmff_energies
 from molflow_sim.forcefield.neighbours import VerletList, split_into_groups
-from molflow_sim.forcefield.parameters import MoleculeParameters, parametrize
+from molflow_sim.forcefield.parameters import MoleculeParameters, distinct_species, parametrize
 from molflow_sim.forcefield.topology import SpanningTree, lattice_shifts, lay_out
+from molflow_sim.ordered import determinant, product
 from molflow_sim.threads import one_torch_thread, share
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 SWITCH_WIDTH = 2.0
 """Width of the switched shell inside the cutoff, Å."""
+FAR_BONDS = 1.5
+"""Times its equilibrium length, beyond which a bond is none; next neighbours of a chain are 1.6 bonds apart."""
 
 
 class CrystalPotential(ModelInterface):
@@ -92,13 +95,21 @@ class CrystalPotential(ModelInterface):
         self.backend = backend
         self.pair_dtype = pair_dtype
         self._numbers = [np.asarray(p.numbers) for p in self.parameters]
-        keys = {n.astype(np.uint8).tobytes() for n in self._numbers}
-        if not self.parameters or len(keys) < len(self.parameters):
+        if not self.parameters or len(distinct_species(self.parameters)) < len(self.parameters):
             raise InputError("species must be given, and no two may have the same sequence of elements")
         self._groups = [split_into_groups(len(n), p.mmff.bonds) for n, p in zip(self._numbers, self.parameters)]
         self._trees = [SpanningTree.of_bonds(len(n), p.mmff.bonds) for n, p in zip(self._numbers, self.parameters)]
+        self._bonds = [
+            (
+                torch.as_tensor(p.mmff.bonds.reshape(-1, 2).T, device=self._device),
+                FAR_BONDS * torch.as_tensor(p.mmff.bond_r0, device=self._device),
+            )
+            for p in self.parameters
+        ]
+        self.torn = ""
         self._verlet = VerletList(self.cutoff, float(skin))
         self._batch: Batch | None = None
+        self._kept: Sequence[int] | None = None
 
     @classmethod
     def from_crystals(
@@ -113,16 +124,8 @@ class CrystalPotential(ModelInterface):
         InputError
             Two different molecules with the same sequence of elements.
         """
-        species: dict[bytes, Molecule] = {}
-        for item in crystals:
-            for molecule in item.molecules if hasattr(item, "molecules") else (item,):
-                known = species.setdefault(np.asarray(molecule.numbers, dtype=np.uint8).tobytes(), molecule)
-                if {frozenset(b) for b in known.bonds.tolist()} != {frozenset(b) for b in molecule.bonds.tolist()}:
-                    raise InputError(
-                        f"{known.smiles} and {molecule.smiles} have the same sequence of elements and cannot be told "
-                        "apart; use one potential for each"
-                    )
-        return cls([parametrize(m, charges) for m in species.values()], **options)
+        molecules = [m for c in crystals for m in (c.molecules if hasattr(c, "molecules") else (c,))]
+        return cls([parametrize(m, charges) for m in distinct_species(molecules)], **options)
 
     @property
     def compute_stress(self) -> bool:
@@ -155,7 +158,8 @@ class CrystalPotential(ModelInterface):
         dict of tensors, detached
             ``energy`` (S,) eV, ``forces`` (n, 3) eV/Å, ``stress`` (S, 3, 3) eV/Å³ (dE/dε/V, tension positive),
             ``intermolecular_energy`` and ``intramolecular_energy`` (S,) eV. NaN for a system that is not finite or has
-            collapsed; the others are not affected.
+            collapsed, or whose atoms are not bonded as the species are (`torn` then tells which); the others are not
+            affected.
 
         Raises
         ------
@@ -174,18 +178,19 @@ class CrystalPotential(ModelInterface):
                 positions[torch.as_tensor(np.repeat(bad, batch.layout.n_per_system), device=self._device)] = 0.0
                 cells[torch.as_tensor(bad, device=self._device)] = 10.0 * torch.eye(3, dtype=cells.dtype).to(cells)
             whole = self._make_whole(positions, cells, batch)
+            torn = self._torn(whole, batch)
             inter, forces, virial = self._pairs(whole, cells, batch, bad)
             self._ewald(whole, cells, batch, inter, forces, virial)
             intra = self._mmff(whole, batch, forces, virial)
-            volume = torch.linalg.det(cells).abs()
+            volume = determinant(cells).abs()
             out = {"energy": inter + intra}
             if self._compute_forces:
                 out["forces"] = forces
             if self._compute_stress:
                 out["stress"] = 0.5 * (virial + virial.mT) / volume[:, None, None]
             out |= {"intermolecular_energy": inter, "intramolecular_energy": intra}
-            if bad.any():
-                marks = torch.as_tensor(bad, device=self._device)
+            marks = torn | torch.as_tensor(bad, device=self._device)
+            if marks.any():
                 for name, value in out.items():
                     value[marks[batch.system] if name == "forces" else marks] = torch.nan
         return {name: value.to(self._dtype) for name, value in out.items()}
@@ -196,9 +201,22 @@ class CrystalPotential(ModelInterface):
         numbers, system = state.atomic_numbers, state.system_idx
         if batch is None or not (torch.equal(numbers, batch.numbers) and torch.equal(system, batch.system_idx)):
             layout = lay_out(numbers.cpu().numpy(), system.cpu().numpy(), self._numbers, self._groups, self._device)
+            if batch is not None and self._kept is not None:
+                self._verlet.keep(self._kept, batch.layout.group_start, batch.layout.system_group)
+            else:
+                self._verlet.forget()
             self._batch = batch = Batch(layout, self.parameters, self._device, numbers, system)
-            self._verlet.forget()
+        self._kept = None
         return batch
+
+    def forget(self) -> None:
+        """Drop what is kept of the last batch: the next results do not depend on it even in their rounding."""
+        self._batch = self._kept = None
+        self._verlet.forget()
+
+    def keep(self, systems: Sequence[int]) -> None:
+        """Announce that the next batch holds these systems of the last one, in order: their neighbour lists go on."""
+        self._kept = systems
 
     def _make_whole(self, positions: torch.Tensor, cells: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Positions of whole molecules, batch order."""
@@ -206,8 +224,25 @@ class CrystalPotential(ModelInterface):
         layout = batch.layout
         for index, atoms, system in zip(layout.species, layout.atoms, layout.system):
             shifts = lattice_shifts(positions[atoms], cells[system], self._trees[index])
-            whole[atoms] += shifts @ cells[system]
+            whole[atoms] += product(shifts, cells[system])
         return whole
+
+    def _torn(self, whole: torch.Tensor, batch: Batch) -> torch.Tensor:
+        """Systems (S,) with atoms far apart that are bonded in the species, as in an isomer with the same elements."""
+        torn = torch.zeros(len(batch.layout.n_per_system), dtype=torch.bool, device=self._device)
+        self.torn = ""
+        for index, atoms, system in zip(batch.layout.species, batch.layout.atoms, batch.layout.system):
+            (i, j), limits = self._bonds[index]
+            length = torch.linalg.vector_norm(whole[atoms[:, i]] - whole[atoms[:, j]], dim=-1)
+            far = length > limits
+            if far.any():
+                torn[system[far.any(1)]] = True
+                m, b = far.nonzero()[0].tolist()
+                self.torn = self.torn or (
+                    f"atoms {int(atoms[m, i[b]])} and {int(atoms[m, j[b]])} are {float(length[m, b]):.2f} Å apart and "
+                    "should be bonded: they are not the molecule of this potential in its atom order"
+                )
+        return torn
 
     def _pairs(
         self, whole: torch.Tensor, cells: torch.Tensor, batch: Batch, bad: np.ndarray
@@ -270,6 +305,15 @@ class CrystalPotential(ModelInterface):
         layout = batch.layout
         intra = virial.new_zeros(len(virial))
         for index, atoms, system in zip(layout.species, layout.atoms, layout.system):
+            if self.backend == "compiled":
+                found = mmff_compiled.mmff_molecules(
+                    self.parameters[index].mmff, whole.numpy(), atoms[:, 0].contiguous().numpy()
+                )
+                molecular, gradient, own = (torch.from_numpy(a) for a in found)
+                intra.index_add_(0, system, molecular)
+                forces[atoms] -= gradient
+                virial.index_add_(0, system, own)
+                continue
             with torch.enable_grad():
                 x = whole[atoms].requires_grad_(True)
                 terms = mmff_energies(self.parameters[index].mmff, x)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from molflow_sim import ordered
 from molflow_sim.errors import CrystalError, ParameterError
+from molflow_sim.ordered import product
 
 
 def match_molecules(numbers: np.ndarray, species: Sequence[np.ndarray]) -> list[int]:
@@ -122,14 +124,14 @@ def lattice_shifts(positions: torch.Tensor, cells: torch.Tensor, tree: SpanningT
     if positions.shape[1] == 1:
         return torch.zeros_like(positions)
     delta = positions[:, tree.child] - positions[:, tree.parent]
-    inverse = torch.linalg.inv(cells)
-    shift = -torch.round(delta @ inverse)
-    image = delta + shift @ cells
+    inverse = ordered.inverse(cells)
+    shift = -torch.round(product(delta, inverse))
+    image = delta + product(shift, cells)
     height = 1.0 / torch.linalg.vector_norm(inverse, dim=1).amax(-1)  # smallest distance of lattice planes
     length = torch.linalg.vector_norm(image, dim=-1).amax(-1)
     if bool((length > 0.5 * height).any()):
         corners = torch.as_tensor(_CORNERS, device=cells.device).to(cells.dtype)
-        options = image.unsqueeze(2) + (corners @ cells).unsqueeze(1)
+        options = image.unsqueeze(2) + product(corners, cells).unsqueeze(1)
         shift = shift + corners[torch.linalg.vector_norm(options, dim=-1).argmin(-1)]
     path = torch.as_tensor(tree.path, device=positions.device).to(positions.dtype)
     return path @ shift

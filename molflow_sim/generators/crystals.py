@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from molflow_sim.errors import CrystalError, InputError
-from molflow_sim.generators.protocol import CrystalRequest, Generator, make_generator, served
+from molflow_sim.generators.protocol import CrystalRequest, Generator, generator_identity, make_generator, served
 
 if TYPE_CHECKING:
     from molflow_sim.packing.packings import RigidPackings
@@ -31,7 +31,7 @@ class RandomGenerator:
         )  # fmt: skip
 
     def identity(self) -> dict[str, Any]:
-        """See `Generator.identity`; the code's version is part of every run's identity anyway."""
+        """See `Generator.identity`."""
         return {"generator": "random"}
 
 
@@ -103,6 +103,6 @@ class MixedGenerator:
         return {
             "generator": "mixed",
             "share": self.share,
-            "first": self.first.identity(),
-            "second": self.second.identity(),
+            "first": generator_identity(self.first),
+            "second": generator_identity(self.second),
         }

@@ -9,6 +9,7 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import molflow_sim
 from molflow_sim.errors import InputError, NoCandidatesError
 from molflow_sim.generators.protocol import (
     REQUESTS,
@@ -18,7 +19,6 @@ from molflow_sim.generators.protocol import (
     space_group_names,
     whole_number,
 )
-from molflow_sim.runs.identity import code_version
 from molflow_sim.units import KJ_PER_MOL
 
 if TYPE_CHECKING:
@@ -88,7 +88,8 @@ def generate(
     listed: Any = molecules if several else [molecules]
     given: list[Molecule] = [Molecule.from_smiles(m) if isinstance(m, str) else m for m in listed]
     request = REQUESTS[kind](tuple(given) if several else given[0], **asked)
-    notes = {"seed": seed, "generator": method, "version": code_version(), "pressed": press}
+    version = f"{molflow_sim.__version__}+{identity['code']}"
+    notes = {"seed": seed, "generator": method, "version": version, "pressed": press}
     notes |= {key: value for key, value in asdict(generator).items() if key != "weights"}  # type: ignore[call-overload]
     if found := identity.get("weights", identity.get("first", {}).get("weights")):
         notes["weights"] = f"sha256:{found}"

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_chec
 
 from molflow_sim.errors import InputError, RequestError
 from molflow_sim.registry import GENERATORS
+from molflow_sim.runs.identity import code_identity
 
 if TYPE_CHECKING:
     import numpy as np
@@ -146,9 +147,15 @@ def make_generator(kind: str, method: str, **options: Any) -> Generator:
 
 
 def generator_identity(generator: Generator) -> dict[str, Any]:
-    """What results of a generator depend on: its identity, and the package and code of one that is not ours."""
+    """What results of a generator depend on: its identity, its code, and the package of one that is not ours."""
     origin = GENERATORS.origin(generator.kind)
-    return {**generator.identity(), **({"package": origin} if origin else {})}
+    code = code_identity(f"{type(generator).__module__}:{type(generator).__qualname__}")
+    return {**generator.identity(), "code": code, **({"package": origin} if origin else {})}
+
+
+def without_code(identity: dict[str, Any]) -> dict[str, Any]:
+    """A generator's identity without its code and that of generators inside of it."""
+    return {k: without_code(v) if isinstance(v, dict) else v for k, v in identity.items() if k != "code"}
 
 
 def served(request: Any, of: type[R], by: str, n: int) -> R:

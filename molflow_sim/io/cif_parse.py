@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import codecs
 import re
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import gemmi
 import numpy as np
@@ -18,7 +21,7 @@ from molflow_sim.errors import (
     UnsupportedElementError,
 )
 from molflow_sim.symmetry import SpaceGroup, cell_matrix, cell_parameters
-from molflow_sim.symmetry.operations import space_group_from_operations
+from molflow_sim.symmetry.operations import read_operations, space_group_from_operations
 
 MAX_BYTES = 20_000_000
 """Largest CIF read."""
@@ -39,7 +42,24 @@ _CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle
 
 @dataclass(frozen=True)
 class Sites:
-    """What a CIF says, checked but not interpreted: `fractional` (n, 3) on `cell` rows in the standard frame."""
+    """What a CIF says, checked but not interpreted.
+
+    Attributes
+    ----------
+    numbers, isotopes : ndarray (n,) of int
+        Atomic numbers; mass numbers where they are given (2 for deuterium), else 0.
+    labels : list of str
+    fractional : ndarray (n, 3)
+        On `cell` rows in the standard frame.
+    cell : ndarray (3, 3)
+    space_group : SpaceGroup
+    name : str
+        Of the block.
+    notes : dict
+        What was corrected or chosen.
+    declared : dict
+        ``formula`` ({symbol: count}), ``weight`` (g/mol), ``density`` (g/cm³) and ``z``, as far as the file has them.
+    """
 
     numbers: np.ndarray
     labels: list[str]
@@ -48,6 +68,12 @@ class Sites:
     space_group: SpaceGroup
     name: str
     notes: dict[str, str]
+    isotopes: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int))
+    declared: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not len(self.isotopes):
+            object.__setattr__(self, "isotopes", np.zeros_like(self.numbers))
 
 
 def read_text(source: str | Path) -> tuple[str, str]:
@@ -58,21 +84,24 @@ def read_text(source: str | Path) -> tuple[str, str]:
     CrystalError
         If the file cannot be read, is too large, or is not text.
     """
-    if isinstance(source, str) and ("\n" in source or source.lstrip().startswith("data_")):
+    if isinstance(source, str) and (re.search(r"[\n\r]", source) or source.lstrip("\ufeff \t").startswith("data_")):
         if len(source) > MAX_BYTES:
             raise CrystalError(f"a CIF of {len(source)} characters; the limit is {MAX_BYTES}")
-        return source, "CIF text"
+        return re.sub(r"\r\n?", "\n", source.lstrip("\ufeff")), "CIF text"
     path = Path(source)
     try:
         if path.stat().st_size > MAX_BYTES:
             raise CrystalError(f"{path}: {path.stat().st_size} bytes; the limit for a CIF is {MAX_BYTES}")
-        return path.read_bytes().decode("utf-8", errors="replace"), str(path)
+        data = path.read_bytes()
+        wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        text = data.decode("utf-16" if wide else "utf-8-sig", errors="replace")
+        return re.sub(r"\r\n?", "\n", text), str(path)
     except (OSError, ValueError) as error:
         raise CrystalError(f"cannot read {str(path)[:200]!r}: {error}") from error
 
 
-def parse_cif(source: str | Path) -> Sites:
-    """Read the first block with atom sites.
+def parse_cif(source: str | Path, block: str | None = None) -> Sites:
+    """Read a block with atom sites: the first, with a note that names the others, or the one of a name.
 
     Raises
     ------
@@ -84,21 +113,52 @@ def parse_cif(source: str | Path) -> Sites:
         document = gemmi.cif.read_string(text)
     except (ValueError, RuntimeError) as error:
         raise CrystalError(f"{where}: not a readable CIF: {error}") from error
-    block = next((b for b in document if len(b.find_values("_atom_site_fract_x"))), None)
-    if block is None:
+    blocks = [b for b in document if len(b.find_values("_atom_site_fract_x"))]
+    if not blocks:
         raise CrystalError(f"{where}: no atom sites with fractional coordinates (_atom_site_fract_x)")
-    where = f"{where}, block {block.name}"
+    names = ", ".join(b.name for b in blocks)
+    wanted = blocks if block is None else [b for b in blocks if b.name.lower() == block.lower()]
+    if not wanted:
+        raise CrystalError(f"{where}: no block {block!r} with atom sites; there are {names}")
+    found = wanted[0]
+    where = f"{where}, block {found.name}"
     try:
-        cell = _cell(block, where)
-        group, notes = _space_group(block, cell, where)
-        numbers, labels, fractional = _atoms(block, where)
+        cell = _cell(found, where)
+        group, shift, notes = _space_group(found, cell, where)
+        numbers, isotopes, labels, fractional = _atoms(found, where)
     except (ValueError, RuntimeError, IndexError) as error:
         if isinstance(error, MolflowError):
             raise
         raise CrystalError(f"{where}: malformed: {error}") from error
+    if block is None and len(blocks) > 1:
+        notes["other_blocks"] = ", ".join(b.name for b in blocks[1:])
+        warnings.warn(f"{where}: read the first of {len(blocks)} structures; name another block: {names}", stacklevel=4)
+    fractional = fractional + shift
     if group.name.endswith(":R"):
         cell, fractional, group = _hexagonal_axes(cell, fractional, group)
-    return Sites(numbers, labels, fractional, _constrained(cell, group, where), group, block.name, notes)
+    cell = _constrained(cell, group, where)
+    return Sites(numbers, labels, fractional, cell, group, found.name, notes, isotopes, _declared(found))
+
+
+def _declared(block: gemmi.cif.Block) -> dict[str, Any]:
+    """Formula, weight, density and Z as the file states them."""
+    out: dict[str, Any] = {}
+    text = _text(block, ("_chemical_formula_sum", "_chemical_formula.sum"))
+    parts = re.findall(r"([A-Z][a-z]?)\s*(\d+(?:\.\d+)?)?", text)
+    if parts and re.fullmatch(r"[A-Za-z0-9.\s]+", text):
+        counts: dict[str, float] = {}
+        for symbol, count in parts:
+            symbol = "H" if symbol in ("D", "T") else symbol
+            counts[symbol] = counts.get(symbol, 0.0) + float(count or 1.0)
+        out["formula"] = counts
+    tags = {
+        "weight": "_chemical_formula_weight", "density": "_exptl_crystal_density_diffrn", "z": "_cell_formula_units_Z",
+    }  # fmt: skip
+    for name, tag in tags.items():
+        value = gemmi.cif.as_number(_text(block, (tag,)) or "?")
+        if np.isfinite(value) and value > 0:
+            out[name] = float(value)
+    return out
 
 
 def _text(block: gemmi.cif.Block, tags: tuple[str, ...]) -> str:
@@ -127,8 +187,11 @@ def _cell(block: gemmi.cif.Block, where: str) -> np.ndarray:
     return cell
 
 
-def _space_group(block: gemmi.cif.Block, cell: np.ndarray, where: str) -> tuple[SpaceGroup, dict[str, str]]:
-    """The group of the listed operations; without a list, the one that is named."""
+def _space_group(
+    block: gemmi.cif.Block, cell: np.ndarray, where: str
+) -> tuple[SpaceGroup, np.ndarray, dict[str, str]]:
+    """The group of the listed operations, or without a list the named one; a shift of origin, and notes."""
+    still = np.zeros(3)
     named = _text(block, _NAME_TAGS)
     triplets: list[str] = []
     for tag in _OPERATION_TAGS:
@@ -138,30 +201,34 @@ def _space_group(block: gemmi.cif.Block, cell: np.ndarray, where: str) -> tuple[
     known = gemmi.find_spacegroup_by_name(named, *cell_parameters(cell)[[3, 5]]) if named else None
     notes: dict[str, str] = {}
     if triplets:
-        operations = []
-        for triplet in triplets[:400]:
-            try:
-                operations.append(gemmi.Op(triplet.replace(" ", "").lower()))
-            except (ValueError, RuntimeError) as error:
-                raise SpaceGroupError(f"{where}: symmetry operation {triplet[:60]!r} is not readable") from error
+        operations, shift = read_operations(triplets[:400], where)
         group = space_group_from_operations(operations, where)
-        if group.order == 1 and known is not None and known.number > 1:
-            # only x,y,z although a larger group is named: atoms of an expanded cell merge, a lost list is made good
-            notes["space_group_note"] = f"only the identity was listed; the operations of {known.xhm()} were used"
-            return space_group_from_operations(list(known.operations()), where), notes
-        if named and _plain(named) != _plain(group.name):
-            notes["space_group_declared"] = named
-        return group, notes
-    found = known
+        if shift.any():
+            notes["origin_shift"] = " ".join(f"{x:.5f}" for x in shift)
+        if group.order > 1 or known is None or known.number == 1:
+            if named and _plain(named) != _plain(group.name):
+                notes["space_group_declared"] = named
+            return group, shift, notes
+        # only x,y,z although a larger group is named: atoms of an expanded cell merge, a lost list is made good
+        notes["space_group_note"] = "only the identity was listed; the operations of the named group were used"
     hall = _text(block, _HALL_TAGS)
-    if found is None and hall:
-        return space_group_from_operations(list(gemmi.symops_from_hall(hall)), where), {}
+    if hall:  # it tells origin and setting, which the Hermann-Mauguin symbol often leaves open
+        try:
+            group = space_group_from_operations(list(gemmi.symops_from_hall(hall)), where)
+            if known is None or known.number == group.number:
+                return group, still, notes
+        except (ValueError, RuntimeError, SpaceGroupError):
+            pass
+        notes["space_group_declared"] = hall  # not readable, or not of the named group
     number = _text(block, _NUMBER_TAGS)
-    if found is None and number.isdigit():
-        found = gemmi.find_spacegroup_by_number(int(number))
+    found = gemmi.find_spacegroup_by_number(int(number)) if known is None and number.isdigit() else known
     if found is None:
         raise SpaceGroupError(f"{where}: no symmetry operations, and space group {named or 'unnamed'!r} is unknown")
-    return space_group_from_operations(list(found.operations()), where), notes
+    if found.ext in ("1", "2") and f":{found.ext}" not in named:
+        chosen = f"no operations and no Hall symbol: origin choice {found.ext} of {found.hm} was taken"
+        notes["space_group_note"] = chosen
+        warnings.warn(f"{where}: {chosen}", stacklevel=5)
+    return space_group_from_operations(list(found.operations()), where), still, notes
 
 
 def _plain(name: str) -> str:
@@ -169,8 +236,8 @@ def _plain(name: str) -> str:
     return "".join(t for t in tokens if t != "1" or len(tokens) < 4).lower()
 
 
-def _atoms(block: gemmi.cif.Block, where: str) -> tuple[np.ndarray, list[str], np.ndarray]:
-    optional = ("label", "type_symbol", "occupancy", "disorder_group", "calc_flag")
+def _atoms(block: gemmi.cif.Block, where: str) -> tuple[np.ndarray, np.ndarray, list[str], np.ndarray]:
+    optional = ("label", "type_symbol", "occupancy", "disorder_group", "calc_flag", "disorder_assembly")
     table = block.find("_atom_site_", ["fract_x", "fract_y", "fract_z", *(f"?{o}" for o in optional)])
     if len(table) == 0:
         raise CrystalError(f"{where}: the atom sites lack one of _atom_site_fract_x, _y, _z")
@@ -178,17 +245,22 @@ def _atoms(block: gemmi.cif.Block, where: str) -> tuple[np.ndarray, list[str], n
         raise CrystalError(f"{where}: {len(table)} atom sites; the limit is {MAX_SITES}")
     present = [table.has_column(3 + k) for k in range(len(optional))]
     numbers: list[int] = []
+    isotopes: list[int] = []
+    parts: dict[str, str] = {}
     labels: list[str] = []
     fractional: list[list[float]] = []
     for row in table:
-        label, symbol, occupancy, disorder, flag = (
+        label, symbol, occupancy, disorder, flag, assembly = (
             gemmi.cif.as_string(row[3 + k]).strip() if present[k] else "" for k in range(len(optional))
         )
         label = label or f"site {len(labels) + 1}"
         if flag == "dum":
             continue
-        number = _element(symbol, label, where)
-        if disorder not in ("", ".", "?", "0"):
+        number, isotope = _element(symbol, label, where)
+        # one group of an assembly, fully occupied, is one model of it that somebody has kept
+        if disorder not in ("", ".", "?", "0") and (
+            parts.setdefault(assembly, disorder) != disorder or disorder.startswith("-")
+        ):
             raise DisorderedCrystalError(f"{where}: {label} is in disorder group {disorder}; give one ordered model")
         if occupancy not in ("", ".", "?"):
             value = gemmi.cif.as_number(occupancy)
@@ -201,25 +273,27 @@ def _atoms(block: gemmi.cif.Block, where: str) -> tuple[np.ndarray, list[str], n
             kind = MissingHydrogensError if number == 1 else CrystalError
             raise kind(f"{where}: coordinates of {label} are {row[0]} {row[1]} {row[2]}")
         numbers.append(number)
+        isotopes.append(isotope)
         labels.append(label)
         fractional.append(xyz)
     if not numbers:
         raise CrystalError(f"{where}: no atoms")
-    return np.array(numbers), labels, np.array(fractional)
+    return np.array(numbers), np.array(isotopes), labels, np.array(fractional)
 
 
-def _element(symbol: str, label: str, where: str) -> int:
-    """Atomic number from the type symbol (charges stripped), else from the label."""
+def _element(symbol: str, label: str, where: str) -> tuple[int, int]:
+    """Atomic number and isotope (0: natural) from the type symbol (charges stripped), else from the label."""
     match = re.match(r"[A-Za-z]+", symbol if symbol not in ("", ".", "?") else label)
     letters = match.group(0) if match else ""
     if symbol in ("", ".", "?") and len(letters) > 1:
         two = letters[:2]
         letters = two if two[1].islower() or two in ("CL", "BR", "SI") else letters[0]
     letters = letters.capitalize()
-    number = 1 if letters in ("D", "T") else gemmi.Element(letters).atomic_number
+    isotope = {"D": 2, "T": 3}.get(letters, 0)
+    number = 1 if isotope else gemmi.Element(letters).atomic_number
     if number < 1:
         raise UnsupportedElementError(f"{where}: {label} is of unknown element {symbol or label!r}")
-    return int(number)
+    return int(number), isotope
 
 
 def _hexagonal_axes(

@@ -11,9 +11,10 @@ from functools import cache, lru_cache
 
 import numpy as np
 
+from molflow_sim.errors import CrystalError
 from molflow_sim.packing.packings import RigidPackings
-from molflow_sim.packing.placements import COMMON_SPACE_GROUPS, general_placement, images_of
-from molflow_sim.packing.tables import Placement
+from molflow_sim.symmetry.placements import COMMON_SPACE_GROUPS, Placement, general_placement, images_of
+from molflow_sim.symmetry.reduction import reduced_basis
 from molflow_sim.symmetry.spacegroup import SpaceGroup, cell_matrix, cell_parameters
 
 
@@ -57,7 +58,10 @@ def _change_of_basis(place: Placement, cell: np.ndarray) -> np.ndarray | None:
     if not np.isfinite(cell).all() or np.linalg.det(cell) < 1e-3:
         return None
     if place.crystal_system == "triclinic":
-        return _niggli(cell)
+        try:
+            return reduced_basis(cell).astype(int)
+        except CrystalError:
+            return None
     if place.crystal_system == "monoclinic" and place.unique_axis == "b":
         return _reduce_plane(cell)
     return None
@@ -79,30 +83,6 @@ def _best_setting(place: Placement, cell: np.ndarray) -> tuple[np.ndarray, tuple
     if not found or np.array_equal(found[0][0], np.eye(3)):
         return None
     return found[0]
-
-
-def _niggli(cell: np.ndarray) -> np.ndarray | None:
-    import gemmi
-
-    reduction = gemmi.GruberVector(gemmi.UnitCell(*cell_parameters(cell)), "P", True)
-    reduction.niggli_reduce(iteration_limit=200)
-    op = reduction.change_of_basis
-    if op is None:
-        return None
-    matrix = np.array(op.rot) / op.DEN
-    change = np.rint(matrix.T).astype(int)
-    # gemmi reports the operation on coordinates or on axes depending on its version: keep what gives the reduced cell.
-    reduced = np.sort(np.array(reduction.get_cell().parameters)[:3])
-    for candidate in (
-        change,
-        np.rint(np.linalg.inv(change)).astype(int),
-        change.T,
-        np.rint(np.linalg.inv(change.T)).astype(int),
-    ):
-        lengths = np.sort(np.linalg.norm(candidate @ cell, axis=1))
-        if np.allclose(lengths, reduced, rtol=1e-4, atol=1e-3) and abs(round(np.linalg.det(candidate))) == 1:
-            return candidate if np.linalg.det(candidate) > 0 else -candidate
-    return None
 
 
 def _reduce_plane(cell: np.ndarray) -> np.ndarray:

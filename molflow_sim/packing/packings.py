@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from molflow_sim.errors import CrystalError, StoreError
-from molflow_sim.packing.tables import Placement
+from molflow_sim.symmetry.placements import Placement
 from molflow_sim.units import AMU_PER_A3
 
 if TYPE_CHECKING:

@@ -15,8 +15,7 @@ from scipy.special import ndtri
 from molflow_sim.errors import InputError, SpaceGroupError
 from molflow_sim.flow.priors import ANGLE_TRIES, rotations, sensible_angles
 from molflow_sim.packing.packings import RigidPackings
-from molflow_sim.packing.placements import COMMON_SPACE_GROUPS, MIRROR_GROUPS, general_placement
-from molflow_sim.packing.tables import Placement
+from molflow_sim.symmetry.placements import COMMON_SPACE_GROUPS, MIRROR_GROUPS, Placement, general_placement
 from molflow_sim.symmetry.spacegroup import SpaceGroup, cell_matrix
 
 if TYPE_CHECKING:

@@ -6,11 +6,11 @@ Nothing here imports a chemistry library, so the press also runs on machines tha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 
+from molflow_sim.symmetry.placements import Placement, stacked_operations
 from molflow_sim.units import COULOMB, KJ_PER_MOL
 
 GUARD = 1.1**6
@@ -27,91 +27,6 @@ _LANES = 16  # atoms are padded to whole float32 vectors
 VAN_DER_WAALS_RADIUS = {
     1: 1.10, 5: 1.92, 6: 1.70, 7: 1.55, 8: 1.52, 9: 1.47, 14: 2.10, 15: 1.80, 16: 1.80, 17: 1.75, 35: 1.85, 53: 1.98,
 }  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Placement:
-    """A space group together with the site a molecule occupies in it.
-
-    Attributes
-    ----------
-    space_group : str
-        Symbol of the setting.
-    crystal_system, unique_axis : str
-        They decide which cell parameters are free.
-    frac_rot : ndarray, shape (I, 3, 3); frac_tran : ndarray, shape (I, 3); cart_rot : ndarray, shape (I, 3, 3)
-        The operations that make the distinct copies of one molecule, the identity first.
-    images : tuple of int
-        Their indices among the group's operations.
-    inverse : ndarray of int, shape (I,)
-        Index of each operation's inverse among them, -1 on special positions.
-    site_centroid : ndarray, shape (3,)
-        A point of the site (fractional); zero for the general position.
-    translation_projector, rotation_projector : ndarray, shape (3, 3)
-        Cartesian projectors on the displacements and rotation vectors that the site symmetry leaves free.
-    orientations : ndarray, shape (K, C, 3, 3)
-        For each of the molecule's K conformers, the C rotations that put its symmetry on the site's
-        (C = 1, the identity, at the general position); NaN for conformers that lack the symmetry.
-    z_prime_per_molecule : float
-        1 for the general position, 1/2, 1/4 ... on special ones.
-    """
-
-    space_group: str
-    crystal_system: str
-    unique_axis: str
-    frac_rot: np.ndarray
-    frac_tran: np.ndarray
-    cart_rot: np.ndarray
-    images: tuple[int, ...]
-    inverse: np.ndarray
-    site_centroid: np.ndarray = field(default_factory=lambda: np.zeros(3))
-    translation_projector: np.ndarray = field(default_factory=lambda: np.eye(3))
-    rotation_projector: np.ndarray = field(default_factory=lambda: np.eye(3))
-    orientations: np.ndarray = field(default_factory=lambda: np.eye(3)[None, None])
-    z_prime_per_molecule: float = 1.0
-
-    @property
-    def is_general(self) -> bool:
-        """Whether the molecule sits on the general position."""
-        return self.z_prime_per_molecule == 1.0
-
-    @property
-    def n_images(self) -> int:
-        """Distinct copies of one molecule in the cell."""
-        return len(self.frac_tran)
-
-    def cell_basis(self) -> np.ndarray:
-        """Directions (6, 3, 3) in which the cell matrix may change, Frobenius norm 1; unused ones are zero."""
-        e = np.zeros((6, 3, 3))
-        if self.crystal_system in ("trigonal", "hexagonal"):
-            e[0] = [[1, 0, 0], [-0.5, 0.75**0.5, 0], [0, 0, 0]]
-            e[1, 2, 2] = 1
-        elif self.crystal_system == "tetragonal":
-            e[0] = np.diag([1.0, 1, 0])
-            e[1, 2, 2] = 1
-        elif self.crystal_system == "cubic":
-            e[0] = np.eye(3)
-        else:
-            entries = [(0, 0), (1, 1), (2, 2)]
-            if self.crystal_system == "triclinic":
-                entries += [(1, 0), (2, 0), (2, 1)]
-            elif self.crystal_system == "monoclinic":
-                entries += [{"a": (2, 1), "b": (2, 0), "c": (1, 0)}[self.unique_axis]]
-            for k, (i, j) in enumerate(entries):
-                e[k, i, j] = 1
-        norm = np.linalg.norm(e, axis=(1, 2), keepdims=True)
-        return e / np.where(norm > 0, norm, 1.0)
-
-
-def stacked_operations(placements: Sequence[Placement]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """frac_rot (P, I, 3, 3), frac_tran (P, I, 3) and cart_rot (P, I, 3, 3) of placements, filled up with identities."""
-    size = max(p.n_images for p in placements)
-    frac_rot = np.tile(np.eye(3), (len(placements), size, 1, 1))
-    cart_rot, frac_tran = frac_rot.copy(), np.zeros((len(placements), size, 3))
-    for k, p in enumerate(placements):
-        m = p.n_images
-        frac_rot[k, :m], frac_tran[k, :m], cart_rot[k, :m] = p.frac_rot, p.frac_tran, p.cart_rot
-    return frac_rot, frac_tran, cart_rot
 
 
 class PressTables:

@@ -18,6 +18,7 @@ from torch_sim.models.interface import ModelInterface
 
 from molflow_sim.errors import CrystalError, InputError, NonFiniteError
 from molflow_sim.forcefield.potential import CrystalPotential
+from molflow_sim.ordered import total
 from molflow_sim.relax.lbfgs import LBFGS, MAX_BACKTRACKS, MoleculeClass, Point, inverse_hessian
 from molflow_sim.relax.symmetry import SymmetryAverage, atom_permutations
 from molflow_sim.systems.crystal import MolecularCrystal
@@ -69,7 +70,7 @@ def relax_flexible(
     optimizer: str = "lbfgs",
     progress: Callable[[int], None] | None = None,
 ) -> list[RelaxResult]:
-    """Relax atoms and cells; structures do not influence each other.
+    """Relax atoms and cells; what becomes of a structure does not depend on the others, bit for bit.
 
     Parameters
     ----------
@@ -86,7 +87,7 @@ def relax_flexible(
     symmetric : bool
         Keep the space group by averaging forces and stress over its operations; otherwise every atom is free.
     batch_size : int
-        Structures evaluated at once.
+        Structures evaluated at once (FIRE: always one).
     optimizer : {"lbfgs", "fire"}
     progress : callable, optional
         Called with the number of structures that have just finished.
@@ -113,8 +114,11 @@ def relax_flexible(
     goal = _Goal(fmax, max_stress_gpa * GPA, max_steps)
     run = _relax_lbfgs if optimizer == "lbfgs" else _relax_fire
     results: dict[int, RelaxResult] = {}
+    if optimizer == "fire":
+        batch_size = 1  # its sums run over the batch
     with one_torch_thread():
         for first in range(0, len(order), batch_size):
+            potential.forget()
             for index, result in run(order[first : first + batch_size], potential, goal):
                 results[index] = result
                 if progress:
@@ -204,7 +208,7 @@ class _Batch:
 
     def worst(self, point: Point) -> tuple[torch.Tensor, torch.Tensor]:
         """Longest force and largest stress component of every structure."""
-        length = torch.linalg.vector_norm(point.forces, dim=1)
+        length = total(point.forces * point.forces).sqrt()
         force = length.new_zeros(len(point.cells)).scatter_reduce_(0, self.system, length, "amax")
         return force, point.stress.abs().amax((1, 2))
 
@@ -280,6 +284,7 @@ def _select(batch: _Batch, point: Point, slots: list[int]) -> tuple[_Batch, Poin
         return batch, point
     keep = torch.as_tensor(slots)
     atoms = torch.isin(batch.system, keep)
+    batch.potential.keep(slots)
     smaller = _Batch([batch.jobs[s] for s in slots], batch.potential)
     return smaller, Point(
         point.positions[atoms], point.cells[keep], point.energy[keep], point.forces[atoms], point.stress[keep]
@@ -298,9 +303,10 @@ def _classes(
         for rigid in job.crystal.asymmetric_unit:
             numbers = np.asarray(job.crystal.molecules[rigid.species].numbers, dtype=np.uint8)
             kind = known[numbers.tobytes()]
-            key = (kind, np.round(rigid.conformer, 6).tobytes())
+            shape = np.round(rigid.conformer, 6)
+            key = (kind, shape.tobytes())
             if key not in hessians:
-                hessians[key] = inverse_hessian(potential.parameters[kind].mmff, rigid.conformer)
+                hessians[key] = inverse_hessian(potential.parameters[kind].mmff, shape)
             for g in rigid.images:
                 frame = job.crystal.space_group.cartesian_rotations[g] @ rigid.orientation
                 found.setdefault(kind, []).append((np.arange(at, at + len(numbers)), hessians[key], frame))

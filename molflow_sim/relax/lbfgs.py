@@ -1,4 +1,4 @@
-"""Preconditioned L-BFGS for molecular crystals, vectorised over structures of any size.
+"""Preconditioned L-BFGS for molecular crystals, vectorised over structures of any size; none feels the others.
 
 Coordinates of a structure are a symmetric strain ε and atomic displacements: under a strain the centres of the
 molecules follow the lattice and the molecules keep their shape, so that soft lattice modes do not mix with stiff bonds.
@@ -11,11 +11,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numba as nb
 import numpy as np
 import torch
 
 from molflow_sim.forcefield.mmff import MMFFTerms
 from molflow_sim.forcefield.mmff_energy import mmff_energies
+from molflow_sim.ordered import applied, determinant, product, total
 
 MEMORY = 30
 SURROUNDINGS = 0.5
@@ -49,9 +51,20 @@ class MoleculeClass:
 
     def apply(self, gradient: torch.Tensor, out: torch.Tensor) -> None:
         """Write the preconditioned gradient of these molecules' atoms."""
-        body = (gradient[self.atoms] @ self.frame).flatten(1).unsqueeze(-1)
-        moved = (self.inverse_hessian @ body).squeeze(-1).view(*self.atoms.shape, 3)
-        out[self.atoms] = moved @ self.frame.mT
+        body = product(gradient[self.atoms], self.frame).flatten(1)
+        moved = torch.zeros_like(body)
+        _multiply(self.inverse_hessian.numpy(), body.numpy(), moved.numpy())
+        out[self.atoms] = product(moved.view(*self.atoms.shape, 3), self.frame.mT)
+
+
+@nb.njit(nogil=True, cache=True)
+def _multiply(matrices, vectors, out):
+    """Symmetric matrices (M or 1, n, n) times vectors (M, n), added to `out`, column by column."""
+    for m in range(len(vectors)):
+        matrix = matrices[min(m, len(matrices) - 1)]
+        for j in range(len(matrix)):
+            for i in range(len(matrix)):
+                out[m, i] += matrix[j, i] * vectors[m, j]
 
 
 @dataclass(eq=False)
@@ -96,8 +109,8 @@ def inverse_hessian(terms: MMFFTerms, positions: np.ndarray) -> torch.Tensor:
     shifts = step * torch.eye(n, dtype=torch.float64).view(n, -1, 3)
     x = torch.as_tensor(positions, dtype=torch.float64)
     x = torch.cat([x + shifts, x - shifts]).requires_grad_(True)
-    total = torch.stack([term.sum() for term in mmff_energies(terms, x).values()]).sum()
-    gradient = torch.autograd.grad(total, x)[0] if total.requires_grad else torch.zeros_like(x)
+    energy = torch.stack([term.sum() for term in mmff_energies(terms, x).values()]).sum()
+    gradient = torch.autograd.grad(energy, x)[0] if energy.requires_grad else torch.zeros_like(x)
     plus, minus = gradient.reshape(2, n, n)
     hessian = (plus - minus) / (2.0 * step)
     values, vectors = torch.linalg.eigh(0.5 * (hessian + hessian.mT))
@@ -182,17 +195,18 @@ class LBFGS:
 
     def _trial(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Geometry one scaled step away."""
-        strain = torch.linalg.matrix_exp(self._scale[:, None, None] * self._direction[1])
+        strain = _exponential(self._scale[:, None, None] * self._direction[1])
         x = self.point.positions
         centre = torch.zeros(len(self._size), 3, dtype=x.dtype).index_add_(0, self.molecule, x) / self._size
         centre = centre[self.molecule]
-        moved = (centre.unsqueeze(1) @ strain[self.system]).squeeze(1) - centre
-        return x + moved + self._scale[self.system].unsqueeze(-1) * self._direction[0], self.point.cells @ strain
+        moved = applied(strain.mT[self.system], centre) - centre
+        moved = moved + self._scale[self.system].unsqueeze(-1) * self._direction[0]
+        return x + moved, product(self.point.cells, strain)
 
     def _gradients(self, point: Point) -> tuple[torch.Tensor, torch.Tensor]:
         """Derivatives with respect to the atoms and to the strain of the centres (symmetric)."""
         x, f = point.positions, point.forces
-        volume = torch.linalg.det(point.cells).abs()
+        volume = determinant(point.cells).abs()
         centre = torch.zeros(len(self._size), 3, dtype=x.dtype).index_add_(0, self.molecule, x) / self._size
         arm = x - centre[self.molecule]
         inner = (arm.unsqueeze(2) * f.unsqueeze(1)).view(-1, 9)
@@ -202,8 +216,8 @@ class LBFGS:
 
     def _dot(self, a: tuple[torch.Tensor, torch.Tensor], b: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
         """Inner product per structure."""
-        cell = (a[1] * b[1]).sum((1, 2))
-        return cell.index_add(0, self.system, (a[0] * b[0]).sum(1))
+        cell = total((a[1] * b[1]).flatten(1))
+        return cell.index_add(0, self.system, total(a[0] * b[0]))
 
     def _remember(
         self, s: tuple[torch.Tensor, torch.Tensor], y: tuple[torch.Tensor, torch.Tensor], rho: torch.Tensor
@@ -226,13 +240,13 @@ class LBFGS:
         atoms = torch.empty_like(q[0])
         for item in self.classes:
             item.apply(q[0], atoms)
-        volume = torch.linalg.det(self.point.cells).abs()
+        volume = determinant(self.point.cells).abs()
         r = (atoms, q[1] / (BULK * volume)[:, None, None])
         for s, y, rho, alpha in zip(self._s, self._y, self._rho, reversed(alphas)):
             beta = alpha - rho * self._dot(y, r)
             r = (r[0] + per_atom(beta) * s[0], r[1] + beta[:, None, None] * s[1])
         slope = -self._dot(r, self._gradient)
-        longest = torch.zeros_like(slope).scatter_reduce_(0, self.system, torch.linalg.vector_norm(r[0], dim=1), "amax")
+        longest = torch.zeros_like(slope).scatter_reduce_(0, self.system, total(r[0] * r[0]).sqrt(), "amax")
         scale = torch.minimum(
             MAX_MOVE / longest.clamp(min=1e-12), MAX_STRAIN / r[1].abs().amax((1, 2)).clamp(min=1e-12)
         ).clamp(max=1.0)
@@ -264,3 +278,11 @@ class LBFGS:
         self.molecule = torch.unique_consecutive(self.molecule[atoms], return_inverse=True)[1]
         self._size = torch.bincount(self.molecule).to(torch.float64).unsqueeze(-1)
         self.classes = classes
+
+
+def _exponential(strain: torch.Tensor) -> torch.Tensor:
+    """Of matrices (S, 3, 3) no larger than a step's strain, for which ten terms of the series are exact."""
+    out = eye = torch.eye(3, dtype=strain.dtype).expand_as(strain)
+    for k in range(10, 0, -1):
+        out = eye + product(strain, out) / k
+    return out

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from molflow_sim.errors import CrystalError
+from molflow_sim.ordered import applied, inverse, product
 from molflow_sim.systems.crystal import MolecularCrystal
 
 
@@ -103,9 +104,9 @@ class SymmetryAverage:
         The Cartesian operations follow from the cells, so the frame may turn during a relaxation.
         """
         rows = cells[self._system]
-        cartesian = rows.mT @ self._w @ torch.linalg.inv(rows).mT
-        turned = (cartesian[self._operation] @ forces[self._source].unsqueeze(-1)).squeeze(-1)
+        cartesian = product(product(rows.mT, self._w), inverse(rows).mT)
+        turned = applied(cartesian[self._operation], forces[self._source])
         mean = torch.zeros_like(forces).index_add_(0, self._target, turned * self._weight.unsqueeze(-1))
-        tensors = cartesian @ stress[self._system] @ cartesian.mT
+        tensors = product(product(cartesian, stress[self._system]), cartesian.mT)
         average = torch.zeros_like(stress).index_add_(0, self._system, tensors * self._op_weight[:, None, None])
         return mean, average

@@ -6,9 +6,9 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
+import molflow_sim
 from molflow_sim.generators.protocol import generator_identity
 from molflow_sim.runs.files import atomic_path, write_bytes_atomically
-from molflow_sim.runs.identity import code_version
 from molflow_sim.runs.progress import Progress
 from molflow_sim.runs.store import Store
 from molflow_sim.screening.landscape import Landscape
@@ -52,7 +52,7 @@ def provenance(store: Store, settings: ScreenSettings, molecule: Molecule) -> di
         "packings": generator_identity(settings.make_generator()),
         "timings_s": seconds,
         "versions": {
-            "molflow-sim": code_version(),
+            "molflow-sim": molflow_sim.__version__,
             "python": platform.python_version(),
             **{name: _version(name) for name in _LIBRARIES},
         },

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from molflow_sim.errors import InputError, NoCandidatesError
-from molflow_sim.runs.identity import candidate_id, code_version, digest, molecule_identity
+from molflow_sim.generators.protocol import generator_identity
+from molflow_sim.runs.folder import read_run
+from molflow_sim.runs.identity import code_identity, digest
 from molflow_sim.runs.progress import Progress
 from molflow_sim.runs.scheduler import Executor, executor_for
 from molflow_sim.runs.store import Store, pack_arrays, unpack_arrays
@@ -20,7 +22,7 @@ from molflow_sim.screening import stages as steps
 from molflow_sim.screening.energies import check_energy_spec, energy_identity
 from molflow_sim.screening.landscape import Landscape
 from molflow_sim.screening.ranking import RelaxedRow, build_landscape, distinct, rerank
-from molflow_sim.screening.serialise import crystal_to_json, from_bytes, to_bytes
+from molflow_sim.screening.serialise import crystal_to_json, from_bytes, molecule_identity, to_bytes
 from molflow_sim.screening.settings import ENERGY_DIGITS, ScreenSettings
 from molflow_sim.screening.stages import Shared, Stages
 
@@ -28,6 +30,17 @@ if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
 
 _EVALUATE_BATCH = 50
+# The code that the stored results of a step depend on, beside the results of the steps before it.
+_CODE = {
+    "charges": ("stages:parametrize", "stages:stored_charges", "stages:with_charges"),
+    "press": ("stages:press_batch", "stages:parametrize", "stages:generate", "stages:press", "stages:load_packings"),
+    "compare": ("pipeline:_Run._distinct_packings", "stages:deduplicate_packings"),
+    "evaluate": ("stages:evaluate_batch", "stages:parametrize", "stages:evaluate"),
+    "relax": ("stages:relax_batch", "stages:parametrize", "stages:relax", "stages:validity"),
+    "unique": ("pipeline:_Run._unique", "stages:deduplicate_crystals"),
+    "energy": ("ranking:energy_batch",),
+    "reference": ("reference:locate", "stages:similarity"),
+}
 
 
 def screen(
@@ -41,6 +54,7 @@ def screen(
     charges: str | None = None,
     relax_top: int | None = None,
     reference: str | Path | None = None,
+    reference_block: str | None = None,
     energy: str | None = None,
     energy_top: int | None = None,
     generator: str | None = None,
@@ -74,6 +88,8 @@ def screen(
         How many packings are relaxed with flexible molecules.
     reference : path, optional
         CIF of the experimental form; the result then says where it came.
+    reference_block : str, optional
+        Its data block, where it has several.
     energy : str, optional
         Second model that re-ranks the best, see `molflow_sim.screening.energies`.
     energy_top : int, optional
@@ -126,7 +142,7 @@ def screen(
     if reference is not None:
         from molflow_sim.screening.reference import read_reference
 
-        experiment = read_reference(reference, molecule)
+        experiment = read_reference(reference, molecule, reference_block)
     folder = Path(tempfile.mkdtemp(prefix="molflow-")) if output is None else Path(output)
     return _Run(molecule, chosen, stages or Stages(), folder, overwrite, progress).run(scheduler, experiment)
 
@@ -149,12 +165,18 @@ class _Run:
             "what": "screening",
             "molecule": self.molecule.smiles,
             "conformers": molecule_identity(self.molecule),
-            "code": code_version(),
             **self.settings.identity(),
         }
         self.key = digest(identity)
+        self.code = {
+            name: code_identity(*(f"molflow_sim.screening.{root}" for root in roots)) for name, roots in _CODE.items()
+        }
+        self.code["press"] = digest(self.code["press"], generator_identity(self.settings.make_generator()))
         self.bars = Progress(self.progress)
         with Store(self.folder, identity, OUTPUTS, overwrite=self.overwrite) as self.store:
+            before = read_run(self.folder).get("code", {})
+            if changed := [name for name, code in self.code.items() if before.get(name, code) != code]:
+                self.bars.say(f"Computed again, since the code has changed: {', '.join(changed)}")
             self.executor: Executor = executor_for(scheduler)
             try:
                 return self._steps(experiment)
@@ -176,12 +198,14 @@ class _Run:
         if experiment is not None:
             from molflow_sim.screening.reference import locate
 
-            key = digest(self.key, experiment.digest, [row.id for row in keep], [row.energy for row in keep])
+            code = self.code["relax"], self.code["reference"]
+            key = digest(code, experiment.digest, [row.id for row in keep], [row.energy for row in keep])
             data = self.store.once(
                 "reference.json", key, lambda: to_bytes(locate(experiment, keep, self.shared, self.bars))
             )
             found = from_bytes(data)
         run = provenance(self.store, self.settings, self.molecule)
+        run["code"] = self.code
         landscape = build_landscape(self.molecule, keep, dropped, tally, run, found, self.store.folder)
         write_outputs(self.store, landscape, self.settings, self.bars)
         return landscape
@@ -198,28 +222,29 @@ class _Run:
             made.append(self.stages.parametrize(self.molecule, self.settings.charges))
             return steps.stored_charges(made[0])
 
-        data = self.store.once("charges.json", digest(self.key, "charges"), compute)
+        data = self.store.once("charges.json", digest(self.key, self.code["charges"]), compute)
         return made[0] if made else steps.with_charges(self.stages.parametrize(self.molecule, "mmff94"), data)
 
     def _press(self, tally: dict[str, dict[str, int]]) -> _Pool:
         s = self.settings
+        run = digest(self.key, self.code["press"])
         tasks = [
-            (f"press/{first:06d}.npz", digest(self.key, "press", first, n), i, n)
+            (f"press/{first:06d}.npz", digest(run, first, n), i, n)
             for i in range(s.n_batches)
             for first, n in [(i * s.batch_size, s.size_of_batch(i))]
         ]
         data = self._batches("Packing and pressing", steps.press_batch, tasks)
         parts = [steps.read_packings(self.shared, d) for d in data]
         packings = type(parts[0]).concatenate(parts)
-        ids = [candidate_id(self.key, int(number)) for number in packings.index]
+        ids = [digest(run, int(number), length=10) for number in packings.index]
         names = packings.STATUS
         counts = {str(names[k]): int(np.sum(packings.status == k)) for k in np.unique(packings.status)}
         tally["press"] = {"candidates": len(packings), **counts}
-        return _Pool(packings, ids, digest(self.key, [task[1] for task in tasks]))
+        return _Pool(packings, ids, digest([task[1] for task in tasks]))
 
     def _compare(self, pool: _Pool, tally: dict[str, dict[str, int]]) -> _Chosen:
         s = self.settings
-        key = digest(pool.key, "compare", s.compare_top, s.minimum_density, s.maximum_density)
+        key = digest(pool.key, self.code["compare"], s.compare_top, s.minimum_density, s.maximum_density)
         data = self.store.once("compare/distinct.npz", key, lambda: self._distinct_packings(pool))
         table = unpack_arrays(data)
         tally["compare"] = {"distinct": int(table["n_distinct"]), "evaluated": len(table["index"])}
@@ -231,7 +256,7 @@ class _Run:
         rows = [crystal_to_json(pool.packings.crystal(int(i))) for i in table["index"]]
         tasks = []
         for k in range(0, len(rows), _EVALUATE_BATCH):
-            batch, id = rows[k : k + _EVALUATE_BATCH], digest(key, k)
+            batch, id = rows[k : k + _EVALUATE_BATCH], digest(key, self.code["evaluate"], k)
             tasks.append((f"evaluate/{id}.json", id, batch, len(batch)))
         parts = [from_bytes(d) for d in self._batches("Comparing (Ewald energies)", steps.evaluate_batch, tasks)]
         energies = np.array([np.nan if e is None else e for part in parts for e in part])
@@ -268,7 +293,7 @@ class _Run:
         ids = [pool.ids[i] for i in chosen.index]
         tasks = []
         for k in range(0, len(ids), size):
-            key = digest(self.key, "relax", ids[k : k + size], self._relax_settings())
+            key = digest(self.code["relax"], ids[k : k + size], self._relax_settings())
             tasks.append((f"relax/{key}.json", key, chosen.crystals[k : k + size], len(ids[k : k + size])))
         parts = [from_bytes(d) for d in self._batches("Relaxing flexible molecules", steps.relax_batch, tasks)]
         stored = [row for part in parts for row in part]
@@ -300,7 +325,7 @@ class _Run:
     def _unique(self, rows: Sequence[RelaxedRow]) -> np.ndarray:
         """For each valid row (in order) the position of the valid row that stands for it."""
         valid = [row for row in rows if row.valid]
-        key = digest(self.key, "unique", [row.id for row in valid], [row.energy for row in valid])
+        key = digest(self.code["relax"], self.code["unique"], [row.id for row in valid], [row.energy for row in valid])
 
         def compute() -> bytes:
             with self.bars.stage("Merging duplicates", len(valid)) as advance:
@@ -320,7 +345,7 @@ class _Run:
         best = rows[: self.settings.energy_top]
         tasks = []
         for row in best:
-            key = digest(self.key, "energy", spec, energy_identity(spec), row.id, row.energy)
+            key = digest(self.code["relax"], self.code["energy"], spec, energy_identity(spec), row.id, row.energy)
             tasks.append((f"energy/{key}.json", key, (spec, crystal_to_json(row.crystal)), 1))
         # A failure is no result: what failed for want of memory or a library is tried again by the next call.
         data = self._batches(

@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from molflow_sim.chemistry.bonds import skeleton
+from molflow_sim.chemistry.checks import canonical_smiles
+from molflow_sim.chemistry.conformers import keeps_stereo, with_stereo
 from molflow_sim.errors import CrystalError, InputError, MolflowError
 from molflow_sim.runs.files import sha256
 from molflow_sim.runs.progress import Progress
@@ -17,6 +20,8 @@ from molflow_sim.screening.ranking import RelaxedRow
 from molflow_sim.screening.stages import Shared
 from molflow_sim.units import KJ_PER_MOL
 
+MAX_MATCHES = 100
+"""Ways to lay the screened molecule on the reference's that are tried."""
 SEARCHED = 200
 """Structures compared with the reference, from the top of the ranking."""
 
@@ -43,14 +48,14 @@ class Experiment:
     atom_map: np.ndarray
 
 
-def read_reference(path: str | Path, molecule: Any) -> Experiment:
+def read_reference(path: str | Path, molecule: Any, block: str | None = None) -> Experiment:
     """Read an experimental CIF and check that it is a crystal of the molecule.
 
     Raises
     ------
     InputError
-        If the file cannot be read or holds other molecules (CrystalError and its kin for disorder, missing
-        hydrogens or partial occupancies).
+        If the file cannot be read or holds other molecules or another stereoisomer (CrystalError and its kin for
+        disorder, missing hydrogens or partial occupancies). Where the SMILES gives no hand, either is accepted.
     """
     from molflow_sim.systems.crystal import MolecularCrystal
 
@@ -59,40 +64,41 @@ def read_reference(path: str | Path, molecule: Any) -> Experiment:
         data = path.read_bytes()
     except OSError as error:
         raise InputError(f"reference {path} cannot be read: {error.strerror}") from error
-    crystal = MolecularCrystal.from_cif(path, normalise_hydrogens=True)
+    crystal = MolecularCrystal.from_cif(path, normalise_hydrogens=True, block=block)
     if len(crystal.molecules) != 1:
         names = ", ".join(m.formula for m in crystal.molecules)
         raise CrystalError(f"reference {path.name} holds several species ({names}); one, {molecule.formula}, is needed")
-    return Experiment(path.name, sha256(data), crystal, _atom_map(crystal.molecules[0], molecule, path.name))
+    return Experiment(path.name, sha256(data), crystal, _atom_map(crystal, molecule, path.name))
 
 
-def _atom_map(other: Any, molecule: Any, name: str) -> np.ndarray:
-    """Atom of `other` for each atom of `molecule`, by the graph of elements and bonds."""
-    from rdkit import Chem
-
-    if other.formula == molecule.formula:
+def _atom_map(crystal: Any, molecule: Any, name: str) -> np.ndarray:
+    """Atom of the crystal's molecule for each atom of `molecule`: same elements and bonds, same stereochemistry."""
+    other = crystal.molecules[0]
+    matches: tuple = ()
+    if other.n_atoms == molecule.n_atoms:
         # Bond orders read from a crystal may be drawn otherwise (tautomeric resonance, nitro groups): graph only.
-        match = _graph(other.rdmol).GetSubstructMatch(_graph(molecule.rdmol))
-        if len(match) == molecule.n_atoms:
-            return np.array(match)
-    found = Chem.MolToSmiles(Chem.RemoveHs(other.rdmol))
-    raise CrystalError(
-        f"reference {name} is a crystal of {other.formula} ({found}), not of the screened molecule "
-        f"{molecule.formula} ({molecule.smiles})"
-    )
-
-
-def _graph(rdmol: Any) -> Any:
-    from rdkit import Chem
-
-    bare = Chem.RWMol()
-    for atom in rdmol.GetAtoms():
-        copy = Chem.Atom(atom.GetAtomicNum())
-        copy.SetNoImplicit(True)
-        bare.AddAtom(copy)
-    for bond in rdmol.GetBonds():
-        bare.AddBond(bond.GetBeginAtomIdx(), bond.GetEndAtomIdx(), Chem.BondType.SINGLE)
-    return bare.GetMol()
+        graphs = skeleton(other.rdmol), skeleton(molecule.rdmol)
+        matches = graphs[0].GetSubstructMatches(graphs[1], uniquify=False, maxMatches=MAX_MATCHES)
+    if not matches:
+        raise CrystalError(
+            f"reference {name} is a crystal of {other.formula} ({other.smiles}), not of the screened molecule "
+            f"{molecule.formula} ({molecule.smiles})"
+        )
+    if molecule.is_enantiopure and (other.racemic or not crystal.space_group.is_sohncke):
+        raise CrystalError(
+            f"reference {name} is a racemic crystal, but one hand is screened ({molecule.smiles}), which never packs "
+            "like that; leave the stereochemistry out of the SMILES to screen the racemate"
+        )
+    positions = np.array([other.conformers[0][list(match)] for match in matches])
+    same = keeps_stereo(molecule.rdmol, positions)
+    if not molecule.is_enantiopure:
+        same |= keeps_stereo(molecule.rdmol, -positions)
+    if not same.any():
+        raise CrystalError(
+            f"reference {name} is another stereoisomer, {canonical_smiles(with_stereo(molecule.rdmol, positions[0]))}, "
+            f"than the screened molecule, {molecule.smiles}; screen that SMILES to compare with it"
+        )
+    return np.array(matches[int(same.argmax())])
 
 
 def locate(experiment: Experiment, rows: Sequence[RelaxedRow], shared: Shared, bars: Progress) -> dict[str, Any]:
@@ -104,8 +110,6 @@ def locate(experiment: Experiment, rows: Sequence[RelaxedRow], shared: Shared, b
         ``match``: fields of `ReferenceMatch` without rank and ΔE; ``hit``: id of the structure that is the
         experimental form, or None; ``rmsd15``: pairs (id, Å) of all structures that match 15 of 15 molecules.
     """
-    from molflow_sim.evaluate import FOUND_RMSD
-
     crystal, stages = experiment.crystal, shared.stages
     compared = list(rows[:SEARCHED])
     match: dict[str, Any] = {
@@ -131,22 +135,21 @@ def locate(experiment: Experiment, rows: Sequence[RelaxedRow], shared: Shared, b
         except MolflowError as error:
             notes.append(f"not relaxed: {error.reason}")
         advance(1)
-        found: list[tuple[str, float]] = []
+        alike = {}
         for row in compared:
-            same = stages.similarity(row.crystal, crystal)
-            if same.n_matched == same.n:
-                found.append((row.id, float(same.rmsd)))
+            alike[row.id] = stages.similarity(row.crystal, crystal)
             advance(1)
-    hit = next((row for row in compared if dict(found).get(row.id, np.inf) < FOUND_RMSD), None)
+    hit = next((row for row in compared if alike[row.id].found), None)
     if hit is not None:
-        match["rmsd15"] = dict(found)[hit.id]
+        match["rmsd15"] = float(alike[hit.id].rmsd)
         if relaxed is not None:
             same = stages.similarity(hit.crystal, relaxed)
             match["rmsd15_to_relaxed"] = float(same.rmsd) if same.n_matched == same.n else None
     else:
         notes.append(f"not among the first {len(compared)} structures")
     match["note"] = "; ".join(notes)
-    return {"match": match, "hit": hit.id if hit else None, "rmsd15": found}
+    full = [(key, float(m.rmsd)) for key, m in alike.items() if m.full]
+    return {"match": match, "hit": hit.id if hit else None, "rmsd15": full}
 
 
 def _parameters(experiment: Experiment, shared: Shared) -> Any:

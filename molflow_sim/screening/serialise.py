@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from molflow_sim.errors import StoreError
+from molflow_sim.runs.identity import digest
 
 
 def molecule_to_json(molecule: Any) -> dict[str, Any]:
@@ -44,6 +45,15 @@ def molecule_from_json(data: dict[str, Any]) -> Any:
         )
     except (KeyError, ValueError, TypeError, RuntimeError) as error:
         raise StoreError(f"a stored molecule cannot be read: {error}") from error
+
+
+def molecule_identity(molecule: Any) -> str:
+    """Hash of a molecule's chemistry, atom order, conformers (to 0.001 Å) and their shares."""
+    conformers = np.round(np.asarray(molecule.conformers, dtype=float), 3) + 0.0  # + 0.0 turns -0.0 into 0.0
+    shares = np.round(np.asarray(molecule.shares, dtype=float), 6)
+    return digest(
+        molecule.key, molecule.smiles, np.asarray(molecule.numbers).tolist(), conformers.tolist(), shares.tolist()
+    )
 
 
 def crystal_to_json(crystal: Any) -> dict[str, Any]:

@@ -7,7 +7,13 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from molflow_sim.errors import InputError
-from molflow_sim.generators.protocol import generator_identity, make_generator, space_group_names, whole_number
+from molflow_sim.generators.protocol import (
+    generator_identity,
+    make_generator,
+    space_group_names,
+    whole_number,
+    without_code,
+)
 
 if TYPE_CHECKING:
     from molflow_sim.generators.protocol import Generator
@@ -132,7 +138,8 @@ class ScreenSettings:
             If the generator's weights cannot be used.
         """
         values = self.to_dict()
-        return {**{name: values[name] for name in _IDENTITY}, "packings": generator_identity(self.make_generator())}
+        packings = without_code(generator_identity(self.make_generator()))
+        return {**{name: values[name] for name in _IDENTITY}, "packings": packings}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON-like values."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from itertools import product
+
 import gemmi
 import numpy as np
 
@@ -47,6 +50,89 @@ def space_group_from_operations(operations: list[gemmi.Op], where: str = "") -> 
     if found is not None and not found.xhm().endswith(":R"):
         return SpaceGroup.from_name(found.xhm())
     return _as_given(ops, found, where)
+
+
+def read_operations(triplets: list[str], where: str = "") -> tuple[list[gemmi.Op], np.ndarray]:
+    """Operations from triplets such as ``-x, 1/2+y, 0.5-z``, and the shift of origin that makes them standard.
+
+    Translations may be any fraction or decimal: a group whose origin lies off its symmetry elements has ones that are
+    no multiples of 1/24. It is described from the origin that makes them so.
+
+    Returns
+    -------
+    operations : list of gemmi.Op
+    shift : ndarray (3,)
+        To be added to fractional coordinates; zero for standard operations.
+
+    Raises
+    ------
+    SpaceGroupError
+        If a triplet is not readable, or no shift of the origin makes the translations multiples of 1/24.
+    """
+    read = [_triplet(text, where) for text in triplets]
+    rotations, translations = np.array([w for w, _ in read]), np.array([t for _, t in read])
+    shift = _standard_origin(rotations, translations)
+    if shift is None:
+        raise SpaceGroupError(f"{where}: the translations of the symmetry operations fit no space group")
+    moved = translations + shift - rotations @ shift
+    operations = []
+    for rotation, translation in zip(rotations, np.rint(moved * gemmi.Op.DEN).astype(int)):
+        op = gemmi.Op()
+        op.rot, op.tran = (rotation * gemmi.Op.DEN).tolist(), translation.tolist()
+        operations.append(op.wrap())
+    return operations, shift
+
+
+_TERM = re.compile(r"([+-]?)(?:([xyz])|(\d+(?:\.\d*)?|\.\d+)(?:/(\d+(?:\.\d*)?))?)")
+
+
+def _triplet(text: str, where: str) -> tuple[np.ndarray, np.ndarray]:
+    rotation, translation = np.zeros((3, 3), dtype=int), np.zeros(3)
+    parts = text.replace(" ", "").lower().split(",")
+    for k, part in enumerate(parts[:3]):
+        terms = list(_TERM.finditer(part))
+        whole = "".join(t.group(0) for t in terms) == part and all(t.group(1) for t in terms[1:])
+        if not terms or not whole or len(part) > 60 or any(float(t.group(4) or 1.0) == 0.0 for t in terms):
+            break
+        for term in terms:
+            sign = -1 if term.group(1) == "-" else 1
+            if term.group(2):
+                rotation[k, "xyz".index(term.group(2))] += sign
+            else:
+                translation[k] += sign * float(term.group(3)) / float(term.group(4) or 1.0)
+    else:
+        if len(parts) == 3:
+            return rotation, np.mod(translation, 1.0)
+    raise SpaceGroupError(f"{where}: symmetry operation {text[:60]!r} is not readable")
+
+
+_ROUNDED = 2e-3
+"""Largest error of a translation: 0.333 stands for 1/3."""
+
+
+def _standard_origin(rotations: np.ndarray, translations: np.ndarray) -> np.ndarray | None:
+    """The shift s for which w + (1 - W) s is a multiple of 1/24 in every operation, none where there is none."""
+
+    def fits(shift: np.ndarray) -> bool:
+        moved = gemmi.Op.DEN * (translations + shift - rotations @ shift)
+        return bool(np.abs(moved - np.rint(moved)).max() < gemmi.Op.DEN * _ROUNDED)
+
+    if fits(np.zeros(3)):
+        return np.zeros(3)
+    # rows of (1 - W) s = n - w: as many independent ones as there are, for every choice of small whole numbers n
+    rows = (np.eye(3, dtype=int) - rotations).reshape(-1, 3)
+    chosen: list[int] = []
+    for k in range(len(rows)):
+        if np.linalg.matrix_rank(rows[[*chosen, k]]) > len(chosen):
+            chosen.append(k)
+    if not chosen:
+        return None
+    inverse = np.linalg.pinv(rows[chosen].astype(float))
+    for n in product(range(-2, 3), repeat=len(chosen)):
+        shift = inverse @ (np.array(n) - translations.reshape(-1)[chosen])
+        if fits(shift):
+            return np.mod(shift, 1.0)
+    return None
 
 
 def _key(op: gemmi.Op) -> tuple:

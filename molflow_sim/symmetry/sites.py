@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from molflow_sim.packing.placements import images_of, placement_from_group
-from molflow_sim.packing.tables import Placement
+from molflow_sim.symmetry.placements import Placement, images_of, placement_from_group
 from molflow_sim.symmetry.spacegroup import SpaceGroup
 
 if TYPE_CHECKING:

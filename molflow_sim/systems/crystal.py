@@ -17,9 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from molflow_sim.errors import CrystalError
+from molflow_sim.errors import CrystalError, DisorderedCrystalError
 from molflow_sim.symmetry import SpaceGroup, cell_parameters
+from molflow_sim.systems import assembly, crystal_symmetry, export
 from molflow_sim.systems.molecule import Molecule
+from molflow_sim.systems.rigid import RigidMolecule
 from molflow_sim.units import AMU_PER_A3
 
 if TYPE_CHECKING:
@@ -27,32 +29,6 @@ if TYPE_CHECKING:
 
     from ase import Atoms
     from pymatgen.core import Structure
-
-
-@dataclass(frozen=True, eq=False)
-class RigidMolecule:
-    """One molecule of the asymmetric unit.
-
-    Attributes
-    ----------
-    species : int
-        Index into `MolecularCrystal.molecules`.
-    conformer : ndarray (N, 3)
-        Body-frame positions in Å, centred on the centre of mass, in the species' atom order.
-    centroid : ndarray (3,)
-        Fractional centre of mass.
-    orientation : ndarray (3, 3)
-        Rotation R from the body frame to the crystal's Cartesian frame.
-    images : tuple of int
-        Space-group operations that give the distinct copies in the cell: all of them in a general position, coset
-        representatives of the site symmetry on a special position.
-    """
-
-    species: int
-    conformer: np.ndarray
-    centroid: np.ndarray
-    orientation: np.ndarray
-    images: tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,9 +174,7 @@ class MolecularCrystal:
         CrystalError
             Wrong shape, non-finite numbers, or a cell without volume.
         """
-        from molflow_sim.systems.crystal_symmetry import with_geometry
-
-        return with_geometry(self, cell, positions, tolerance)
+        return crystal_symmetry.with_geometry(self, cell, positions, tolerance)
 
     def with_info(self, **notes: Any) -> MolecularCrystal:
         """The same crystal with entries added to `info`."""
@@ -210,15 +184,11 @@ class MolecularCrystal:
 
     def to_ase(self) -> Atoms:
         """ASE atoms of the cell, molecules whole; ``arrays["molecule"]``, ``info`` with space group and SMILES."""
-        from molflow_sim.io.crystal_write import to_ase
-
-        return to_ase(self)
+        return export.to_ase(self)
 
     def to_pymatgen(self) -> Structure:
         """Pymatgen structure of the cell with site property ``molecule``."""
-        from molflow_sim.io.crystal_write import to_pymatgen
-
-        return to_pymatgen(self)
+        return export.to_pymatgen(self)
 
     def to_cif(self) -> str:
         """CIF text that keeps the symmetry: operations and the symmetry-unique atoms.
@@ -228,15 +198,11 @@ class MolecularCrystal:
         CrystalError
             If a molecule on a special position lacks the symmetry of its site.
         """
-        from molflow_sim.io.crystal_write import to_cif
-
-        return to_cif(self)
+        return export.to_cif(self)
 
     def write(self, path: str | Path) -> None:
         """Write a CIF to `path` (any other suffix that ASE knows goes through ASE); whole or not at all."""
-        from molflow_sim.io.crystal_write import write
-
-        write(self, Path(path))
+        export.write(self, Path(path))
 
     @classmethod
     def from_cif(
@@ -245,8 +211,10 @@ class MolecularCrystal:
         *,
         normalise_hydrogens: bool = False,
         molecules: Sequence[Molecule] | None = None,
+        block: str | None = None,
+        symprec: float | None = None,
     ) -> MolecularCrystal:
-        """Read the first structure of a CIF.
+        """Read a structure of a CIF.
 
         Parameters
         ----------
@@ -257,15 +225,21 @@ class MolecularCrystal:
             Acta Cryst. B66, 380, 2010).
         molecules : sequence of Molecule, optional
             Species to recognise, so that their atom order is kept.
+        block : str, optional
+            Name of the data block; the first that holds atoms by default, with a warning if there are others.
+        symprec : float, optional
+            Let spglib look for the space group within this many Å instead of taking the file's: for P 1 dumps.
 
         Raises
         ------
         DisorderedCrystalError, MissingHydrogensError, OverlappingAtomsError, UnsupportedElementError, CrystalError
-            Saying what, and where.
+            Saying what, and where: also where what was read contradicts the formula that the file declares.
         """
-        from molflow_sim.io.crystal_read import read_cif
-
-        return read_cif(source, normalise_hydrogens=normalise_hydrogens, molecules=molecules)
+        return cls(
+            **assembly.read_cif(
+                source, normalise_hydrogens=normalise_hydrogens, molecules=molecules, block=block, symprec=symprec
+            )
+        )
 
     @classmethod
     def from_ase(
@@ -278,11 +252,14 @@ class MolecularCrystal:
         CrystalError
             As `from_cif`, or if the atoms are not periodic in all directions.
         """
-        from molflow_sim.io.crystal_read import from_sites
-
         if not np.all(atoms.pbc):
             raise CrystalError("the atoms are not periodic in three directions; set atoms.pbc = True")
-        return from_sites(atoms.numbers, atoms.get_positions(), atoms.cell.array, symprec=symprec, molecules=molecules)
+        return cls(
+            **assembly.from_sites(
+                atoms.numbers, atoms.get_positions(), atoms.cell.array, symprec=symprec, molecules=molecules,
+                isotopes=_isotopes(atoms.numbers, atoms.get_masses()),
+            )
+        )  # fmt: skip
 
     @classmethod
     def from_pymatgen(
@@ -295,24 +272,22 @@ class MolecularCrystal:
         DisorderedCrystalError, CrystalError
             As `from_cif`.
         """
-        from molflow_sim.errors import DisorderedCrystalError
-        from molflow_sim.io.crystal_read import from_sites
-
         if not structure.is_ordered:
             raise DisorderedCrystalError("the structure has partial occupancies")
         numbers = np.array([site.specie.Z for site in structure])
-        return from_sites(
-            numbers, structure.cart_coords, structure.lattice.matrix, symprec=symprec, molecules=molecules
-        )
+        masses = np.array([float(site.specie.atomic_mass) for site in structure])  # an isotope has the element's symbol
+        return cls(
+            **assembly.from_sites(
+                numbers, structure.cart_coords, structure.lattice.matrix, symprec=symprec, molecules=molecules,
+                isotopes=_isotopes(numbers, masses),
+            )
+        )  # fmt: skip
 
     def __repr__(self) -> str:
         a = ", ".join(f"{p:.2f}" for p in self.cell_parameters)
         return f"MolecularCrystal({self.formula}, {self.space_group.name}, Z={self.z}, [{a}], {self.density:.3f} g/cm³)"
 
 
-def rigid_from_cartesian(
-    species: int, molecule: Molecule, positions: np.ndarray, cell: np.ndarray, images: tuple[int, ...]
-) -> RigidMolecule:
-    """The rigid molecule with the given whole Cartesian positions (N, 3) and the identity as its orientation."""
-    centre = np.average(positions, axis=0, weights=molecule.masses)
-    return RigidMolecule(species, positions - centre, centre @ np.linalg.inv(cell), np.eye(3), images)
+def _isotopes(numbers: np.ndarray, masses: np.ndarray) -> np.ndarray:
+    """Mass numbers of deuterium and tritium, 0 for all others."""
+    return np.where((numbers == 1) & (masses > 1.5), np.rint(masses), 0).astype(int)

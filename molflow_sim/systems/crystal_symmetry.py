@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -10,9 +11,10 @@ from molflow_sim.chemistry.pointgroup import kabsch
 from molflow_sim.errors import CrystalError
 from molflow_sim.symmetry import SpaceGroup, cell_matrix, cell_parameters
 from molflow_sim.systems.molecule import Molecule
+from molflow_sim.systems.rigid import RigidMolecule, rigid_from_cartesian
 
 if TYPE_CHECKING:
-    from molflow_sim.systems.crystal import MolecularCrystal, RigidMolecule
+    from molflow_sim.systems.crystal import MolecularCrystal
 
 
 def site_symmetry(
@@ -113,8 +115,6 @@ def with_geometry(
     crystal: MolecularCrystal, cell: np.ndarray, positions: np.ndarray, tolerance: float = 0.05
 ) -> MolecularCrystal:
     """See `MolecularCrystal.with_geometry`."""
-    from molflow_sim.systems.crystal import MolecularCrystal, rigid_from_cartesian
-
     cell, positions = np.asarray(cell, dtype=float), np.asarray(positions, dtype=float)
     n = sum(len(r.images) * crystal.molecules[r.species].n_atoms for r in crystal.asymmetric_unit)
     if cell.shape != (3, 3) or positions.shape != (n, 3):
@@ -144,15 +144,13 @@ def with_geometry(
     notes = dict(crystal.info)
     if crystal.space_group.order > 1:
         notes["symmetry_lost"] = crystal.space_group.name
-    return MolecularCrystal(crystal.molecules, tuple(molecules), p1, standard, notes)
+    return replace(crystal, asymmetric_unit=tuple(molecules), space_group=p1, cell=standard, info=notes)
 
 
 def _in_space_group(
     crystal: MolecularCrystal, blocks: list[np.ndarray], cell: np.ndarray, tolerance: float
 ) -> MolecularCrystal | None:
     """The crystal averaged over its space group, or None where the blocks deviate from it by more than `tolerance`."""
-    from molflow_sim.systems.crystal import MolecularCrystal
-
     group = crystal.space_group
     parameters = cell_parameters(cell)
     constrained = cell_matrix(group.constrain(parameters))
@@ -172,7 +170,7 @@ def _in_space_group(
         molecule = crystal.molecules[rigid.species]
         positions = copies.mean(axis=0) @ constrained
         molecules.append(_posed(rigid, molecule, positions, constrained))
-    out = MolecularCrystal(crystal.molecules, tuple(molecules), group, constrained, dict(crystal.info))
+    out = replace(crystal, asymmetric_unit=tuple(molecules), cell=constrained)
     if all(len(r.images) == group.order for r in molecules):
         return out
     try:  # on special positions the site symmetry is imposed too
@@ -184,7 +182,7 @@ def _in_space_group(
             snapped.append(_posed(rigid, out.molecules[rigid.species], home @ constrained, constrained))
     except CrystalError:
         return None
-    return MolecularCrystal(crystal.molecules, tuple(snapped), group, constrained, dict(crystal.info))
+    return replace(out, asymmetric_unit=tuple(snapped))
 
 
 def _asymmetric_copies(group: SpaceGroup, rigid: RigidMolecule, molecule: Molecule, block: np.ndarray) -> np.ndarray:
@@ -201,8 +199,6 @@ def _asymmetric_copies(group: SpaceGroup, rigid: RigidMolecule, molecule: Molecu
 
 def _posed(rigid: RigidMolecule, molecule: Molecule, positions: np.ndarray, cell: np.ndarray) -> RigidMolecule:
     """`rigid` moved to Cartesian `positions` (N, 3): the rotation that fits best, the rest in the conformer."""
-    from molflow_sim.systems.crystal import RigidMolecule
-
     centre = np.average(positions, axis=0, weights=molecule.masses)
     relative = positions - centre
     rotation = kabsch(np.asarray(rigid.conformer), relative)

@@ -183,6 +183,12 @@ class Molecule:
         return tuple(atom.GetSymbol() for atom in self.rdmol.GetAtoms())
 
     @cached_property
+    def site_symbols(self) -> tuple[str, ...]:
+        """Element symbols, N of them, with D and T for the isotopes of hydrogen."""
+        named = {("H", 2): "D", ("H", 3): "T"}
+        return tuple(named.get((a.GetSymbol(), a.GetIsotope()), a.GetSymbol()) for a in self.rdmol.GetAtoms())
+
+    @cached_property
     def masses(self) -> np.ndarray:
         """Atomic masses (N,) in amu, isotopes honoured."""
         return np.array([atom.GetMass() for atom in self.rdmol.GetAtoms()])
@@ -221,7 +227,7 @@ class Molecule:
     @cached_property
     def formula(self) -> str:
         """Hill formula, e.g. ``C9H8O4``."""
-        return str(rdMolDescriptors.CalcMolFormula(self.rdmol))
+        return str(rdMolDescriptors.CalcMolFormula(self.rdmol, separateIsotopes=True, abbreviateHIsotopes=True))
 
     @property
     def charge(self) -> int:
@@ -307,13 +313,12 @@ def _stereoisomer(rdmol: Chem.Mol, n_conformers: int | None, seed: int) -> tuple
     with rdBase.BlockLogs():
         fixed = Chem.Mol(rdmol)
         if any(s.specified == Chem.StereoSpecified.Unspecified for s in Chem.FindPotentialStereo(fixed)):
-            fixed = _with_stereo(rdmol, conf.generate(rdmol, 1, seed, mirror=False, trials=8)[0][0])
+            fixed = conf.with_stereo(rdmol, conf.generate(rdmol, 1, seed, mirror=False, trials=8)[0][0])
         mirror = same_stereo(fixed, mirror_image(fixed))
         if n_conformers is None:
             found = crystal_conformers(fixed, seed, mirror)
         else:
             found = Conformers(*conf.generate(fixed, n_conformers, seed, mirror))
-        fixed = _with_stereo(fixed, found.positions[0])
     before, after = canonical_smiles(rdmol), canonical_smiles(fixed)
     if before != after:
         warnings.warn(
@@ -322,12 +327,3 @@ def _stereoisomer(rdmol: Chem.Mol, n_conformers: int | None, seed: int) -> tuple
             stacklevel=3,
         )
     return fixed, found
-
-
-def _with_stereo(rdmol: Chem.Mol, positions: np.ndarray) -> Chem.Mol:
-    out = _without_conformers(rdmol)
-    conformer = Chem.Conformer(out.GetNumAtoms())
-    conformer.SetPositions(np.ascontiguousarray(positions, dtype=float))
-    out.AddConformer(conformer, assignId=True)
-    Chem.AssignStereochemistryFrom3D(out)
-    return _without_conformers(out)

@@ -3,40 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from rdkit import Chem, rdBase
 
-from molflow_sim.chemistry.bonds import graph_mol, skeleton
+from molflow_sim.chemistry.bond_orders import molecule_from_graph
+from molflow_sim.chemistry.bonds import check_hydrogens, graph_mol, isotopes_of, skeleton
 from molflow_sim.chemistry.checks import canonical_smiles, mirror_image, same_stereo
 from molflow_sim.chemistry.pointgroup import kabsch
-from molflow_sim.errors import CrystalError
+from molflow_sim.errors import CrystalError, MoleculeError
 from molflow_sim.systems.molecule import Molecule
 
 _MAX_MATCHES = 1000
 
 
 class SpeciesTable:
-    """Collects species by bond graph and stereochemistry.
+    """Collects species by bond graph, isotopes and stereochemistry; mirror images are one species.
 
     Parameters
     ----------
     known : sequence of Molecule or None
         Species to recognise; with these given, any other is refused.
-    mirror : bool
-        Whether enantiomers are one species, as they must be where improper operations turn one into the other.
     what : str
         Named in errors.
     """
 
-    def __init__(self, known: Sequence[Molecule] | None, mirror: bool, what: str) -> None:
+    def __init__(self, known: Sequence[Molecule] | None, what: str) -> None:
         self.closed = known is not None
         self.molecules: list[Molecule] = list(known or ())
         self.skeletons = [skeleton(m.rdmol) for m in self.molecules]
-        self.mirror, self.what = mirror, what
+        self.mirrored = [False] * len(self.molecules)
+        self.what = what
 
     def identify(
-        self, numbers: np.ndarray, positions: np.ndarray, bonds: np.ndarray, labels: list[str]
+        self,
+        numbers: np.ndarray,
+        positions: np.ndarray,
+        bonds: np.ndarray,
+        labels: list[str],
+        isotopes: np.ndarray,
     ) -> tuple[int, np.ndarray]:
         """Species index and the order (N,) that puts these atoms into the species' order; a new species if needed.
 
@@ -45,25 +51,29 @@ class SpeciesTable:
         CrystalError
             If the atoms form no supported molecule, or none of the known species.
         """
-        from molflow_sim.io.crystal_read import molecule_in_crystal
-
         graph = graph_mol(numbers.tolist(), bonds.tolist())
         for species, (molecule, bare) in enumerate(zip(self.molecules, self.skeletons)):
             if bare.GetNumAtoms() != graph.GetNumAtoms() or bare.GetNumBonds() != graph.GetNumBonds():
                 continue
-            matches = graph.GetSubstructMatches(bare, uniquify=False, useChirality=False, maxMatches=_MAX_MATCHES)
+            found = graph.GetSubstructMatches(bare, uniquify=False, useChirality=False, maxMatches=_MAX_MATCHES)
+            matches = [m for m in found if np.array_equal(isotopes[list(m)], isotopes_of(molecule.rdmol))]
             if not matches:
                 continue
             order = self._best(molecule, positions, np.array(matches))
-            if self._same_isomer(molecule.rdmol, positions[order]):
+            hand = self._hand(molecule.rdmol, positions[order])
+            if hand:
+                self.mirrored[species] |= hand < 0
                 return species, order
         rdmol = molecule_in_crystal(numbers, positions, bonds, labels, self.what)
+        for atom, isotope in zip(rdmol.GetAtoms(), isotopes.tolist()):
+            atom.SetIsotope(isotope)
         if self.closed:
             smiles = canonical_smiles(rdmol)
             known = ", ".join(m.smiles for m in self.molecules)
             raise CrystalError(f"{self.what}: contains {smiles}, which is none of the given molecules ({known})")
         self.molecules.append(Molecule.from_rdkit(rdmol))
         self.skeletons.append(skeleton(rdmol))
+        self.mirrored.append(False)
         return len(self.molecules) - 1, np.arange(len(numbers))
 
     def with_conformers(self, found: list[tuple[int, np.ndarray]]) -> tuple[Molecule, ...]:
@@ -74,7 +84,8 @@ class SpeciesTable:
             if self.closed or not len(conformers):
                 out.append(molecule)
             else:
-                out.append(molecule.with_conformers(conformers))
+                racemic = molecule.racemic or self.mirrored[species]
+                out.append(replace(molecule.with_conformers(conformers), racemic=racemic))
         return tuple(out)
 
     def _best(self, molecule: Molecule, positions: np.ndarray, matches: np.ndarray) -> np.ndarray:
@@ -84,13 +95,14 @@ class SpeciesTable:
         best, best_error = matches[0], np.inf
         for match in matches if len(matches) > 1 else ():
             x = centred[match]
-            for improper in (False, True) if self.mirror else (False,):
+            for improper in (False, True):
                 error = float(np.sum((x @ kabsch(x, target, improper).T - target) ** 2))
                 if error < best_error - 1e-9:
                     best, best_error = match, error
         return np.asarray(best)
 
-    def _same_isomer(self, rdmol: Chem.Mol, positions: np.ndarray) -> bool:
+    def _hand(self, rdmol: Chem.Mol, positions: np.ndarray) -> int:
+        """1 for the same stereoisomer, -1 for its mirror image, 0 for another."""
         other = Chem.Mol(rdmol)
         other.RemoveAllConformers()
         conformer = Chem.Conformer(other.GetNumAtoms())
@@ -98,4 +110,23 @@ class SpeciesTable:
         other.AddConformer(conformer, assignId=True)
         with rdBase.BlockLogs():
             Chem.AssignStereochemistryFrom3D(other)
-        return same_stereo(rdmol, other) or (self.mirror and same_stereo(mirror_image(rdmol), other))
+        if same_stereo(rdmol, other):
+            return 1
+        return -1 if same_stereo(mirror_image(rdmol), other) else 0
+
+
+def molecule_in_crystal(
+    numbers: np.ndarray, positions: np.ndarray, bonds: np.ndarray, labels: list[str], what: str
+) -> Chem.Mol:
+    """The RDKit molecule of one whole component.
+
+    Raises
+    ------
+    MissingHydrogensError, DisorderedCrystalError, CrystalError
+        Missing or too many hydrogens, ions, radicals.
+    """
+    check_hydrogens(numbers, positions, bonds, labels)
+    try:
+        return molecule_from_graph(numbers, positions, bonds, 0, what)
+    except MoleculeError as error:
+        raise CrystalError(f"{error} (ions and radicals are not supported)") from error

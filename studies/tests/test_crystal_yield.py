@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from molflow_sim.dataset import DatasetSettings, build_crystal_dataset
 from studies.crystal_yield import main, table, yields
 
@@ -30,6 +32,7 @@ def test_the_table_takes_means_over_molecules_and_ratios_to_random_packing():
     assert rows[0]["ms generated"] == 250.0 and rows[1]["different within 5"] == 1.0
 
 
+@pytest.mark.slow
 def test_the_command_compares_the_shipped_flow_with_random_packing_and_carries_on(tmp_path, capsys):
     settings = DatasetSettings(candidates=12, keep=3, max_atoms=16, space_groups="P-1")
     build_crystal_dataset(["NC=O formamide"], tmp_path / "set", settings=settings, processes=1, progress=False)

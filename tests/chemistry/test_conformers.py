@@ -14,8 +14,7 @@ from molflow_sim.chemistry.conformers import best_rmsd, core_atoms
 from molflow_sim.chemistry.crystal_conformers import SAME_RMSD, torsions
 from molflow_sim.errors import MoleculeError
 from molflow_sim.packing import random_packings
-from molflow_sim.runs.identity import molecule_identity
-from molflow_sim.screening.serialise import molecule_from_json, molecule_to_json
+from molflow_sim.screening.serialise import molecule_from_json, molecule_identity, molecule_to_json
 
 
 @pytest.fixture(scope="module")

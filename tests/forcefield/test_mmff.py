@@ -14,6 +14,7 @@ from scipy.spatial.transform import Rotation
 from molflow_sim.errors import InputError, MoleculeError, ParameterError, UnsupportedElementError
 from molflow_sim.forcefield import extract_mmff, mmff_energies
 from molflow_sim.forcefield import mmff_energy as module
+from molflow_sim.forcefield.mmff_compiled import mmff_molecules
 from molflow_sim.units import KCAL_PER_MOL
 
 MOLECULES = """
@@ -248,3 +249,17 @@ def test_implicit_hydrogens_are_refused():
 def test_positions_of_another_molecule_are_refused():
     with pytest.raises(InputError, match=r"\(\.\.\., 3, 3\)"):
         mmff_energies(extract_mmff(build("O")), torch.zeros(4, 3))
+
+
+@pytest.mark.parametrize("smiles", MOLECULES[::3])
+def test_the_compiled_terms_are_those_of_torch(smiles):
+    mol = build(smiles)
+    terms, n = extract_mmff(mol), mol.GetNumAtoms()
+    x = positions_of(mol) + np.random.default_rng(0).normal(scale=0.1, size=(2, n, 3))
+    moving = torch.tensor(x, requires_grad=True)
+    energy = module.mmff_energy(terms, moving)
+    gradient = torch.autograd.grad(energy.sum() + 0.0 * moving.sum(), moving)[0].numpy()
+    found, slope, virial = mmff_molecules(terms, x.reshape(-1, 3), np.array([0, n]))
+    np.testing.assert_allclose(found, energy.detach(), rtol=1e-11, atol=1e-11)
+    np.testing.assert_allclose(slope, gradient, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(virial, np.einsum("mai,maj->mij", x - x[:, :1], gradient), atol=1e-8)

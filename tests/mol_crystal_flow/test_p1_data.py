@@ -16,8 +16,9 @@ from scipy.spatial.transform import Rotation
 from molflow_sim.errors import CrystalError, StoreError, TrainingError
 from molflow_sim.models.mol_crystal_flow import P1Batches, P1Data, P1Settings
 from molflow_sim.models.mol_crystal_flow.batch import standard_frame as standard_frame_torch
-from molflow_sim.models.mol_crystal_flow.lattice import RELABELLINGS, change_basis, reduced_basis, standard_frame
+from molflow_sim.models.mol_crystal_flow.lattice import RELABELLINGS, change_basis, standard_frame
 from molflow_sim.symmetry import SpaceGroup, cell_matrix, cell_parameters
+from molflow_sim.symmetry.reduction import reduced_basis
 from molflow_sim.systems.crystal import MolecularCrystal
 
 seeds = st.integers(0, 10_000)

@@ -339,7 +339,7 @@ def test_the_press_finds_a_centrosymmetric_minimum_again_where_it_is_written_in_
     """In P 1 the inverted copy is an improper orientation; energy and volume stay what they were in P -1."""
     from molflow_sim.forcefield import parametrize
     from molflow_sim.packing import RigidPackings, press, random_packings
-    from molflow_sim.packing.placements import general_placement
+    from molflow_sim.symmetry.placements import general_placement
 
     m = molecule(ASPIRIN)
     minimum = press(random_packings(m, 1, space_groups=["P -1"], seed=1), parametrize(m))

@@ -13,9 +13,9 @@ from molflow_sim.errors import InputError
 from molflow_sim.packing import pair_torch
 from molflow_sim.packing.lattice_energy import LatticeEnergy, choose_backend
 from molflow_sim.packing.neighbours import Geometry
-from molflow_sim.packing.placements import general_placement
 from molflow_sim.packing.tables import GUARD, PressTables, contact_distances
 from molflow_sim.symmetry import SpaceGroup, cell_matrix
+from molflow_sim.symmetry.placements import general_placement
 
 GROUPS = ["P 1", "P -1", "P 1 21/c 1", "C 1 2/c 1", "P n a 21", "P 41 21 2", "R -3:H"]
 N = 7

@@ -20,7 +20,7 @@ SCRIPT = """
     import numpy as np
     from types import SimpleNamespace
     from molflow_sim.packing import PressSettings, RigidPackings, press
-    from molflow_sim.packing.tables import Placement
+    from molflow_sim.symmetry.placements import Placement
 
     # Hydrogen-like diatomics in P -1, given as arrays.
     positions = np.array([[[-0.6, 0, 0], [0.6, 0, 0]]])

@@ -13,7 +13,7 @@ import pytest
 from molflow_sim.errors import StoreError
 from molflow_sim.runs.files import atomic_path, write_bytes_atomically
 from molflow_sim.runs.folder import JobFolder
-from molflow_sim.runs.identity import candidate_id, digest
+from molflow_sim.runs.identity import digest
 from molflow_sim.runs.store import Store, pack_arrays, unpack_arrays
 
 RUN = {"molecule": "CCO", "seed": 0}
@@ -240,5 +240,4 @@ def test_arrays_travel_exactly_and_objects_are_refused():
 def test_identities_depend_on_every_part_and_on_nothing_else():
     assert digest("a", 1, {"x": 1, "y": 2}) == digest("a", 1, {"y": 2, "x": 1})
     assert digest("a", np.float64(0.5), np.array([1, 2])) == digest("a", 0.5, [1, 2])
-    assert len({candidate_id(run, number) for run in ("r", "s") for number in range(1000)}) == 2 * 1000
     assert json.dumps(digest("é")) == json.dumps(digest("é"))

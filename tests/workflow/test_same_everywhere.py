@@ -8,9 +8,10 @@ import torch
 from crystal_flow_examples import flow
 
 from molflow_sim import Molecule
-from molflow_sim.forcefield import parametrize
+from molflow_sim.forcefield import CrystalPotential, parametrize
 from molflow_sim.packing import PressSettings, RigidPackings, press, random_packings
 from molflow_sim.packing.relief import relieve
+from molflow_sim.relax.flexible import relax_flexible
 from molflow_sim.runs.scheduler import DaskExecutor
 from molflow_sim.screening import ScreenSettings
 from molflow_sim.screening import stages as steps
@@ -91,3 +92,17 @@ def test_relief_and_flow_of_a_candidate_are_the_same_in_any_company(molecule, si
     carried = model.carry(start, steps=2)
     assert in_pieces(start, size, lambda part: model.carry(part, steps=2)) == rows(carried)
     assert rows(model.carry(start.select(np.arange(21)[::-1]), steps=2)) == rows(carried)[::-1]
+
+
+def test_the_relaxation_of_a_crystal_is_the_same_in_any_company_and_order(molecule, parameters, pressed):
+    crystals = [pressed.crystal(int(i)) for i in np.argsort(np.where(pressed.ok, pressed.energy, 9.0))[:9]]
+    potential = CrystalPotential([parameters])
+
+    def numbers(found):
+        return [(r.energy, r.n_steps, r.crystal.cell.tobytes(), r.crystal.unit_cell()[1].tobytes()) for r in found]
+
+    together = numbers(relax_flexible(crystals, potential))
+    assert numbers(relax_flexible(crystals[::-1], potential, batch_size=4)) == together[::-1]
+    assert numbers(relax_flexible(crystals[:3], potential, batch_size=1)) == together[:3]
+    energies = steps.evaluate(crystals, parameters)
+    assert [float(steps.evaluate([c], parameters)[0]) for c in crystals] == energies.tolist()

@@ -98,6 +98,7 @@ def test_a_short_run_writes_its_files_and_says_whether_the_packing_stayed(molflo
     assert average.z == 72
 
 
+@pytest.mark.slow
 def test_a_killed_run_carries_on_and_loses_and_repeats_nothing(molflow_simulate, cif, tmp_path):
     folder = tmp_path / "run"
     arguments = [cif, *QUICK, "--ps", 0.6, "-o", folder]

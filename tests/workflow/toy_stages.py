@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
+from molflow_sim.evaluate import PackingMatch
 from molflow_sim.packing.packings import STATUS
 from molflow_sim.screening import Stages
 
@@ -28,11 +30,7 @@ class Valid:
     reasons: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Match:
-    rmsd: float
-    n_matched: int
-    n: int = 15
+Match = partial(PackingMatch, n=15)
 
 
 def press(packings, parameters):

@@ -86,7 +86,7 @@ def mean_structure(frames: Frames) -> tuple[np.ndarray, np.ndarray]:
 def packing_kept(box: CrystalBox, cell: np.ndarray, positions: np.ndarray, n: int = 15) -> PackingMatch:
     """RMSD_n between the starting crystal and a supercell of it, mirror images not allowed."""
     later = (box.numbers, cell, positions, molecule_index(box))
-    return packing_similarity(box.crystal, later, n, allow_inversion=False, timeout=60.0)
+    return packing_similarity(box.crystal, later, n, allow_inversion=False)
 
 
 def density(masses: np.ndarray, volume: float | np.ndarray) -> float | np.ndarray:

@@ -25,7 +25,7 @@ from molflow_openmm.crystal.forces import electrostatic_force, exp6_force, intra
 from molflow_openmm.crystal.topology import crystal_topology
 from molflow_sim.errors import InputError
 from molflow_sim.forcefield.exp6 import GUARD_RADIUS
-from molflow_sim.forcefield.parameters import MoleculeParameters, parametrize
+from molflow_sim.forcefield.parameters import MoleculeParameters, distinct_species, parametrize
 from molflow_sim.forcefield.potential import SWITCH_WIDTH
 from molflow_sim.systems.crystal import MolecularCrystal
 
@@ -126,8 +126,10 @@ def crystalSystem(
             f"nonbondedCutoff is {cutoff / 10:g} nm; it must exceed the switch width, {SWITCH_WIDTH / 10:g} nm"
         )
     box = crystal_box(crystal, supercell, cutoff)
-    if parameters is None:
-        parameters = [parametrize(molecule, charges) for molecule in crystal.molecules]
+    species = distinct_species(crystal.molecules)
+    if parameters is None:  # stereoisomers share those of the first, as in every front end
+        table = {molecule.numbers.tobytes(): parametrize(molecule, charges) for molecule in species}
+        parameters = [table[molecule.numbers.tobytes()] for molecule in crystal.molecules]
     topology = crystal_topology(box)
     system = openmm.System()
     for s, _ in box.order:

@@ -82,7 +82,7 @@ def _of_molecule(
 
 
 def _pairs(start: RigidPackings, end: RigidPackings, scale: float) -> PairSet:
-    from molflow_sim.packing.tables import stacked_operations
+    from molflow_sim.symmetry.placements import stacked_operations
 
     places = start.placements
     frac_rot, frac_tran, cart_rot = stacked_operations(places)

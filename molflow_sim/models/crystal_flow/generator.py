@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -15,7 +14,6 @@ from molflow_sim.models.crystal_flow.model import STEPS, CrystalFlow
 from molflow_sim.packing.random_packing import random_packings
 from molflow_sim.packing.relief import RELIEF_EVALUATIONS, relieve
 from molflow_sim.packing.selection import select_low
-from molflow_sim.runs.identity import source_digest
 from molflow_sim.training.model import shared_model
 
 if TYPE_CHECKING:
@@ -104,7 +102,7 @@ class FlowGenerator:
         WeightsError
             As `load`.
         """
-        return {"generator": "flow", **asdict(self), "weights": self.load().card["sha256"], "code": _code()}
+        return {"generator": "flow", **asdict(self), "weights": self.load().card["sha256"]}
 
     def load(self) -> CrystalFlow:
         """The flow, loaded once in each process.
@@ -137,8 +135,3 @@ def _parameters(molecule: Molecule) -> MoleculeParameters | None:
     except MolflowError as error:
         warnings.warn(f"packings are proposed as the flow draws them, not by energy: {error.reason}", stacklevel=4)
         return None
-
-
-@lru_cache(maxsize=1)
-def _code() -> str:
-    return source_digest("models/crystal_flow", "flow")

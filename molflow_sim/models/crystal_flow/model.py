@@ -103,7 +103,7 @@ class CrystalFlow(nn.Module):
 
 def batch_of(packings: RigidPackings) -> CrystalBatch:
     """Packings as the tensors the network takes, in float32."""
-    from molflow_sim.packing.tables import stacked_operations
+    from molflow_sim.symmetry.placements import stacked_operations
 
     used, which = np.unique(packings.placement, return_inverse=True)
     places = [packings.placements[k] for k in used]

@@ -20,8 +20,9 @@ from molflow_sim.models.mol_crystal_flow.features import (
     invariants,
 )
 from molflow_sim.models.mol_crystal_flow.frames import BodyFrame, body_frame, proper_pose
-from molflow_sim.models.mol_crystal_flow.lattice import change_basis, reduced_basis
+from molflow_sim.models.mol_crystal_flow.lattice import change_basis
 from molflow_sim.runs.files import atomic_path
+from molflow_sim.symmetry.reduction import reduced_basis
 
 if TYPE_CHECKING:
     from molflow_sim.dataset.reader import CrystalRecord

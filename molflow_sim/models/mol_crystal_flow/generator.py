@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from molflow_sim.errors import InputError, RequestError
 from molflow_sim.generators.protocol import CrystalRequest, served
 from molflow_sim.models.mol_crystal_flow.model import MolCrystalFlow
-from molflow_sim.runs.identity import source_digest
 from molflow_sim.training.model import shared_model
 
 if TYPE_CHECKING:
@@ -86,7 +84,7 @@ class MolCrystalFlowGenerator:
             As `load`.
         """
         weights = self.load().card["sha256"]
-        own = {"z": self.z, "hands": self.hands, "steps": self.steps, "code": _code()}
+        own = {"z": self.z, "hands": self.hands, "steps": self.steps}
         return {"generator": "mol-crystal-flow", "weights": weights, **own}
 
     def load(self) -> MolCrystalFlow:
@@ -99,8 +97,3 @@ class MolCrystalFlowGenerator:
         """
         flow: MolCrystalFlow = shared_model(MolCrystalFlow.kind, self.weights)
         return flow
-
-
-@lru_cache(maxsize=1)
-def _code() -> str:
-    return source_digest("models/mol_crystal_flow", "flow")

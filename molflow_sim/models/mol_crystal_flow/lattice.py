@@ -1,4 +1,4 @@
-"""Cells of P 1 crystals: Niggli reduction, the standard frame, and equivalent descriptions of one lattice.
+"""Cells of P 1 crystals: the standard frame and equivalent descriptions of one lattice.
 
 A change of basis P (determinant positive, integer unless the new cell is smaller) turns the cell into P L, fractional
 coordinates s (rows) into s P⁻¹, and nothing else. Writing the new cell in its standard frame (a along x, b in the xy
@@ -8,7 +8,7 @@ unchanged Cartesian coordinates is another crystal.
 
 from __future__ import annotations
 
-from itertools import combinations, permutations, product
+from itertools import permutations, product
 
 import numpy as np
 
@@ -65,40 +65,3 @@ def change_basis(
     """
     standard, turn = standard_frame(change @ cell)
     return standard, np.mod(frac @ np.linalg.inv(change), 1.0), turn @ rotation
-
-
-def reduced_basis(cell: np.ndarray, centring: np.ndarray | None = None) -> np.ndarray:
-    """Change of basis to the Niggli-reduced primitive cell, found by spglib.
-
-    Parameters
-    ----------
-    cell : ndarray (3, 3)
-        Rows in Å.
-    centring : ndarray (k, 3), optional
-        Lattice translations inside the cell (fractional), zero among them or not.
-
-    Returns
-    -------
-    ndarray (3, 3)
-        P with a positive determinant, integer where there is no centring; the reduced cell is P @ cell.
-
-    Raises
-    ------
-    CrystalError
-        If the cell has no volume or cannot be reduced.
-    """
-    from spglib import niggli_reduce
-
-    cell = np.asarray(cell, dtype=float)
-    if not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-6:
-        raise CrystalError("a cell without volume cannot be reduced")
-    inside = np.zeros((0, 3)) if centring is None else np.mod(centring, 1.0)
-    inside = inside[inside.any(1)]
-    bases = (np.array(rows) for rows in combinations([*np.eye(3), *inside], 3))
-    primitive = next(b for b in bases if abs(abs(np.linalg.det(b)) * (len(inside) + 1) - 1.0) < 1e-6)
-    reduced = niggli_reduce(primitive @ cell, eps=1e-5)
-    if reduced is None:
-        raise CrystalError("the cell cannot be reduced")
-    # spglib turns nothing, but the lattice vectors it gives are rounded.
-    change = np.rint(reduced @ np.linalg.inv(primitive @ cell)) @ primitive
-    return change if np.linalg.det(change) > 0 else -change

@@ -157,7 +157,7 @@ class Samples:
             If there are several species.
         """
         from molflow_sim.packing.packings import STATUS, RigidPackings
-        from molflow_sim.packing.placements import general_placement
+        from molflow_sim.symmetry.placements import general_placement
 
         if len(self.contents.molecules) > 1:
             raise CrystalError("packings hold one species, these samples several")

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gemmi
 import numpy as np
-from rdkit import Chem
 from scipy.spatial import cKDTree
 
-from molflow_sim.chemistry.bond_orders import molecule_from_graph
-from molflow_sim.chemistry.bonds import check_hydrogens, perceive_bonds
+from molflow_sim.chemistry.bonds import perceive_bonds
 from molflow_sim.chemistry.checks import ELEMENTS, MAX_ATOMS
 from molflow_sim.errors import (
     CrystalError,
     InputError,
-    MoleculeError,
+    MissingHydrogensError,
     MoleculeTooLargeError,
     OverlappingAtomsError,
     UnsupportedElementError,
@@ -24,9 +24,10 @@ from molflow_sim.errors import (
 from molflow_sim.io.cif_parse import Sites, parse_cif
 from molflow_sim.symmetry import SpaceGroup, cell_matrix, cell_parameters
 from molflow_sim.symmetry.operations import space_group_from_operations
-from molflow_sim.systems.crystal import MolecularCrystal, RigidMolecule, rigid_from_cartesian
 from molflow_sim.systems.molecule import Molecule
+from molflow_sim.systems.rigid import RigidMolecule, rigid_from_cartesian
 from molflow_sim.systems.species import SpeciesTable
+from molflow_sim.units import AMU_PER_A3
 
 MAX_CELL_ATOMS = 20_000
 """Most atoms in a cell."""
@@ -42,16 +43,30 @@ _ALLOWED = frozenset(gemmi.Element(s).atomic_number for s in ELEMENTS)
 
 
 def read_cif(
-    source: str | Path, *, normalise_hydrogens: bool = False, molecules: Sequence[Molecule] | None = None
-) -> MolecularCrystal:
-    """See `MolecularCrystal.from_cif`."""
-    sites = parse_cif(source)
+    source: str | Path,
+    *,
+    normalise_hydrogens: bool = False,
+    molecules: Sequence[Molecule] | None = None,
+    block: str | None = None,
+    symprec: float | None = None,
+) -> dict[str, Any]:
+    """What a `MolecularCrystal` is made of, see `MolecularCrystal.from_cif`."""
+    sites = parse_cif(source, block)
     try:
+        if symprec is not None:
+            site, fractional, _ = expand(sites)
+            group, cell, fractional, chosen = _standardised(
+                1000 * sites.isotopes[site] + sites.numbers[site], fractional, sites.cell, symprec
+            )
+            site = site[chosen]
+            sites = replace(
+                sites, numbers=sites.numbers[site], isotopes=sites.isotopes[site], fractional=fractional, cell=cell,
+                labels=[sites.labels[s] for s in site], space_group=group,
+            )  # fmt: skip
         return assemble(sites, normalise_hydrogens=normalise_hydrogens, molecules=molecules)
     except InputError as error:
-        if not isinstance(source, Path) or source.name in str(error):
-            raise
-        raise type(error)(f"{source}, block {error}") from error  # the message starts with the block's name
+        where = source if isinstance(source, Path) else "CIF text"
+        raise type(error)(f"{where}, block {sites.name}: {str(error).removeprefix(f'{sites.name}: ')}") from error
 
 
 def from_sites(
@@ -61,8 +76,9 @@ def from_sites(
     *,
     symprec: float | None = None,
     molecules: Sequence[Molecule] | None = None,
-) -> MolecularCrystal:
-    """A crystal from all atoms of a cell.
+    isotopes: np.ndarray | None = None,
+) -> dict[str, Any]:
+    """What a `MolecularCrystal` is made of, from all atoms of a cell.
 
     Parameters
     ----------
@@ -75,6 +91,8 @@ def from_sites(
         Let spglib look for a space group within this many Å; otherwise P 1.
     molecules : sequence of Molecule, optional
         Species to recognise, so that their atom order is kept.
+    isotopes : ndarray (n,) of int, optional
+        Mass numbers where they matter (2 for deuterium), else 0.
 
     Raises
     ------
@@ -82,6 +100,7 @@ def from_sites(
         As `read_cif`.
     """
     numbers = np.asarray(numbers, dtype=int)
+    isotopes = np.zeros_like(numbers) if isotopes is None else np.asarray(isotopes, dtype=int)
     positions, cell = np.asarray(positions, dtype=float), np.asarray(cell, dtype=float)
     if cell.shape != (3, 3) or not np.isfinite(cell).all() or abs(np.linalg.det(cell)) < 1e-3:
         raise CrystalError("the cell must be three finite, independent vectors")
@@ -94,9 +113,9 @@ def from_sites(
     if symprec is None:
         group, frame = SpaceGroup.from_name("P 1"), cell_matrix(cell_parameters(cell))
     else:
-        group, frame, fractional, chosen = _standardised(numbers, fractional, cell, symprec)
-        numbers, labels = numbers[chosen], [labels[k] for k in chosen]
-    sites = Sites(numbers, labels, fractional, frame, group, "", {})
+        group, frame, fractional, chosen = _standardised(1000 * isotopes + numbers, fractional, cell, symprec)
+        numbers, isotopes, labels = numbers[chosen], isotopes[chosen], [labels[k] for k in chosen]
+    sites = Sites(numbers, labels, fractional, frame, group, "", {}, isotopes)
     return assemble(sites, molecules=molecules)
 
 
@@ -122,13 +141,14 @@ def _standardised(
 
 def assemble(
     sites: Sites, *, normalise_hydrogens: bool = False, molecules: Sequence[Molecule] | None = None
-) -> MolecularCrystal:
+) -> dict[str, Any]:
     """Whole molecules, species and asymmetric unit from symmetry-unique sites.
 
     Raises
     ------
     CrystalError and its subclasses
-        Overlaps, polymers, missing hydrogens, ions, unsupported elements, molecules too large.
+        Overlaps, polymers, missing hydrogens, ions, unsupported elements, molecules too large, atoms that the declared
+        formula has and the sites have not.
     """
     group, cell = sites.space_group, sites.cell
     strange = sorted({gemmi.Element(int(z)).name for z in sites.numbers if int(z) not in _ALLOWED})
@@ -147,13 +167,14 @@ def assemble(
         raise CrystalError(f"{sites.name}: {len(site)} atoms in the cell; the limit is {MAX_CELL_ATOMS}")
     if len(site) > MAX_ATOM_DENSITY * volume:
         raise OverlappingAtomsError(f"{sites.name}: {len(site)} atoms in a cell of {volume:.0f} Å³ must overlap")
-    numbers, labels = sites.numbers[site], [sites.labels[s] for s in site]
+    numbers, isotopes, labels = sites.numbers[site], sites.isotopes[site], [sites.labels[s] for s in site]
+    notes = sites.notes | check_content(sites, numbers, volume)
     bonds, shifts = perceive_bonds(numbers, fractional @ cell, cell, labels)
     component, lattice = connected(len(site), bonds, shifts, labels, sites.name)
     whole = fractional + lattice
     members = [np.flatnonzero(component == c) for c in range(component.max() + 1)]
     bonded = _split(bonds, component)
-    table = SpeciesTable(molecules, mirror=not group.is_sohncke or molecules is not None, what=sites.name)
+    table = SpeciesTable(molecules, what=sites.name)
     locator = _Locator(site, fractional, group)
     rigid: list[RigidMolecule] = []
     done: set[int] = set()
@@ -173,17 +194,80 @@ def assemble(
             raise MoleculeTooLargeError(f"{sites.name}: a molecule of {len(atoms)} atoms; the limit is {MAX_ATOMS}")
         if normalise_hydrogens:
             positions = normalised_hydrogens(numbers[atoms], positions, local)
-        species, order = table.identify(numbers[atoms], positions, local, names)
+        species, order = table.identify(numbers[atoms], positions, local, names, isotopes[atoms])
         rigid.append(
             rigid_from_cartesian(species, table.molecules[species], positions[order], cell, tuple(images.values()))
         )
     info: dict = {"name": sites.name} if sites.name else {}
-    info.update(sites.notes)
+    info.update(notes)
     if normalise_hydrogens:
         info["hydrogens"] = "normalised to neutron lengths"
     species_molecules = table.with_conformers([(r.species, r.conformer) for r in rigid])
     rigid.sort(key=lambda r: r.species)
-    return MolecularCrystal(species_molecules, tuple(rigid), group, cell, info)
+    return {
+        "molecules": species_molecules, "asymmetric_unit": tuple(rigid), "space_group": group, "cell": cell,
+        "info": info,
+    }  # fmt: skip
+
+
+def check_content(sites: Sites, numbers: np.ndarray, volume: float) -> dict[str, str]:
+    """Refuse a cell whose atoms contradict what the file itself declares.
+
+    Files are wrong about their formula, weight, Z or density now and then, and some give the formula of the asymmetric
+    unit. So hydrogens count as missing where the other elements stand in the formula's ratio and neither weight nor
+    density speaks for what was read instead; any other difference counts where formula, Z and density agree among
+    themselves, and not with the atoms.
+
+    Parameters
+    ----------
+    sites : Sites
+    numbers : ndarray (n,)
+        Atomic numbers of all atoms of the cell.
+    volume : float
+        Å³.
+
+    Returns
+    -------
+    dict
+        A note where the density alone differs, by more than a tenth.
+
+    Raises
+    ------
+    MissingHydrogensError
+        The sites have fewer hydrogens than the formula.
+    CrystalError
+        They have other atoms, or another number of formula units.
+    """
+    formula = sites.declared.get("formula", {})
+    weight, density, z = (sites.declared.get(name, 0.0) for name in ("weight", "density", "z"))
+    counts = {gemmi.Element(int(n)).name: int(k) for n, k in zip(*np.unique(numbers, return_counts=True))}
+    read, stated = _mass(counts), density * volume / AMU_PER_A3
+    units = {s: counts.get(s, 0) / n for s, n in formula.items()}
+    heavy = [n for s, n in units.items() if s != "H"]
+    if heavy and formula.keys() | {"H"} == counts.keys() | {"H"} and np.ptp(heavy) < 1e-6 * heavy[0]:
+        missing = formula.get("H", 0.0) * heavy[0] - counts.get("H", 0)
+        hydrogen = missing * gemmi.Element("H").weight
+        told = [weight * heavy[0], stated if hydrogen > 0.006 * read else 0.0]  # what is too little to tell is silent
+        if missing > 0.5 and not any(t and abs(t - read) < 0.4 * hydrogen for t in told):
+            raise MissingHydrogensError(
+                f"hydrogens missing: {missing / heavy[0]:g} of H{formula['H']:g} in _chemical_formula_sum are not "
+                "among the atom sites; add them before reading it"
+            )
+    expected = z * _mass(formula)
+    if expected and stated and abs(stated / expected - 1.0) < 0.01 and abs(stated / read - 1.0) > 0.02:
+        raise CrystalError(
+            f"the atom sites make {_formula(counts)} in the cell, {read / volume * AMU_PER_A3:.3f} g/cm³; the file "
+            f"declares {_formula(formula)}, Z = {z:g} and {density:g} g/cm³: atoms or operations are missing, or extra"
+        )
+    return {"density_declared": f"{density:g} g/cm³"} if stated and abs(stated / read - 1.0) > 0.1 else {}
+
+
+def _mass(formula: dict[str, Any]) -> float:
+    return float(sum(n * gemmi.Element(s).weight for s, n in formula.items()))
+
+
+def _formula(counts: dict[str, Any]) -> str:
+    return " ".join(f"{s}{n:g}" for s, n in counts.items())
 
 
 def expand(sites: Sites) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -320,20 +404,3 @@ def normalised_hydrogens(numbers: np.ndarray, positions: np.ndarray, bonds: np.n
                 vector = positions[h] - positions[x]
                 out[h] = positions[x] + vector * (HYDROGEN_BONDS[int(numbers[x])] / np.linalg.norm(vector))
     return out
-
-
-def molecule_in_crystal(
-    numbers: np.ndarray, positions: np.ndarray, bonds: np.ndarray, labels: list[str], what: str
-) -> Chem.Mol:
-    """The RDKit molecule of one whole component.
-
-    Raises
-    ------
-    MissingHydrogensError, CrystalError
-        Missing hydrogens, ions, radicals.
-    """
-    check_hydrogens(numbers, positions, bonds, labels)
-    try:
-        return molecule_from_graph(numbers, positions, bonds, 0, what)
-    except MoleculeError as error:
-        raise CrystalError(f"{error} (ions and radicals are not supported)") from error

@@ -28,8 +28,11 @@ def to_ase(crystal: MolecularCrystal) -> Atoms:
     """
     from ase import Atoms
 
-    numbers, positions, molecule, _ = crystal.unit_cell()
+    numbers, positions, molecule, species = crystal.unit_cell()
     atoms = Atoms(numbers=numbers, positions=positions, cell=crystal.cell, pbc=True)
+    symbols = _site_symbols(crystal)
+    if {"D", "T"} & set(symbols):
+        atoms.set_masses(np.concatenate([crystal.molecules[s].masses for s in species]))
     atoms.set_array("molecule", molecule)
     plain = {k: v for k, v in crystal.info.items() if isinstance(v, (str, int, float, bool))}
     atoms.info.update(plain, space_group=crystal.space_group.name, smiles=_smiles(crystal), z=crystal.z)
@@ -40,10 +43,10 @@ def to_pymatgen(crystal: MolecularCrystal) -> Structure:
     """Pymatgen structure, coordinates not wrapped, with the site property ``molecule``."""
     from pymatgen.core import Lattice, Structure
 
-    numbers, positions, molecule, _ = crystal.unit_cell()
+    _, positions, molecule, _ = crystal.unit_cell()
     return Structure(
         Lattice(crystal.cell),
-        numbers.tolist(),
+        _site_symbols(crystal),
         positions,
         coords_are_cartesian=True,
         site_properties={"molecule": molecule.tolist()},
@@ -83,7 +86,7 @@ def to_cif(crystal: MolecularCrystal) -> str:
     lines += ["_atom_site_occupancy", "_atom_site_symmetry_multiplicity"]
     counters: dict[str, int] = {}
     for k, rigid in enumerate(crystal.asymmetric_unit):
-        symbols = crystal.molecules[rigid.species].symbols
+        symbols = crystal.molecules[rigid.species].site_symbols
         for i, position, multiplicity in _unique_atoms(crystal, k):
             symbol = symbols[i]
             counters[symbol] = counters.get(symbol, 0) + 1
@@ -157,6 +160,11 @@ def _connected_order(bonds: np.ndarray, permutations: np.ndarray) -> list[int]:
     return taken
 
 
+def _site_symbols(crystal: MolecularCrystal) -> list[str]:
+    species = crystal.unit_cell()[3]
+    return [symbol for s in species for symbol in crystal.molecules[s].site_symbols]
+
+
 def _smiles(crystal: MolecularCrystal) -> str:
     return ".".join(m.smiles for m in crystal.molecules)
 
@@ -165,10 +173,10 @@ def _sum_formula(crystal: MolecularCrystal) -> str:
     """Formula of one formula unit, C and H first, then alphabetical, separated by blanks."""
     counts: dict[str, int] = {}
     for rigid in crystal.asymmetric_unit:
-        for symbol in crystal.molecules[rigid.species].symbols:
+        for symbol in crystal.molecules[rigid.species].site_symbols:
             counts[symbol] = counts.get(symbol, 0) + len(rigid.images)
     units = _formula_units(crystal)
-    order = sorted(counts, key=lambda s: (s != "C", s != "H", s) if "C" in counts else (s,))
+    order = sorted(counts, key=lambda s: (s != "C", s not in "HDT", s) if "C" in counts else (s,))
     return " ".join(f"{s}{counts[s] // units if counts[s] // units > 1 else ''}" for s in order)
 
 

@@ -1,0 +1,226 @@
+"""Files that went wrong in other hands, each for a whole kind, with what is right about them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import gemmi
+import numpy as np
+import pytest
+import torch
+import torch_sim as ts
+
+from molflow_sim import CrystalPotential, MolecularCrystal, Molecule
+from molflow_sim.errors import CrystalError, DisorderedCrystalError, InputError, MissingHydrogensError, SpaceGroupError
+from molflow_sim.symmetry.operations import read_operations, space_group_from_operations
+
+DATA = Path(__file__).resolve().parents[1] / "data"
+LANDSCAPES = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "landscapes"
+
+
+def read(name: str, **options) -> MolecularCrystal:
+    return MolecularCrystal.from_cif(DATA / name, **options)
+
+
+# -- what was read against what the file declares ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["croconic_noH.cif", "croconic_dumH.cif"])
+def test_hydrogens_that_the_formula_has_and_the_sites_lack_are_counted(name):
+    with pytest.raises(MissingHydrogensError, match=r"2 of H2 in _chemical_formula_sum"):
+        read(name)
+
+
+def test_a_formula_that_weight_and_density_contradict_refuses_nothing():
+    text = (DATA / "croconic_part1.cif").read_text().replace("'C5 H2 O5'", "'C5 H4 O5'")
+    assert MolecularCrystal.from_cif(text).formula == "C5H2O5"
+    with pytest.raises(MissingHydrogensError, match="2 of H4"):
+        MolecularCrystal.from_cif(text.replace("142.07", "144.09").replace("1.913", "1.940"))
+
+
+def test_formula_z_and_density_that_agree_are_believed_against_the_sites():
+    text = (DATA / "paracetamol.cif").read_text().replace("_cell_volume", "_cell_formula_units_Z 4\n_cell_volume")
+    halved = "\n".join(line for line in text.split("\n") if not line.startswith(("2 1/2", "4 1/2")))
+    with pytest.raises(CrystalError, match=r"0\.669 g/cm³; the file declares C8 H9 N1 O2, Z = 4 and 1\.338"):
+        MolecularCrystal.from_cif(halved)
+    hydrate = text.replace("'C8 H9 N O2'", "'C8 H11 N O3'").replace("151.16", "169.18").replace("1.338", "1.4975")
+    with pytest.raises(CrystalError, match="atoms or operations are missing"):
+        MolecularCrystal.from_cif(hydrate)
+    # a formula of the asymmetric unit, and a wrong Z, stand alone against the rest
+    for wrong in (text.replace("'C8 H9 N O2'", "'C4 H4.5 N0.5 O'"), text.replace("units_Z 4", "units_Z 2")):
+        assert MolecularCrystal.from_cif(wrong).z == 4
+    alone = MolecularCrystal.from_cif(halved.replace("_cell_formula_units_Z 4\n", ""))
+    assert alone.info["density_declared"] == "1.338 g/cm³"
+
+
+def test_one_part_that_is_kept_of_a_disordered_model_is_a_model():
+    crystal = read("croconic_part1.cif")
+    assert crystal.formula == "C5H2O5" and crystal.density == pytest.approx(1.913, abs=0.001)
+    text = (DATA / "croconic_part1.cif").read_text()
+    with pytest.raises(DisorderedCrystalError, match="H3 is in disorder group 2"):
+        MolecularCrystal.from_cif(text.replace("H3 H 0.7499 0.4053 0.0280 0.050 Uiso 1 1 d . A 1",
+                                               "H3 H 0.7499 0.4053 0.0280 0.050 Uiso 1 1 d . A 2"))  # fmt: skip
+
+
+def test_three_places_of_one_hydrogen_are_called_disorder_of_that_atom():
+    with pytest.raises(DisorderedCrystalError, match=r"block 2001826: atom O has 3 hydrogens"):
+        read("oh_three_sites.cif")
+
+
+# -- deuterium ---------------------------------------------------------------------------------------------------------
+
+
+def test_deuterium_is_kept_in_masses_density_smiles_and_files(tmp_path):
+    crystal = read("benzene_D.cif")
+    assert crystal.formula == "C6D6" and crystal.molecules[0].smiles.count("[2H]") == 6
+    assert crystal.density == pytest.approx(1.247, abs=0.001)
+    assert crystal.molecules[0].molar_mass == pytest.approx(84.15, abs=0.01)
+    for again in (
+        MolecularCrystal.from_cif(crystal.to_cif()),
+        MolecularCrystal.from_ase(crystal.to_ase()),
+        MolecularCrystal.from_pymatgen(crystal.to_pymatgen()),
+    ):
+        assert again.formula == "C6D6" and again.density == pytest.approx(crystal.density, rel=1e-6)
+    from molflow_openmm import crystalSystem
+
+    _, system, _ = crystalSystem(crystal)
+    masses = [system.getParticleMass(i)._value for i in range(system.getNumParticles())]
+    assert min(masses) == pytest.approx(2.014, abs=0.001)
+
+
+def test_a_molecule_with_hydrogen_is_not_the_one_with_deuterium():
+    with pytest.raises(CrystalError, match=r"\[2H\]"):
+        read("benzene_D.cif", molecules=[Molecule.from_smiles("c1ccccc1")])
+
+
+# -- symmetry ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_hall_symbol_decides_between_two_origins():
+    assert read("I41a_2_hall.cif").space_group.name == "I 41/a:2"
+    identity = "loop_\n_symmetry_equiv_pos_as_xyz\nx,y,z\n\nloop_"
+    lost = (DATA / "I41a_2_hall.cif").read_text().replace("loop_", identity, 1)
+    assert MolecularCrystal.from_cif(lost).space_group.name == "I 41/a:2"
+    odd = (DATA / "paracetamol.cif").read_text().replace("-P 2yn", "-P 2zz")
+    odd = "\n".join(line for line in odd.split("\n") if line[:2] not in ("1 ", "2 ", "3 ", "4 ")).replace(
+        "loop_\n_space_group_symop_id\n_space_group_symop_operation_xyz\n", ""
+    )
+    read_by_name = MolecularCrystal.from_cif(odd)  # a Hall symbol of another group
+    assert read_by_name.space_group.name == "P 1 21/n 1" and read_by_name.info["space_group_declared"] == "-P 2zz"
+    text = "\n".join(line for line in (DATA / "I41a_2_hall.cif").read_text().split("\n") if "Hall" not in line)
+    with pytest.warns(UserWarning, match="origin choice 1 of I 41/a was taken"):
+        assert MolecularCrystal.from_cif(text).space_group.name == "I 41/a:1"
+
+
+@pytest.mark.parametrize("name", ["P 1 21/c 1", "I 4/m", "P 63/m", "P 21 21 21", "P n a 21", "I 41/a:2", "F d d 2"])
+@pytest.mark.parametrize("decimal", [False, True], ids=["fractions", "decimals"])
+def test_operations_off_the_origin_are_read_and_shifted_back(name, decimal):
+    group = gemmi.SpaceGroup(name)
+    rotations = np.array([op.rot for op in group.operations()]) // gemmi.Op.DEN
+    away = np.array([0.31, 0.17, 599 / 903])
+    translations = np.array([op.tran for op in group.operations()]) / gemmi.Op.DEN - away + rotations @ away
+    triplets = []
+    for rotation, translation in zip(rotations, translations):
+        texts = ["".join(f"{'+' if v > 0 else '-'}{axis}" for v, axis in zip(row, "xyz") if v) for row in rotation]
+        tails = [f"{t:+.6f}" if decimal else f"+{round((t % 1.0) * 9999)}/9999" for t in translation]
+        triplets.append(", ".join(a + b for a, b in zip(texts, tails)))
+    found, shift = read_operations(triplets)
+    assert space_group_from_operations(found).number == group.number
+    for op, rotation, translation in zip(found, rotations, translations):  # x' = x + s
+        gap = np.array(op.tran) / gemmi.Op.DEN - (translation + shift - rotation @ shift)
+        assert np.abs(gap - np.rint(gap)).max() < 1e-3
+
+
+def test_operations_that_are_none_are_named():
+    for bad in ("x, y", "x, y, w", "x, y, 1/0", "x, y, 2x", "__import__(1), y, z"):
+        with pytest.raises(SpaceGroupError, match="not readable"):
+            read_operations(["x, y, z", bad], "here")
+
+
+@pytest.mark.skipif(not LANDSCAPES.is_dir(), reason="the landscapes with DFT energies are not here")
+@pytest.mark.parametrize("name", ["DNI/30eade37b6fe7ea.cif", "HMX/3d5350b86232efb.cif"])
+def test_a_cell_whose_origin_lies_off_its_symmetry_elements_is_the_same_crystal(name):
+    crystal = MolecularCrystal.from_cif(LANDSCAPES / name)
+    declared = gemmi.cif.read(str(LANDSCAPES / name)).sole_block()
+    assert crystal.z == int(declared.find_value("_cell_formula_units_Z"))
+    assert crystal.volume == pytest.approx(float(declared.find_value("_cell_volume")), rel=1e-5)
+    assert crystal.formula == gemmi.cif.as_string(declared.find_value("_chemical_formula_moiety")).replace(" ", "")
+
+
+def test_a_racemate_dumped_in_p1_is_one_species_and_its_symmetry_is_found_on_request():
+    crystal = read("ibuprofen_P1_ase.cif")
+    assert crystal.formula == "C13H18O2" and crystal.z == 4 and crystal.molecules[0].racemic
+    found = read("ibuprofen_P1_ase.cif", symprec=0.01)
+    assert found.space_group.number == 14 and found.z_prime == 1
+    assert found.density == pytest.approx(crystal.density, rel=1e-4)
+
+
+# -- other files -------------------------------------------------------------------------------------------------------
+
+
+def test_fullerenes_are_read():
+    assert read("C60_neutron.cif").formula == "C60"
+
+
+def test_the_other_blocks_of_a_file_are_named_and_can_be_chosen():
+    with pytest.warns(UserWarning, match=r"first of 4 structures.*final6_new_labels, III, r080122c"):
+        first = read("four_blocks.cif")
+    assert first.info["other_blocks"] == "final6_new_labels, III, r080122c"
+    assert read("four_blocks.cif", block="iii").formula == "C22H20F2N2S"
+    with pytest.raises(CrystalError, match=r"no block 'IV'.*there are CSD_CIF_HAHCOI"):
+        read("four_blocks.cif", block="IV")
+
+
+@pytest.mark.parametrize("kind", ["", "_bom", "_utf16", "_cr"])
+def test_byte_order_marks_wide_characters_and_old_line_ends_are_read(kind):
+    assert read(f"paracetamol{kind}.cif").density == pytest.approx(1.338, abs=0.001)
+
+
+# -- species that share their elements ---------------------------------------------------------------------------------
+
+
+def both(a: str, b: str) -> MolecularCrystal:
+    """Two species in one P 1 cell, the second with its atoms in the order of the first one's elements."""
+    from ase import Atoms
+    from rdkit import Chem
+    from rdkit.Chem import AllChem
+
+    found = []
+    for smiles in (a, b):
+        mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+        AllChem.EmbedMolecule(mol, randomSeed=1)
+        order = np.argsort([-z.GetAtomicNum() for z in mol.GetAtoms()], kind="stable")
+        symbols = [mol.GetAtomWithIdx(int(k)).GetSymbol() for k in order]
+        found.append((symbols, mol.GetConformer().GetPositions()[order]))
+    assert found[0][0] == found[1][0]
+    positions = np.concatenate([found[0][1], found[1][1] + [9.0, 0.0, 0.0]])
+    return MolecularCrystal.from_ase(Atoms(found[0][0] * 2, positions, cell=[18.0, 12.0, 12.0], pbc=True))
+
+
+def test_species_that_atoms_do_not_tell_apart_are_refused_through_every_front_end():
+    from molflow_ase import CrystalCalculator
+    from molflow_openmm import crystalSystem
+
+    crystal = both("Nc1ccccc1O", "Nc1ccc(O)cc1")
+    assert len(crystal.molecules) == 2
+    for front_end in (CrystalCalculator, CrystalPotential.from_crystals, crystalSystem):
+        with pytest.raises(InputError, match="different bonds"):
+            front_end([crystal] if front_end == CrystalPotential.from_crystals else crystal)
+
+
+def test_atoms_of_an_isomer_are_not_taken_for_the_molecule():
+    from molflow_ase import CrystalCalculator
+
+    crystal = both("Nc1ccccc1O", "Nc1ccc(O)cc1")
+    n = crystal.molecules[0].n_atoms
+    ours, others = crystal.to_ase()[:n], crystal.to_ase()[n:]
+    calc = CrystalCalculator(crystal.molecules[0])
+    ours.calc = others.calc = calc
+    energy = ours.get_potential_energy()
+    for _ in range(2):  # whatever the calculator has seen before
+        with pytest.raises(CrystalError, match="should be bonded"):
+            others.get_potential_energy()
+    assert ours.get_potential_energy() == pytest.approx(energy, rel=1e-12)
+    # in a batch the system alone is lost
+    state = ts.io.atoms_to_state([ours, others], torch.device("cpu"), torch.float64)
+    assert torch.isfinite(calc.potential(state)["energy"]).tolist() == [True, False]
