@@ -19,7 +19,7 @@ from molflow_sim.models.crystal_flow.model import CrystalFlow
 from molflow_sim.models.crystal_flow.network import ContactNetwork
 from molflow_sim.models.crystal_flow.pairs import PairBatches, PairSet, make_pairs
 from molflow_sim.runs.files import sha256
-from molflow_sim.training.batches import validation_rows
+from molflow_sim.training.batches import data_identity, molecule_counts, validation_rows
 from molflow_sim.training.model import save_model
 
 if TYPE_CHECKING:
@@ -128,18 +128,16 @@ def train_crystal_flow(
     from molflow_sim.training import plot_curves
 
     config = config or CrystalFlowConfig()
-    names = [f"{key}:{energy:.6f}" for key, energy in zip(np.array(data.keys)[data.molecule], data.energy)]
     made_from = [getattr(config, name) for name in PAIRS_DEPEND_ON]
     if config.coupling != COUPLINGS[0]:  # not listed above, so that older folders go on
         made_from.append(config.coupling)
-    identity = sha256(repr((names, *made_from)).encode())
+    identity = data_identity(data, *made_from)
     aside = validation_rows(data, config.validation_share)
     pairs = _stored_pairs(Path(folder) / PAIRS, identity, data, config, ~aside, progress)
     validation = None
     if aside.any():
         validation = _stored_pairs(Path(folder) / VALIDATION_PAIRS, identity, data, config, aside, progress)
-    counts = {side: len(np.unique(data.molecule[rows])) for side, rows in (("train", ~aside), ("aside", aside))}
-    card = {"molecules": counts["train"], "validation molecules": counts["aside"], "identity": identity}
+    card = {**molecule_counts(data, aside), "identity": identity}
     flow = train_on_pairs(pairs, config, folder, initial=initial, validation=validation, card=card, progress=progress)
     plot_curves(folder)
     return flow

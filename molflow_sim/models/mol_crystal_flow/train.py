@@ -14,8 +14,7 @@ from molflow_sim.models.mol_crystal_flow.data import P1Data
 from molflow_sim.models.mol_crystal_flow.interpolants import FlowPath, make_path
 from molflow_sim.models.mol_crystal_flow.model import MolCrystalFlow
 from molflow_sim.models.mol_crystal_flow.settings import P1Settings
-from molflow_sim.runs.files import sha256
-from molflow_sim.training.batches import validation_rows
+from molflow_sim.training.batches import data_identity, molecule_counts, validation_rows
 from molflow_sim.training.settings import TrainSettings, YamlSettings
 
 if TYPE_CHECKING:
@@ -144,9 +143,8 @@ def train_mol_crystal_flow(
 
     config = config or MolCrystalFlowConfig()
     folder = Path(folder)
-    names = [f"{key}:{energy:.6f}" for key, energy in zip(np.array(data.keys)[data.molecule], data.energy)]
     scales = [config.energy_scale, config.experimental_share, config.validation_share, config.max_z, config.max_atoms]
-    identity = sha256(repr((names, scales)).encode())
+    identity = data_identity(data, scales)
     weights = _weights(data, config)
     aside = validation_rows(data, config.validation_share)
     crystals = _stored(folder / CRYSTALS, identity, data, weights, np.flatnonzero(~aside), config)
@@ -177,13 +175,9 @@ def train_mol_crystal_flow(
         },
         progress=progress,
     )
-    counts = {side: len(np.unique(data.molecule[rows])) for side, rows in (("train", ~aside), ("aside", aside))}
     model.card |= {
         "config": asdict(config),
-        "data": {
-            "crystals": len(crystals), "molecules": counts["train"], "validation molecules": counts["aside"],
-            "identity": identity,
-        },
+        "data": {"crystals": len(crystals), **molecule_counts(data, aside), "identity": identity},
         "fine-tuned from": None if initial is None else initial.card.get("sha256"),
         **result.card(config.training.keep_best),
     }  # fmt: skip
