@@ -24,11 +24,12 @@ import numpy as np
 
 from benchmarks.generation import CLASSES, add_target_options, choose, class_of
 from benchmarks.generation_tables import Table, print_tables
-from benchmarks.parts import Parts, write_json
+from benchmarks.parts import Parts
 from benchmarks.search import _mappings, matches, molecule_of, pressed_experiment
 from benchmarks.targets import Target
 from molflow_sim import Molecule, __version__, parametrize
 from molflow_sim.chemistry.conformers import best_rmsd
+from molflow_sim.runs.files import write_json
 
 SIDES = ("minima", "rdkit")
 FLOOR = 0.01

@@ -29,11 +29,12 @@ from pathlib import Path
 
 from benchmarks.generation import SIDES, Run, add_target_options, choose, run, warm_up
 from benchmarks.generation_tables import enrichment_table, press_table, print_tables, raw_table
-from benchmarks.parts import Parts, write_json
+from benchmarks.parts import Parts
 from benchmarks.recovery import ALL_SOURCES
 from benchmarks.targets import Target
 from molflow_sim import __version__
 from molflow_sim.generators.protocol import make_generator
+from molflow_sim.runs.files import write_json
 
 MILESTONES = (30, 100, 300, 1000, 4000)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from molflow_sim.errors import MolflowError
+from molflow_sim.runs.files import write_json
 
 T = TypeVar("T")
 
@@ -73,13 +73,6 @@ class Parts:
             write_json(path, _plain(result))
             print(f"{name}: {line(result)}, {time.monotonic() - start:.0f} s", file=sys.stderr)
         return result
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write whole or not at all."""
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    part.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
-    part.replace(path)
 
 
 def _plain(result: Any) -> Any:

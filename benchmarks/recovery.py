@@ -27,11 +27,12 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.parts import Parts, write_json
+from benchmarks.parts import Parts
 from benchmarks.search import Search, matches, molecule_of, search
 from benchmarks.targets import DATA, Target, read_targets
 from molflow_sim import __version__, parametrize
 from molflow_sim.packing import press, random_packings
+from molflow_sim.runs.files import write_json
 
 MILESTONES = (300, 1000, 4000)
 SOURCES = ("rdkit", "experimental")

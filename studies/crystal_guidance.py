@@ -23,7 +23,7 @@ import numpy as np
 import torch
 
 from benchmarks.generation import add_target_options, choose
-from benchmarks.parts import Parts, write_json
+from benchmarks.parts import Parts
 from benchmarks.search import molecule_of
 from benchmarks.targets import Target
 from molflow_sim.forcefield import parametrize
@@ -31,6 +31,7 @@ from molflow_sim.models.crystal_flow import CrystalFlow
 from molflow_sim.packing import RigidPackings, press, random_packings
 from molflow_sim.packing.press import PressSettings
 from molflow_sim.packing.relief import relieve
+from molflow_sim.runs.files import write_json
 from molflow_sim.training.model import shared_model
 from molflow_sim.units import KJ_PER_MOL
 from studies.limits import hits_among

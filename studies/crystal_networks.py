@@ -30,7 +30,6 @@ import numpy as np
 import torch
 
 from benchmarks.generation import CLASSES, choose, class_of
-from benchmarks.parts import write_json
 from benchmarks.targets import DATA, Target
 from molflow_sim import Molecule
 from molflow_sim.dataset import CrystalDataset
@@ -44,6 +43,7 @@ from molflow_sim.models.crystal_flow.pairs import DENSE, PairBatches
 from molflow_sim.models.crystal_flow.train import pairs_of
 from molflow_sim.models.mol_crystal_flow import MolCrystalFlow, P1Batches, P1Data, P1Settings
 from molflow_sim.packing.random_packing import PACKING_COEFFICIENT
+from molflow_sim.runs.files import write_json
 from molflow_sim.training import TrainSettings, train
 from molflow_sim.training.model import load_model, save_model
 

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.parts import Parts, write_json
+from benchmarks.parts import Parts
 from benchmarks.recovery import spread
 from molflow_sim import Molecule
 from molflow_sim.dataset import CrystalDataset
@@ -33,6 +33,7 @@ from molflow_sim.evaluate.deduplicate import deduplicate_packings
 from molflow_sim.forcefield import parametrize
 from molflow_sim.generators.protocol import CrystalRequest, Generator, make_generator
 from molflow_sim.packing import press
+from molflow_sim.runs.files import write_json
 from molflow_sim.runs.identity import digest
 from molflow_sim.units import KJ_PER_MOL
 

@@ -26,11 +26,12 @@ import numpy as np
 
 from benchmarks.generation import CLASSES, add_target_options, choose
 from benchmarks.generation_tables import Table, compare, print_tables
-from benchmarks.parts import Parts, write_json
+from benchmarks.parts import Parts
 from benchmarks.recovery import SOURCES
 from benchmarks.search import Minimum
 from benchmarks.targets import Target
 from molflow_sim import __version__
+from molflow_sim.runs.files import write_json
 from studies.limits import DISTURBANCES, Landscape, Limits, measure
 
 SCALES = (1.0, 2.0, 4.0, 8.0)

@@ -94,7 +94,7 @@ def fit(
     settings = settings or TeacherSettings()
     frames.validate(settings.min_frames)
     train = train or _asked(teacher_training(frames.n_frames), steps, seed, device)
-    identity = {"frames": frames.fingerprint, "flow": asdict(settings), "training": _identity(train)}
+    identity = {"frames": frames.fingerprint, "flow": asdict(settings), "training": train.identity()}
     with JobFolder(folder, identity, OUTPUTS["fit"], overwrite=overwrite, name="fit") as stage:
         if stage.done:
             _say(progress, f"{folder} holds this model already")
@@ -199,7 +199,7 @@ def distill(
         identity |= {"frames": frames.fingerprint}
         n = frames.n_frames
     train = train or _asked(student_train_settings(n, method), steps, seed, device)
-    identity |= {"training": _identity(train)}
+    identity |= {"training": train.identity()}
     with JobFolder(folder, identity, OUTPUTS["distill"], overwrite=overwrite, name="distill", among=True) as stage:
         if stage.done:
             _say(progress, f"{folder} holds this force field already")
@@ -232,14 +232,6 @@ def _asked(train: TrainSettings, steps: int | None, seed: int, device: str | Non
     if steps is not None:
         changed = replace(changed, max_steps=steps, warmup_steps=min(train.warmup_steps, max(0, steps // 5)))
     return changed
-
-
-def _identity(train: TrainSettings) -> dict[str, Any]:
-    """What of the training decides the result."""
-    settings = asdict(train)
-    for name in ("device", "checkpoint_minutes", "log_every"):
-        settings.pop(name, None)
-    return settings
 
 
 def _say(progress: Progress | None, text: str) -> None:

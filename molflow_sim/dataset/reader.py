@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 from molflow_sim.dataset.shards import Shard, unpack_shard
 from molflow_sim.errors import InputError, StoreError
 from molflow_sim.runs.files import sha256
-from molflow_sim.runs.store import Record
+from molflow_sim.runs.store import Record, read_manifest
 from molflow_sim.units import KJ_PER_MOL
 
 SHARDS = ("molecules", "crystals")
@@ -240,20 +239,11 @@ def _found_first(shards: list[Shard]) -> np.ndarray:
 
 
 def _manifest(folder: Path) -> dict[str, Record]:
-    path = folder / "store" / "manifest.jsonl"
     try:
-        lines = path.read_bytes().splitlines()
+        found = read_manifest(folder)
     except OSError as error:
-        raise StoreError(f"{folder} holds no crystal data set ({path.name}: {error.strerror})") from error
-    found = {}
-    for line in lines:
-        try:
-            record = Record(**json.loads(line))
-        except (ValueError, TypeError):
-            continue  # a line cut short by a kill; the next build redoes it
-        if record.key.split("/")[0] in SHARDS:
-            found[record.key] = record
-    return found
+        raise StoreError(f"{folder} holds no crystal data set (manifest.jsonl: {error.strerror})") from error
+    return {key: record for key, record in found.items() if key.split("/")[0] in SHARDS}
 
 
 def _read(folder: Path, record: Record, verify: bool) -> bytes:

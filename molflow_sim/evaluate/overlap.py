@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from vesin import NeighborList
 
+from molflow_sim.chemistry.bonds import neighbour_pairs
 from molflow_sim.evaluate.fingerprint import cell_arrays
 
 CLASH_OVERLAP = 0.7
@@ -42,10 +42,8 @@ def heavy_atom_overlap(crystal: Any) -> float:
         return 0.0
     radii = np.array([_BONDI.get(int(z), _OTHER) for z in np.asarray(numbers)[heavy]])
     molecule = np.asarray(molecule)[heavy]
-    i, j, shift, distance = NeighborList(cutoff=float(2.0 * radii.max()), full_list=False).compute(
-        points=np.asarray(positions)[heavy], box=cell, periodic=True, quantities="ijSd"
-    )
-    i, j = i.astype(int), j.astype(int)
+    pairs, shift, distance = neighbour_pairs(np.asarray(positions)[heavy], cell, 2.0 * radii.max())
+    i, j = pairs.T
     other = (molecule[i] != molecule[j]) | np.any(shift != 0, axis=1)
     overlap = (radii[i] + radii[j] - distance)[other]
     return float(max(overlap.max(initial=0.0), 0.0))

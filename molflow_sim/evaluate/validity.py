@@ -15,8 +15,8 @@ import numpy as np
 from rdkit import Chem
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
-from vesin import NeighborList
 
+from molflow_sim.chemistry.bonds import neighbour_pairs
 from molflow_sim.evaluate.fingerprint import cell_arrays
 from molflow_sim.units import AMU_PER_A3
 
@@ -184,10 +184,8 @@ def _contacts(numbers, cell, positions, molecule, bonds, covalent, vdw, limits) 
         donor_hydrogen[i] |= numbers[i] == 1 and numbers[j] in _DONORS
     acceptor = np.isin(numbers, _ACCEPTORS)
     reach = max(1.5 * limits.contact * 2.0 * vdw.max(), 2.0 * covalent.max() + limits.formed_bond)
-    i, j, shift, d = NeighborList(cutoff=float(reach), full_list=False).compute(
-        points=positions, box=cell, periodic=True, quantities="ijSd"
-    )
-    i, j = i.astype(int), j.astype(int)
+    pairs, shift, d = neighbour_pairs(positions, cell, reach)
+    i, j = pairs.T
     other = (molecule[i] != molecule[j]) | np.any(shift != 0, axis=1)
     i, j, d = i[other], j[other], d[other]
     allowed = limits.contact * (vdw[i] + vdw[j])

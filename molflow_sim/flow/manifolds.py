@@ -84,7 +84,7 @@ def rotation_interpolate(rotation0: Tensor, rotation1: Tensor, t: Tensor) -> tup
     rotation : Tensor, shape (..., 3, 3)
     omega : Tensor, shape (..., 3)
         **Space-frame** angular velocity in radians per unit time, dR/dt = [ω] R, constant along the path. The
-        body-frame one is `to_body(rotation, omega)`, constant as well.
+        body-frame one, Rᵀ ω, is constant as well.
     """
     omega = rotation_velocity(rotation0, rotation1)
     t = torch.as_tensor(t, dtype=omega.dtype, device=omega.device)
@@ -99,11 +99,6 @@ def rotation_step(rotation: Tensor, omega: Tensor, dt: float | Tensor) -> Tensor
     if isinstance(dt, Tensor):
         dt = dt.unsqueeze(-1)
     return rotation_exp(dt * omega) @ rotation
-
-
-def to_body(rotation: Tensor, omega: Tensor) -> Tensor:
-    """Body-frame components Rᵀ ω (..., 3) of a space-frame vector."""
-    return (rotation.transpose(-1, -2) @ omega.unsqueeze(-1)).squeeze(-1)
 
 
 def to_space(rotation: Tensor, omega_body: Tensor) -> Tensor:

@@ -65,11 +65,6 @@ def mmff_energies(terms: MMFFTerms, positions: torch.Tensor) -> dict[str, torch.
     return {name: value.reshape(batch) for name, value in energies.items()}
 
 
-def mmff_energy(terms: MMFFTerms, positions: torch.Tensor) -> torch.Tensor:
-    """Total MMFF94 energy in eV, (...,), of whole molecules at `positions` (..., N, 3) Å; see `mmff_energies`."""
-    return torch.stack(list(mmff_energies(terms, positions).values())).sum(0)
-
-
 def _norm(v: torch.Tensor) -> torch.Tensor:
     """Length over the component axis (1) with a finite derivative at 0."""
     return torch.sqrt(_dot(v, v) + _TINY)

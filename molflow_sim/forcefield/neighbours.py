@@ -3,6 +3,9 @@
 Molecules are cut into groups of a few bonded atoms. Group I lists the image atoms j (home atom plus lattice
 translation) that lie within `reach` of any atom of I; every pair of different molecules, or of a molecule and its own
 periodic image, is listed once. All images are summed, so the reach may exceed the cell many times over.
+
+General lists hold every pair of atoms and those inside molecules, too: at a reach of 16 Å vesin's takes 10 to 30 times
+as long and is four times as large.
 """
 
 from __future__ import annotations

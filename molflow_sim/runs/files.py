@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,7 @@ def write_bytes_atomically(path: Path, data: bytes) -> None:
     _sync_directory(path.parent)
 
 
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
+def write_json(path: Path, data: Any) -> None:
     """Write JSON for people and programs, whole or not at all."""
     write_bytes_atomically(path, (json.dumps(data, indent=2, ensure_ascii=False) + "\n").encode())
 

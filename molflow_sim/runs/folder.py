@@ -51,6 +51,7 @@ class JobFolder:
     format = 1
     """Of what such a job leaves; a folder of another one is refused."""
     lock = "lock"
+    replace = "--overwrite to replace it"
     starts_anew = True
     """Whether `overwrite` removes the outputs of the same job too."""
 
@@ -118,14 +119,14 @@ class JobFolder:
         if format != self.format and written and not overwrite:
             raise StoreError(
                 f"{self.folder} holds a {self.name} of format {format}, molflow-sim {molflow_sim.__version__} writes "
-                f"format {self.format}; give another folder, or --overwrite to replace it"
+                f"format {self.format}; give another folder, or {self.replace}"
             )
         if found is None and written:
             found = {self.file.name: "missing"}
         if found != self.identity and written and not overwrite:
             raise StoreError(
                 f"{self.folder} belongs to another {self.name} ({_differences(found, self.identity)}); "
-                "give another folder, the same settings to carry on, or --overwrite to replace it"
+                f"give another folder, the same settings to carry on, or {self.replace}"
             )
         if (found, format) != (self.identity, self.format) or (overwrite and self.starts_anew):
             for path in list(self._written()):

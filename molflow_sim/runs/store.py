@@ -80,7 +80,7 @@ class Store(JobFolder):
         self, folder: str | Path, identity: Mapping[str, Any], outputs: Sequence[str] = (), *, overwrite: bool = False
     ) -> None:
         super().__init__(folder, identity, (*outputs, "store/*"), overwrite=overwrite)
-        self._records = self._read_manifest()
+        self._records = read_manifest(self.folder) if self._manifest.exists() else {}
 
     # -- batches ------------------------------------------------------------------------------------------------
 
@@ -141,14 +141,20 @@ class Store(JobFolder):
             file.seek(-1, os.SEEK_END)
             return file.read(1) == b"\n"
 
-    def _read_manifest(self) -> dict[str, Record]:
-        records: dict[str, Record] = {}
-        if not self._manifest.exists():
-            return records
-        for line in self._manifest.read_bytes().splitlines():
-            try:
-                record = Record(**json.loads(line))
-            except (ValueError, TypeError):
-                continue  # a line cut short by a kill: its batch is redone
-            records[record.key] = record
-        return records
+
+def read_manifest(folder: str | Path) -> dict[str, Record]:
+    """Finished batches of a results folder by key.
+
+    Raises
+    ------
+    FileNotFoundError
+        It has no store.
+    """
+    records: dict[str, Record] = {}
+    for line in (Path(folder) / "store" / "manifest.jsonl").read_bytes().splitlines():
+        try:
+            record = Record(**json.loads(line))
+        except (ValueError, TypeError):
+            continue  # a line cut short by a kill: its batch is redone
+        records[record.key] = record
+    return records

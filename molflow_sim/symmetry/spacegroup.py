@@ -20,16 +20,6 @@ from molflow_sim.errors import SpaceGroupError
 if TYPE_CHECKING:
     import gemmi
 
-# Crystal system -> (index of the parameter each of a, b, c, α, β, γ is tied to, fixed angle or None)
-_FREE = {
-    "triclinic": (0, 1, 2, 3, 4, 5),
-    "orthorhombic": (0, 1, 2),
-    "tetragonal": (0, 2),
-    "trigonal": (0, 2),
-    "hexagonal": (0, 2),
-    "cubic": (0,),
-}
-
 
 @dataclass(frozen=True)
 class SpaceGroup:
@@ -96,13 +86,6 @@ class SpaceGroup:
             op.tran = np.rint(t * op.DEN).astype(int).tolist()
             out.append(op.triplet())
         return tuple(out)
-
-    @cached_property
-    def free_parameters(self) -> tuple[int, ...]:
-        """Indices into (a, b, c, α, β, γ) that the crystal system leaves free."""
-        if self.crystal_system == "monoclinic":
-            return (0, 1, 2, 3 + "abc".index(self.unique_axis))
-        return _FREE[self.crystal_system]
 
     def constrain(self, parameters: np.ndarray) -> np.ndarray:
         """Cell parameters (..., 6) in Å and degrees with the crystal system's equalities imposed."""

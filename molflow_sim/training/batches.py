@@ -65,6 +65,18 @@ class TensorBatches:
         return tuple(x[rows] for x in self.tensors)
 
 
+def data_identity(data: Any, *settings: Any) -> str:
+    """Hash of the molecules and energies of a `CrystalDataset` and of the settings that decide what is made of it."""
+    names = [f"{data.keys[m]}:{energy:.6f}" for m, energy in zip(data.molecule, data.energy)]
+    return sha256(repr((names, *settings)).encode())
+
+
+def molecule_counts(data: Any, aside: np.ndarray) -> dict[str, int]:
+    """How many molecules are trained on and how many are set aside, for a card."""
+    sides = {"molecules": ~aside, "validation molecules": aside}
+    return {name: len(np.unique(data.molecule[rows])) for name, rows in sides.items()}
+
+
 def validation_rows(data: Any, share: float) -> np.ndarray:
     """Boolean (n,): rows of a `CrystalDataset` whose molecules are set aside for validation, by their keys' hash."""
     if len(data.keys) < FEWEST_FOR_VALIDATION:

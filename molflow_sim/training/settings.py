@@ -114,6 +114,10 @@ class TrainSettings(YamlSettings):
         if self.device not in ("auto", "cpu", "cuda"):
             raise InputError(f"device must be auto, cpu or cuda, got {self.device!r}")
 
+    def identity(self) -> dict[str, Any]:
+        """The settings that decide the weights: all but where and how often it is looked at and stored."""
+        return {k: v for k, v in asdict(self).items() if k not in ("device", "checkpoint_minutes", "log_every")}
+
     def rate(self, step: int) -> float:
         """Factor on the learning rate at a step: linear rise, then half a cosine down to zero."""
         if step < self.warmup_steps:

@@ -90,7 +90,7 @@ def test_weights_of_another_kind_are_refused(folder, tmp_path):
     with pytest.raises(WeightsError):
         folder.load_student()
     tensors, card = student(fake_frames()).state()
-    with pytest.raises(WeightsError, match="unknown kind"):
+    with pytest.raises(WeightsError, match="unknown model 'painn'; choose from .*cgnet"):
         other = ModelFolder(tmp_path / "other")
         other._save("student", tensors, {**card, "kind": "painn"}, None)
         other.load_student()

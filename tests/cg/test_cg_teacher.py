@@ -217,7 +217,7 @@ class TestFit:
     def test_a_folder_with_a_training_on_other_frames_is_refused(self, tmp_path):
         plan = dataclasses.replace(teacher_training(200), max_steps=3)
         fit_teacher(frames_of(4), SMALL, plan, tmp_path, progress=False)
-        with pytest.raises(StoreError, match=r"another teacher_fit .frames: there"):
+        with pytest.raises(StoreError, match=r"another training .frames: there"):
             fit_teacher(frames_of(4, seed=5), SMALL, plan, tmp_path, progress=False)
 
     def test_a_finished_training_is_read_back_from_its_folder(self, tmp_path):

@@ -257,7 +257,7 @@ def test_the_compiled_terms_are_those_of_torch(smiles):
     terms, n = extract_mmff(mol), mol.GetNumAtoms()
     x = positions_of(mol) + np.random.default_rng(0).normal(scale=0.1, size=(2, n, 3))
     moving = torch.tensor(x, requires_grad=True)
-    energy = module.mmff_energy(terms, moving)
+    energy = sum(module.mmff_energies(terms, moving).values())
     gradient = torch.autograd.grad(energy.sum() + 0.0 * moving.sum(), moving)[0].numpy()
     found, slope, virial = mmff_molecules(terms, x.reshape(-1, 3), np.array([0, n]))
     np.testing.assert_allclose(found, energy.detach(), rtol=1e-11, atol=1e-11)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -111,11 +111,15 @@ def fit_student(
     weights = getattr(data, "weights", None)
     weights = np.ones(len(positions)) if weights is None else np.asarray(weights, dtype=np.float64)
     net = CGNet.from_data(positions, data.topology, data.temperature, settings, weights, plan.seed)
+    identity = {  # samples of a flow are drawn again by whoever goes on, and not everywhere to the last bit
+        "method": method, "settings": asdict(net.settings), "data": getattr(data, "fingerprint", len(positions)),
+        "energy weight": energy_weight, "held out": validation_fraction,
+    }  # fmt: skip
     if method == "density":
         density = _Density(net, positions, weights, plan)
         net.train()
         train(net.mlp, density, TensorBatches([density.inputs, density.weights], plan.batch_size, plan.seed), plan,
-              folder, progress=progress)  # fmt: skip
+              folder, identity=identity, progress=progress)  # fmt: skip
         return net.fold()
     if data.forces is None:
         raise InputError(f"{method} needs forces, and the data hold none")
@@ -131,7 +135,8 @@ def fit_student(
     net.mlp.train()
     train(
         net.mlp, matching, matching.batches(order[held:], plan.batch_size, plan.seed), replace(plan, keep_best=True),
-        folder, validation=matching.batches(order[:held], held, 0), validation_batches=1, progress=progress,
+        folder, validation=matching.batches(order[:held], held, 0), validation_batches=1,
+        identity=identity, progress=progress,
     )  # fmt: skip
     return net.fold()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 from molflow_sim.cg.frames import BeadFrames
 from molflow_sim.cg.teacher.flow import BeadFlow
 from molflow_sim.cg.teacher.settings import TeacherSettings
-from molflow_sim.runs.folder import JobFolder
 from molflow_sim.training import TensorBatches, TrainSettings, train
 
 EPOCHS = 40
@@ -107,22 +105,21 @@ def fit_teacher(
     MappingError
         The beads do not form one tree.
     StoreError
-        The folder holds a training on other frames or with another architecture.
+        The folder holds a training on other frames, with another architecture or other settings.
     TrainingError
-        It holds one with other settings of the training, or the loss stops being finite.
+        The loss stops being finite.
     """
     settings = settings or TeacherSettings()
     plan = train_settings or teacher_training(frames.n_frames)
     flow = BeadFlow.from_frames(frames, settings, seed=plan.seed)
     batches = TensorBatches(_units(flow, frames), plan.batch_size, plan.seed)
     held_out = None if validation is None else TensorBatches(_units(flow, validation), validation.n_frames, plan.seed)
-    with ExitStack() as stack:
-        if folder is not None:
-            identity = {"frames": frames.fingerprint, "settings": asdict(settings)}
-            stack.enter_context(JobFolder(folder, identity, ("checkpoint.*",), name="teacher_fit", among=True))
-        stack.enter_context(torch.random.fork_rng(devices=[]))
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
-        train(flow, bound_loss, batches, plan, folder, validation=held_out, validation_batches=1, progress=progress)
+        train(
+            flow, bound_loss, batches, plan, folder, validation=held_out, validation_batches=1, progress=progress,
+            identity={"frames": frames.fingerprint, "flow": asdict(settings)},
+        )  # fmt: skip
     return flow.eval()
 
 

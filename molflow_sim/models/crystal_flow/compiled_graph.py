@@ -1,6 +1,8 @@
 """Compiled search for the contacts of a batch of crystals; the same pairs as the torch search of `graph`.
 
-Pairs come sorted by the receiving atom, so that sums over its neighbours need no scattered writes.
+Pairs come sorted by the receiving atom, so that sums over its neighbours need no scattered writes. The press's lists
+(`packing.neighbours`) are of molecules, each pair once and within one distance; here it is atoms, from both ends, and
+cells that collapse on their way are searched no further than `MOST_SHIFTS`.
 """
 
 from __future__ import annotations

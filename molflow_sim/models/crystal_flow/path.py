@@ -59,20 +59,6 @@ def distance(batch: CrystalBatch, a: Velocity, b: Velocity | None = None) -> Ten
     return centre + turn + length * a.strain.square().sum((1, 2))
 
 
-def perturbed(
-    batch: CrystalBatch, centre: float, turn: float, strain: float, generator: torch.Generator
-) -> CrystalBatch:
-    """The crystals with Gaussian noise on centres (Å), turns (rad) and strain, within what symmetry leaves free."""
-    shape, dtype = batch.centroid.shape, batch.cell.dtype
-    noise = Velocity(
-        centre * torch.randn(shape, generator=generator, dtype=dtype),
-        turn * torch.randn(shape, generator=generator, dtype=dtype),
-        strain * torch.randn(len(batch), 3, 3, generator=generator, dtype=dtype),
-    )
-    noise = noise._replace(strain=0.5 * (noise.strain + noise.strain.transpose(1, 2)))
-    return step(batch, project(batch, noise), 1.0)
-
-
 def _frame_turn(strain: Tensor) -> Tensor:
     """Rotation vector (B, 3) that keeps a cell strained by a symmetric `strain` lower triangular."""
     return torch.stack([-strain[:, 2, 1], strain[:, 2, 0], -strain[:, 1, 0]], -1)

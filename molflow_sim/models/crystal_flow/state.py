@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -97,21 +96,6 @@ def collate(parts: Sequence[CrystalBatch]) -> CrystalBatch:
         padded = f.name in ("numbers", "conformer", "frac_rot", "frac_tran", "cart_rot")
         joined[f.name] = torch.cat([_pad(getattr(p, f.name), size) if padded else getattr(p, f.name) for p in parts])
     return CrystalBatch(**joined)
-
-
-def symmetry_tensors(
-    frac_rot: np.ndarray, frac_tran: np.ndarray, cart_rot: np.ndarray, translation: np.ndarray, rotation: np.ndarray
-) -> dict[str, Tensor]:
-    """The symmetry fields of one crystal, with a batch axis of one, in float32."""
-    one = {
-        "frac_rot": frac_rot,
-        "frac_tran": frac_tran,
-        "cart_rot": cart_rot,
-        "site_translation": translation,
-        "site_rotation": rotation,
-    }
-    tensors = {k: torch.as_tensor(np.asarray(v, dtype=np.float32))[None] for k, v in one.items()}
-    return tensors | {"n_images": torch.tensor([len(frac_tran)])}
 
 
 def _pad(x: Tensor, size: int) -> Tensor:

@@ -19,7 +19,7 @@ from molflow_sim.models.crystal_flow.model import CrystalFlow
 from molflow_sim.models.crystal_flow.network import ContactNetwork
 from molflow_sim.models.crystal_flow.pairs import PairBatches, PairSet, make_pairs
 from molflow_sim.runs.files import sha256
-from molflow_sim.training.batches import validation_rows
+from molflow_sim.training.batches import data_identity, molecule_counts, validation_rows
 from molflow_sim.training.model import save_model
 
 if TYPE_CHECKING:
@@ -62,8 +62,10 @@ def train_on_pairs(
 
     Raises
     ------
+    StoreError
+        If the folder holds another training.
     TrainingError
-        If the folder holds another training, or the loss is not finite.
+        If the loss is not finite.
     InputError
         If the initial weights' network cannot be grown to the width wanted.
     """
@@ -83,18 +85,19 @@ def train_on_pairs(
         folder,
         validation=None if validation is None else PairBatches(validation, size, config.training.seed + 1),
         validation_batches=VALIDATION_BATCHES,
+        identity={
+            "data": sha256(pairs.end_cell.tobytes()),
+            "initial": None if initial is None else initial.card.get("sha256"),
+            "config": {k: v for k, v in asdict(config).items() if k != "training"},
+        },
         progress=progress,
     )
     flow = CrystalFlow(network)
-    kept = result.lowest("val_loss") if config.training.keep_best else result.steps
-    metrics = {name: result.at(kept, name) for name in ("loss", "explained", "val_loss", "val_explained")}
     flow.card = {
         "config": asdict(config),
         "data": {"pairs": len(pairs), "crystals": len(pairs.weight), "atoms": _range(pairs), **(card or {})},
         "fine-tuned from": None if initial is None else initial.card.get("sha256"),
-        "steps": result.steps,
-        "weights of step": kept,
-        "metrics": {k: v for k, v in metrics.items() if np.isfinite(v)},
+        **result.card(config.training.keep_best),
     }
     save_model(folder, flow)
     return flow
@@ -125,18 +128,16 @@ def train_crystal_flow(
     from molflow_sim.training import plot_curves
 
     config = config or CrystalFlowConfig()
-    names = [f"{key}:{energy:.6f}" for key, energy in zip(np.array(data.keys)[data.molecule], data.energy)]
     made_from = [getattr(config, name) for name in PAIRS_DEPEND_ON]
     if config.coupling != COUPLINGS[0]:  # not listed above, so that older folders go on
         made_from.append(config.coupling)
-    identity = sha256(repr((names, *made_from)).encode())
+    identity = data_identity(data, *made_from)
     aside = validation_rows(data, config.validation_share)
     pairs = _stored_pairs(Path(folder) / PAIRS, identity, data, config, ~aside, progress)
     validation = None
     if aside.any():
         validation = _stored_pairs(Path(folder) / VALIDATION_PAIRS, identity, data, config, aside, progress)
-    counts = {side: len(np.unique(data.molecule[rows])) for side, rows in (("train", ~aside), ("aside", aside))}
-    card = {"molecules": counts["train"], "validation molecules": counts["aside"], "identity": identity}
+    card = {**molecule_counts(data, aside), "identity": identity}
     flow = train_on_pairs(pairs, config, folder, initial=initial, validation=validation, card=card, progress=progress)
     plot_curves(folder)
     return flow

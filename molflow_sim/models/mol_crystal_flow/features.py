@@ -16,7 +16,7 @@ from molflow_sim.errors import MoleculeError
 from molflow_sim.models.mol_crystal_flow.frames import body_frame
 
 if TYPE_CHECKING:
-    from molflow_sim.systems.molecule import Molecule
+    pass
 
 NAMES = (
     "atoms", "moment_1", "moment_2", "moment_3", "radius_of_gyration", "asphericity", "eccentricity", "planarity",
@@ -116,8 +116,3 @@ def invariants(numbers: np.ndarray, moments: np.ndarray, chemical: np.ndarray) -
     """All 18 (18,), centred and scaled for the network, cut off at five widths."""
     raw = np.concatenate([_geometric(len(numbers), moments), chemical])
     return np.clip((raw - _CENTRE) / _WIDTH, -5.0, 5.0)
-
-
-def molecule_features(molecule: Molecule, conformer: np.ndarray) -> np.ndarray:
-    """The 18 invariants (18,), unscaled and in the order of `NAMES`, of one conformer (N, 3) of a molecule."""
-    return np.concatenate([geometric_features(molecule.numbers, conformer), chemical_features(molecule.rdmol)])

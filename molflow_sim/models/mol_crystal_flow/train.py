@@ -14,8 +14,7 @@ from molflow_sim.models.mol_crystal_flow.data import P1Data
 from molflow_sim.models.mol_crystal_flow.interpolants import FlowPath, make_path
 from molflow_sim.models.mol_crystal_flow.model import MolCrystalFlow
 from molflow_sim.models.mol_crystal_flow.settings import P1Settings
-from molflow_sim.runs.files import sha256
-from molflow_sim.training.batches import validation_rows
+from molflow_sim.training.batches import data_identity, molecule_counts, validation_rows
 from molflow_sim.training.settings import TrainSettings, YamlSettings
 
 if TYPE_CHECKING:
@@ -134,17 +133,18 @@ def train_mol_crystal_flow(
 
     Raises
     ------
+    StoreError
+        If the folder holds a training with other settings or initial weights.
     TrainingError
-        If the data holds no usable crystal, the folder holds another training, or the loss is not finite.
+        If the data holds no usable crystal, the folder holds one on other data, or the loss is not finite.
     """
     from molflow_sim.training import plot_curves, train
     from molflow_sim.training.model import save_model
 
     config = config or MolCrystalFlowConfig()
     folder = Path(folder)
-    names = [f"{key}:{energy:.6f}" for key, energy in zip(np.array(data.keys)[data.molecule], data.energy)]
     scales = [config.energy_scale, config.experimental_share, config.validation_share, config.max_z, config.max_atoms]
-    identity = sha256(repr((names, scales)).encode())
+    identity = data_identity(data, scales)
     weights = _weights(data, config)
     aside = validation_rows(data, config.validation_share)
     crystals = _stored(folder / CRYSTALS, identity, data, weights, np.flatnonzero(~aside), config)
@@ -169,21 +169,17 @@ def train_mol_crystal_flow(
         folder,
         validation=None if validation is None else P1Batches(validation, model.settings, size, seed + 1, config.draws),
         validation_batches=VALIDATION_BATCHES,
+        identity={
+            "data": identity, "initial": None if initial is None else initial.card.get("sha256"),
+            "flow": asdict(config.flow), "draws": config.draws,
+        },
         progress=progress,
     )
-    counts = {side: len(np.unique(data.molecule[rows])) for side, rows in (("train", ~aside), ("aside", aside))}
-    kept = result.lowest("val_loss") if config.training.keep_best else result.steps
-    metrics = {name: result.at(kept, name) for name in ("loss", "explained", "val_loss", "val_explained")}
     model.card |= {
         "config": asdict(config),
-        "data": {
-            "crystals": len(crystals), "molecules": counts["train"], "validation molecules": counts["aside"],
-            "identity": identity,
-        },
+        "data": {"crystals": len(crystals), **molecule_counts(data, aside), "identity": identity},
         "fine-tuned from": None if initial is None else initial.card.get("sha256"),
-        "steps": result.steps,
-        "weights of step": kept,
-        "metrics": {k: v for k, v in metrics.items() if np.isfinite(v)},
+        **result.card(config.training.keep_best),
     }  # fmt: skip
     save_model(folder, model)
     plot_curves(folder)
