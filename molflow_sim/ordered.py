@@ -25,14 +25,19 @@ def applied(matrix: Tensor, vector: Tensor) -> Tensor:
     return total(matrix * vector.unsqueeze(-2))
 
 
+def cross(a: Tensor, b: Tensor) -> Tensor:
+    """Cross products of vectors (..., 3); torch's own fuses multiplication and addition where the processor can."""
+    return a.roll(-1, -1) * b.roll(-2, -1) - a.roll(-2, -1) * b.roll(-1, -1)
+
+
 def determinant(matrix: Tensor) -> Tensor:
     """Of matrices (..., 3, 3)."""
     a, b, c = matrix.unbind(-2)
-    return total(a * torch.linalg.cross(b, c))
+    return total(a * cross(b, c))
 
 
 def inverse(matrix: Tensor) -> Tensor:
     """Of matrices (..., 3, 3); not finite where they are singular."""
     a, b, c = matrix.unbind(-2)
-    columns = torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)
+    columns = cross(b, c), cross(c, a), cross(a, b)
     return torch.stack(columns, -1) / total(a * columns[0])[..., None, None]

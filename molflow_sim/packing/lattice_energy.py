@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from molflow_sim.errors import InputError
-from molflow_sim.ordered import applied, determinant, inverse, total
+from molflow_sim.ordered import applied, cross, determinant, inverse, total
 from molflow_sim.packing import pair_torch
 from molflow_sim.packing.neighbours import Geometry, Neighbours, build_neighbours
 from molflow_sim.packing.tables import PressTables
@@ -99,5 +99,5 @@ class LatticeEnergy:
         factor = -2.0 * torch.pi * COULOMB / (3.0 * volume * t.n_images[geometry.group])
         energy = factor * total(whole.square())
         moment = applied(polar.mT, whole)
-        g_rotation = 2.0 * factor[:, None, None] * torch.linalg.cross(dipole, moment[:, None].expand_as(dipole))
+        g_rotation = 2.0 * factor[:, None, None] * cross(dipole, moment[:, None])
         return energy, g_rotation

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from molflow_sim.ordered import applied, inverse, product, total
+from molflow_sim.ordered import applied, cross, inverse, product, total
 from molflow_sim.packing.lattice_energy import LatticeEnergy
 from molflow_sim.packing.neighbours import Geometry
 
@@ -57,9 +57,9 @@ def rotation_from_vector(vector: torch.Tensor) -> torch.Tensor:
     half = 0.5 * vector
     square = total(half * half)[..., None, None]
     eye = torch.eye(3, dtype=vector.dtype, device=vector.device)
-    cross = torch.linalg.cross(half.unsqueeze(-2).expand(*half.shape, 3), eye.expand(*half.shape, 3)).mT
+    skew = cross(half.unsqueeze(-2), eye).mT
     outer = half.unsqueeze(-1) * half.unsqueeze(-2)
-    return ((1.0 - square) * eye + 2.0 * (outer + cross)) / (1.0 + square)
+    return ((1.0 - square) * eye + 2.0 * (outer + skew)) / (1.0 + square)
 
 
 def minimise(energy: LatticeEnergy, geometry: Geometry, stage: Stage):

@@ -25,6 +25,8 @@ PACKING_COEFFICIENT = (0.50, 0.62)
 """Range of (molecular volume)/(cell volume per molecule) that a packing starts from."""
 LENGTH_SPREAD = 0.4
 """Standard deviation of the logarithms of the cell lengths."""
+DIGITS = 10
+"""Decimals of what a press starts from. The rest differs between processors, and a hundred steps would amplify it."""
 SPECIAL_SHARE = 0.5
 """Share of a group's candidates that go to special positions where the molecule has the symmetry."""
 
@@ -160,6 +162,7 @@ def random_packings(
             conformer[rows] = _chosen(kind[rows], np.where(fits(place), population, 0.0))
             start = place.orientations[conformer[rows], (pick[rows] * place.orientations.shape[1]).astype(int)]
             rotation[rows, 0] = _turns_of_site(place.rotation_projector, rotation[rows, 0], spin[rows]) @ start
+    cell, centroid, rotation = (np.round(x, DIGITS) for x in (cell, centroid, rotation))
     return RigidPackings.proposed(
         molecule, conformers, placements, placement, conformer, cell, centroid, rotation, first_index + np.arange(n)
     )
@@ -198,4 +201,4 @@ def _turns_of_site(projector: np.ndarray, free: np.ndarray, spin: np.ndarray) ->
 
 def body_conformers(molecule: Molecule) -> np.ndarray:
     """Conformers (K, N, 3) in Å as generators use them: centred, and symmetrised where nearly symmetric."""
-    return np.stack([molecule.symmetrised(k) for k in range(len(molecule.conformers))])
+    return np.round([molecule.symmetrised(k) for k in range(len(molecule.conformers))], DIGITS - 1)

@@ -69,11 +69,11 @@ class PressTables:
             out[:, :n] = matrix
             return out
 
-        self.pa_np = pad(np.sqrt(np.outer(exp6_a, exp6_a)), 0.0)
-        self.pb_np = pad(0.5 * np.add.outer(exp6_b, exp6_b), 3.0)
-        self.pc_np = pad(np.sqrt(np.outer(exp6_c, exp6_c)), 0.0)
-        self.pq_np = pad(COULOMB * np.outer(charges, charges), 0.0)
-        self.contact_np = pad(contact_distances(numbers, bonds), 0.0)
+        self.pairs_np = np.stack([
+            pad(np.sqrt(np.outer(exp6_a, exp6_a)), 0.0), pad(0.5 * np.add.outer(exp6_b, exp6_b), 3.0),
+            pad(np.sqrt(np.outer(exp6_c, exp6_c)), 0.0), pad(COULOMB * np.outer(charges, charges), 0.0),
+            pad(contact_distances(numbers, bonds), 0.0),
+        ])  # fmt: skip
         self.conformers_np = np.zeros((len(conformers), padded, 3))
         self.conformers_np[:, :n] = conformers
         self.radius = float(np.linalg.norm(conformers, axis=-1).max())
@@ -84,7 +84,7 @@ class PressTables:
         self.inverse_np = np.full(self.frac_tran_np.shape[:2], -1)
         for k, p in enumerate(placements):
             self.inverse_np[k, : p.n_images] = p.inverse
-        dipoles = np.einsum("n,knd->kd", charges, conformers)
+        dipoles = (np.asarray(charges)[:, None] * conformers).sum(1)
         sums = np.stack([p.cart_rot.sum(0) for p in placements])
 
         def tensor(array: np.ndarray) -> torch.Tensor:
@@ -100,7 +100,7 @@ class PressTables:
         self.translation_projector = tensor(np.stack([p.translation_projector for p in placements]))
         self.rotation_projector = tensor(np.stack([p.rotation_projector for p in placements]))
         self.pa, self.pb, self.pc, self.pq, self.contact = (
-            tensor(x[:, :n]) for x in (self.pa_np, self.pb_np, self.pc_np, self.pq_np, self.contact_np)
+            tensor(x[:, :n]) for x in self.pairs_np
         )
 
 
