@@ -17,7 +17,7 @@ from molflow_sim.training.model import model_class
 from molflow_sim.training.weights import load_weights, read_card, save_weights
 
 if TYPE_CHECKING:
-    from molflow_sim.cg.teacher import BeadFlow
+    from molflow_sim.cg.teacher.flow import BeadFlow
 
 TEACHER, STUDENT = "teacher", "student"
 _DIGEST = "content_sha256"
@@ -55,7 +55,7 @@ class ModelFolder:
         WeightsError
             Missing, changed or truncated files, or something else in them.
         """
-        from molflow_sim.cg.teacher import BeadFlow
+        from molflow_sim.cg.teacher.flow import BeadFlow
 
         return BeadFlow.from_state(*self._load(TEACHER))
 
