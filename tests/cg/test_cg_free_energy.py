@@ -119,3 +119,11 @@ def test_the_free_energy_is_zero_at_the_most_probable_bin_and_infinite_where_emp
 def test_what_cannot_be_compared_is_refused(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+def test_empty_bins_around_the_data_change_no_digit_of_the_coverage():
+    rng = np.random.default_rng(0)
+    for n in range(5, 60):
+        p, q = rng.dirichlet(np.ones(n)), rng.dirichlet(np.ones(n)) * (rng.random(n) < 0.6)
+        wide = [np.concatenate([np.zeros(n % 13), x, np.zeros(n % 7)]) for x in (p, q)]
+        assert coverage(*wide) == coverage(p, q)
