@@ -149,9 +149,7 @@ def screen(
 
 def code_of(steps: Mapping[str, Sequence[str]]) -> dict[str, str]:
     """For each step the identity of the code that its stored results depend on, see `_CODE`."""
-    return {
-        name: code_identity(*(f"molflow_sim.screening.{root}" for root in roots)) for name, roots in steps.items()
-    }
+    return {name: code_identity(*(f"molflow_sim.screening.{root}" for root in roots)) for name, roots in steps.items()}
 
 
 @dataclass

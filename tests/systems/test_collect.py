@@ -1,4 +1,4 @@
-"""Crystals of anybody: the same crystal out of every format, all blocks and frames, and a reason for each that is none."""
+"""Crystals of anybody: one crystal out of every format, all blocks and frames, and a reason where there is none."""
 
 from __future__ import annotations
 

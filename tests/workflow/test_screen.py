@@ -174,7 +174,7 @@ def test_when_nothing_survives_the_press_the_reasons_are_counted(urea, tmp_path)
 
 
 def test_when_no_relaxed_structure_is_valid_the_reasons_are_counted(urea, tmp_path):
-    with pytest.raises(NoCandidatesError, match=r"none of 12 relaxed structures.*12 bonds broke"):
+    with pytest.raises(NoCandidatesError, match=r"none of 12 structures is a valid.*12 bonds broke"):
         run(urea, tmp_path / "run", stages=replace(toy.TOY, validity=toy.never_valid))
 
 
