@@ -2,8 +2,8 @@
 
 Coulomb: ½ Σ q_i q_j erf(r/σ)/(4πε₀ r), σ = 4 Å. Being smooth, it is summed exactly in reciprocal space alone.
 Dispersion: C6, C8 and C10 of quantum Drude oscillators, damped, from polarizabilities scaled by the Hirshfeld ratios
-(A. Khabibrakhmanov, D. V. Fedorov, A. Tkatchenko, J. Chem. Theory Comput. 19, 7895 (2023)); beyond the cutoff C6 goes on
-as an isotropic continuum. Repulsion: Ziegler-Biersack-Littmark, below 1.5 Å.
+(A. Khabibrakhmanov, D. V. Fedorov, A. Tkatchenko, J. Chem. Theory Comput. 19, 7895 (2023)); beyond the cutoff C6 goes
+on as an isotropic continuum. Repulsion: Ziegler-Biersack-Littmark, below 1.5 Å.
 """
 
 from __future__ import annotations
