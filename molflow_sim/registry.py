@@ -122,11 +122,11 @@ ENERGIES = Registry(
     "energy model",
     "molflow.energies",
     {
-        "gfn2-xtb": "molflow_sim.screening.energies:gfn2_xtb",
-        "gfn1-xtb": "molflow_sim.screening.energies:gfn1_xtb",
+        "gfn2-xtb": "molflow_sim.energies.foreign:gfn2_xtb",
+        "gfn1-xtb": "molflow_sim.energies.foreign:gfn1_xtb",
     },
 )
-"""Functions that give an ASE calculator or torch-sim model to rank by, see `molflow_sim.screening.energies`."""
+"""Functions that give an ASE calculator or torch-sim model to rank by, see `molflow_sim.energies.foreign`."""
 
 
 def resolve(target: Any) -> Any:

@@ -58,6 +58,8 @@ class CrystalPotential(ModelInterface):
         Of pair terms in the torch loop (accelerators); sums stay in float64.
     backend : {"auto", "compiled", "torch"}
         Pair loop: compiled on a CPU, torch elsewhere, unless named.
+    intramolecular : bool
+        Whether MMFF94 acts inside the molecules.
 
     Raises
     ------
@@ -77,6 +79,7 @@ class CrystalPotential(ModelInterface):
         skin: float = 1.0,
         pair_dtype: torch.dtype = torch.float64,
         backend: str = "auto",
+        intramolecular: bool = True,
     ) -> None:
         super().__init__()
         self._device = torch.device(device or "cpu")
@@ -94,6 +97,7 @@ class CrystalPotential(ModelInterface):
         self.cutoff = float(cutoff)
         self.backend = backend
         self.pair_dtype = pair_dtype
+        self.intramolecular = intramolecular
         self._numbers = [np.asarray(p.numbers) for p in self.parameters]
         if not self.parameters or len(distinct_species(self.parameters)) < len(self.parameters):
             raise InputError("species must be given, and no two may have the same sequence of elements")
@@ -218,6 +222,23 @@ class CrystalPotential(ModelInterface):
         """Announce that the next batch holds these systems of the last one, in order: their neighbour lists go on."""
         self._kept = systems
 
+    def whole_molecules(self, state: SimState) -> tuple[np.ndarray, list[list[tuple[int, int]]]]:
+        """Positions (n, 3) in Å of whole molecules, and each system's molecules as runs of atoms (first, last + 1).
+
+        Raises
+        ------
+        CrystalError
+            A system is not a sequence of this potential's molecules.
+        """
+        batch = self._prepare(state)
+        cells = state.row_vector_cell.detach().to(self._device, torch.float64)
+        whole = self._make_whole(state.positions.detach().to(self._device, torch.float64), cells, batch)
+        runs: list[list[tuple[int, int]]] = [[] for _ in range(len(cells))]
+        for atoms, system in zip(batch.layout.atoms, batch.layout.system):
+            for row, s in zip(atoms.cpu().numpy(), system.tolist()):
+                runs[s].append((int(row[0]), int(row[-1]) + 1))
+        return whole.cpu().numpy(), runs
+
     def _make_whole(self, positions: torch.Tensor, cells: torch.Tensor, batch: Batch) -> torch.Tensor:
         """Positions of whole molecules, batch order."""
         whole = positions.clone()
@@ -304,6 +325,8 @@ class CrystalPotential(ModelInterface):
         """MMFF94 energy of the molecules of each system; forces and virial are added in place."""
         layout = batch.layout
         intra = virial.new_zeros(len(virial))
+        if not self.intramolecular:
+            return intra
         for index, atoms, system in zip(layout.species, layout.atoms, layout.system):
             if self.backend == "compiled":
                 found = mmff_compiled.mmff_molecules(

@@ -18,6 +18,7 @@ from molflow_sim.forcefield.potential import CrystalPotential
 from molflow_sim.ordered import total
 from molflow_sim.relax.lbfgs import LBFGS, MAX_BACKTRACKS, MoleculeClass, Point, inverse_hessian
 from molflow_sim.relax.symmetry import SymmetryAverage, atom_permutations
+from molflow_sim.so3lr.potential import Orbits
 from molflow_sim.systems.crystal import MolecularCrystal
 from molflow_sim.threads import one_torch_thread
 from molflow_sim.units import GPA
@@ -178,6 +179,8 @@ class _Batch:
         self.average = SymmetryAverage(
             [j.permutations for j in jobs], [j.rotations for j in jobs], torch.device("cpu"), torch.float64
         )
+        if hasattr(potential, "symmetric"):  # computes the asymmetric unit alone
+            potential.symmetric([Orbits.from_permutations(j.permutations, j.rotations) for j in jobs])
 
     def geometry(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Positions and cells (rows) that the jobs start from."""

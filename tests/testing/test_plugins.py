@@ -14,7 +14,7 @@ from molflow_sim.errors import InputError, PluginError, RequestError
 from molflow_sim.generators.protocol import CrystalRequest, make_generator
 from molflow_sim.registry import ENERGIES, GENERATORS, MODELS, Registry
 from molflow_sim.screening import ScreenSettings
-from molflow_sim.screening.energies import energy_identity, energy_model
+from molflow_sim.energies.foreign import energy_identity, energy_model
 from molflow_sim.testing import validate_generator
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

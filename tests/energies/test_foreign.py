@@ -9,7 +9,7 @@ from refusals import refuses
 from screening_examples import crystal, formamide
 
 from molflow_sim.errors import InputError, MissingDependencyError, MolflowError, NonFiniteError
-from molflow_sim.screening.energies import (
+from molflow_sim.energies.foreign import (
     MINIMUM_AXIS,
     EnergyModel,
     check_energy_spec,

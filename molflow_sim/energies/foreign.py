@@ -1,4 +1,4 @@
-"""Second energy models for re-ranking: tight binding, machine-learned potentials, any ASE or torch-sim model.
+"""Energy models of other packages: tight binding, machine-learned potentials, any ASE or torch-sim model.
 
 ==============================  ==========================================================================
 ``gfn2-xtb``, ``gfn1-xtb``      GFN-xTB by tblite (extra ``xtb``), cell blown up until every axis exceeds 10 Å,
@@ -8,8 +8,6 @@
 ``torchsim:package.module:factory``  ``factory()`` gives a torch-sim `ModelInterface`
 a name of another package       its entry point in the group ``molflow.energies`` is such a factory of either
 ==============================  ==========================================================================
-
-All are single points on the structures relaxed with the force field, reported per molecule.
 """
 
 from __future__ import annotations
@@ -110,15 +108,9 @@ def energy_model(spec: str) -> EnergyModel:
     if kind == "torchsim" and rest:
         return _from_torchsim(spec, _load_factory(rest))
     raise InputError(
-        f"unknown energy model {spec!r}; use {', '.join(ENERGIES.names())}, mace:FILE, ase:package.module:factory "
-        "or torchsim:package.module:factory"
+        f"unknown energy model {spec!r}; use best, potential, fit, so3lr, {', '.join(ENERGIES.names())}, mace:FILE, "
+        "ase:package.module:factory, torchsim:package.module:factory, or a mean of them, as in mean(fit,so3lr)"
     )
-
-
-def check_energy_spec(spec: str | None) -> None:
-    """Refuse a wrong ``--energy`` before hours of work are done."""
-    if spec is not None:
-        energy_model(spec)
 
 
 def energy_identity(spec: str) -> str:

@@ -1,0 +1,129 @@
+"""The potential that belongs to ``best``: structures are relaxed on it, so that geometry and energy agree."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch_sim.models.interface import ModelInterface
+from torch_sim.state import SimState
+
+from molflow_sim.forcefield.parameters import MoleculeParameters
+from molflow_sim.forcefield.potential import CrystalPotential
+from molflow_sim.so3lr.potential import SO3LR, Orbits, check_elements
+
+
+class EnsemblePotential(ModelInterface):
+    """Between molecules the mean of this package's exp-6 and charges with SO3LR, inside them SO3LR; a torch-sim model.
+
+    ``E = ½ E_FIT + ½ E_SO3LR(crystal) + ½ Σ_molecules E_SO3LR(alone)``. The last term gives the molecules their full
+    stiffness; without it cells relax to densities 3 % too high.
+
+    Parameters
+    ----------
+    parameters : sequence of MoleculeParameters
+        The species, as for `CrystalPotential`.
+    cutoff : float
+        Of exp-6, real-space charges and dispersion, Å.
+
+    Raises
+    ------
+    UnsupportedElementError
+        An element that SO3LR does not know.
+    MissingDependencyError
+        The wheel with SO3LR's weights is not installed.
+    """
+
+    def __init__(self, parameters: Sequence[MoleculeParameters], cutoff: float = 15.0) -> None:
+        super().__init__()
+        self._device, self._dtype = torch.device("cpu"), torch.float64
+        self._compute_stress = self._compute_forces = True
+        self._memory_scales_with = "n_atoms_x_density"
+        self.fit = CrystalPotential(parameters, cutoff, intramolecular=False)
+        self.so3lr = SO3LR(cutoff)
+        self.parameters = self.fit.parameters
+        for p in self.parameters:
+            check_elements(np.asarray(p.numbers))
+        self._orbits: list[Orbits] | None = None
+
+    @property
+    def torn(self) -> str:
+        """How the last batch contradicts the species, see `CrystalPotential`."""
+        return self.fit.torn
+
+    @property
+    def compute_stress(self) -> bool:
+        """Whether `forward` returns the stress."""
+        return self._compute_stress
+
+    @compute_stress.setter
+    def compute_stress(self, value: bool) -> None:
+        self._compute_stress = bool(value)
+
+    @property
+    def compute_forces(self) -> bool:
+        """Whether `forward` returns forces."""
+        return self._compute_forces
+
+    @compute_forces.setter
+    def compute_forces(self, value: bool) -> None:
+        self._compute_forces = bool(value)
+
+    def forget(self) -> None:
+        """See `CrystalPotential.forget`."""
+        self.fit.forget()
+
+    def keep(self, systems: Sequence[int]) -> None:
+        """See `CrystalPotential.keep`."""
+        self.fit.keep(systems)
+
+    def symmetric(self, orbits: Sequence[Orbits] | None) -> None:
+        """See `SO3LR.symmetric`."""
+        self._orbits = list(orbits) if orbits is not None else None
+        self.so3lr.symmetric(self._orbits)
+
+    def forward(self, state: SimState | dict[str, torch.Tensor], **_: Any) -> dict[str, torch.Tensor]:
+        """Evaluate a batch of systems; inputs, outputs and errors are those of `CrystalPotential.forward`."""
+        if not isinstance(state, SimState):
+            state = SimState(**{"masses": torch.ones(len(state["positions"])), "pbc": True, **state})
+        fit = self.fit(state)
+        net = self.so3lr(state)
+        inside, gradient, virial = self._inside(state)
+        volume = torch.linalg.det(state.row_vector_cell.double()).abs()
+        total = 0.5 * (fit["energy"] + net["energy"] + inside)
+        out = {"energy": total}
+        if self._compute_forces:
+            out["forces"] = 0.5 * (fit["forces"] + net["forces"] - gradient)
+        if self._compute_stress:
+            out["stress"] = 0.5 * (fit["stress"] + net["stress"] + virial / volume[:, None, None])
+        return out | {"intermolecular_energy": total - inside, "intramolecular_energy": inside}
+
+    def _inside(self, state: SimState) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """SO3LR of every molecule alone: energy (S,), gradient (n, 3) and virial (S, 3, 3)."""
+        numbers = state.atomic_numbers.cpu().numpy()
+        cells = state.row_vector_cell.double().cpu().numpy()
+        energy, gradient, virial = np.zeros(len(cells)), np.zeros((len(numbers), 3)), np.zeros((len(cells), 3, 3))
+        whole, molecules = self.fit.whole_molecules(state)
+        first = np.searchsorted(state.system_idx.cpu().numpy(), np.arange(len(cells) + 1))
+        # Of molecules that are symmetry copies of each other one is enough.
+        tasks = []
+        for s, runs in enumerate(molecules):
+            orbits = self._orbits[s] if self._orbits is not None else Orbits.identity(first[s + 1] - first[s])
+            own = np.isin(np.arange(len(orbits.parent)), orbits.own)
+            ours = [own[a - first[s] : b - first[s]] for a, b in runs]
+            if any(x.any() and not x.all() for x in ours):  # a molecule that is in part its own copy
+                orbits, ours = Orbits.identity(len(own)), [np.ones(1, dtype=bool)] * len(runs)
+            tasks += [(s, a, b, orbits) for (a, b), x in zip(runs, ours) if x.all()]
+        found = self.so3lr.evaluate([numbers[a:b] for _, a, b, _ in tasks], [whole[a:b] for _, a, b, _ in tasks])
+        for (s, a, b, orbits), (e, g, *_rest) in zip(tasks, found):
+            rotations = orbits.rotations(cells[s])
+            energy[s] += len(rotations) * e
+            virial[s] += np.einsum("gij,jk,glk->il", rotations, (whole[a:b] - whole[a]).T @ g, rotations)
+            copies = np.flatnonzero(np.isin(orbits.own[orbits.parent], np.arange(a, b) - first[s]))
+            gradient[first[s] + copies] = np.einsum(
+                "cij,cj->ci", rotations[orbits.operation[copies]], g[orbits.own[orbits.parent[copies]] + first[s] - a]
+            )
+        virial = 0.5 * (virial + virial.transpose(0, 2, 1))
+        return torch.as_tensor(energy), torch.as_tensor(gradient), torch.as_tensor(virial)

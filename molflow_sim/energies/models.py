@@ -1,0 +1,314 @@
+"""Energy models by name, and means of them.
+
+==============================  ==========================================================================
+``best``                        ``mean(fit,so3lr)``; `potential` for molecules that SO3LR does not know
+``fit``                         this package's force field between the molecules: exp-6 and charges
+``potential``                   the same with MMFF94 inside the molecules
+``so3lr``                       SO3LR, a pretrained network for H, C, N, O, F, P, S and Cl
+``gfn2-xtb``, ``mace:FILE`` ... see `molflow_sim.energies.foreign`
+``mean(a,b,...)``               the mean of several
+==============================  ==========================================================================
+
+All are single points on structures as they are, per molecule. Zeros differ from model to model: only differences
+between structures of one molecule mean anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+import torch_sim
+
+from molflow_sim.energies import foreign
+from molflow_sim.errors import InputError, MissingDependencyError, MolflowError, UnsupportedElementError
+from molflow_sim.relax.symmetry import atom_permutations
+from molflow_sim.so3lr.weights import SHA256
+from molflow_sim.units import KJ_PER_MOL
+
+if TYPE_CHECKING:
+    from molflow_sim.forcefield.parameters import MoleculeParameters
+    from molflow_sim.systems.crystal import MolecularCrystal
+    from molflow_sim.systems.molecule import Molecule
+
+BEST = "mean(fit,so3lr)"
+"""What ``best`` stands for: the mean whose errors on landscapes are the smallest, see docs/methods/potential.md."""
+FALLBACK = "potential"
+"""What ranks where ``best`` cannot."""
+DISAGREEMENT = (40.0 * KJ_PER_MOL, 0.75)
+"""Members of a mean may differ in the energy between molecules by 40 kJ/mol and 75 % of the larger one."""
+
+
+@dataclass(frozen=True)
+class Value:
+    """Energy of one structure, eV per molecule.
+
+    Attributes
+    ----------
+    energy : float
+        NaN where there is none.
+    parts : dict
+        Energy by member of a mean.
+    intermolecular : dict
+        Energy between the molecules by member, where the member tells it.
+    reason : str
+        Why there is no energy, or why not to believe it.
+    """
+
+    energy: float
+    parts: dict[str, float] = field(default_factory=dict)
+    intermolecular: dict[str, float] = field(default_factory=dict)
+    reason: str = ""
+
+
+class Energy(Protocol):
+    """What ranks structures."""
+
+    spec: str
+    name: str
+
+    def check(self, molecule: Molecule) -> None:
+        """Refuse a molecule that cannot be done (MolflowError)."""
+
+    def evaluate(self, crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters | None) -> list[Value]:
+        """Energies of crystals of one molecule; a failure is a value with a reason."""
+
+
+@dataclass(frozen=True)
+class FitEnergy:
+    """This package's force field, with the energy inside the molecules or without."""
+
+    spec: str
+    name: str
+    inside: bool
+
+    def check(self, molecule: Molecule) -> None:
+        """Refuse a molecule without parameters."""
+        from molflow_sim.forcefield import parametrize
+
+        parametrize(molecule)
+
+    def evaluate(self, crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters | None) -> list[Value]:
+        """See `Energy`."""
+        from molflow_sim.forcefield import CrystalPotential, parametrize
+
+        table = parameters or parametrize(crystals[0].molecules[0])
+        potential = CrystalPotential([table], compute_stress=False, compute_forces=False)
+        out = []
+        for crystal in crystals:
+            state = torch_sim.initialize_state([crystal.to_ase()], potential.device, potential.dtype)
+            potential.forget()
+            found = potential(state)
+            inter = float(found["intermolecular_energy"]) / crystal.z
+            total = float(found["energy"]) / crystal.z if self.inside else inter
+            out.append(Value(total, {self.spec: total}, {self.spec: inter}, potential.torn))
+        return out
+
+
+@dataclass(frozen=True)
+class SO3LREnergy:
+    """SO3LR; zero is that of its atomic energies, the same for all structures of a molecule."""
+
+    spec: str = "so3lr"
+    name: str = "SO3LR"
+
+    def check(self, molecule: Molecule) -> None:
+        """Refuse elements that it does not know, and a missing wheel."""
+        from molflow_sim.so3lr.potential import check_elements
+        from molflow_sim.so3lr.weights import weights_file
+
+        check_elements(np.asarray(molecule.numbers))
+        weights_file()
+
+    def evaluate(
+        self, crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters | None = None
+    ) -> list[Value]:
+        """See `Energy`."""
+        from molflow_sim.so3lr.potential import SO3LR, Orbits
+
+        model = _so3lr(SO3LR)
+        numbers, positions, orbits, alone = [], [], [], []
+        for crystal in crystals:
+            z, x, molecule, _ = crystal.unit_cell()
+            try:
+                symmetry = Orbits.from_permutations(atom_permutations(crystal), crystal.space_group.rotations)
+            except MolflowError:
+                symmetry = Orbits.identity(len(z))
+            numbers.append(z)
+            positions.append(x)
+            orbits.append(symmetry)
+            first = np.searchsorted(molecule, np.arange(crystal.z + 1))
+            alone.append([(z[first[m] : first[m + 1]], x[first[m] : first[m + 1]]) for m in _one_of_each(crystal)])
+        cells = [crystal.cell for crystal in crystals]
+        whole = model.evaluate(numbers, positions, cells, orbits, gradients=False)
+        parts = [part for parts in alone for part in parts]
+        free = iter(model.evaluate([z for z, _ in parts], [x for _, x in parts], gradients=False))
+        out = []
+        for crystal, found, parts in zip(crystals, whole, alone):
+            own = [next(free)[0] for _ in parts]
+            weights = [len(rigid.images) for rigid in crystal.asymmetric_unit]
+            shift = float(model.weights.shift[np.asarray(parts[0][0]) - 1].sum())
+            total = found[0] / crystal.z - shift
+            inside = float(np.dot(own, weights)) / crystal.z - shift
+            out.append(Value(total, {self.spec: total}, {self.spec: total - inside}))
+        return out
+
+
+@lru_cache(maxsize=1)
+def _so3lr(kind: Any) -> Any:
+    return kind()
+
+
+def _one_of_each(crystal: MolecularCrystal) -> list[int]:
+    """Position in the unit cell of the first copy of each molecule of the asymmetric unit."""
+    counts = [len(rigid.images) for rigid in crystal.asymmetric_unit]
+    return [0, *np.cumsum(counts)[:-1].tolist()]
+
+
+@dataclass(frozen=True)
+class ForeignEnergy:
+    """A model of another package, see `molflow_sim.energies.foreign`."""
+
+    spec: str
+    name: str
+    model: foreign.EnergyModel
+
+    def check(self, molecule: Molecule) -> None:
+        """Nothing is known of it before it is asked."""
+
+    def evaluate(
+        self, crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters | None = None
+    ) -> list[Value]:
+        """See `Energy`."""
+        out = []
+        for crystal in crystals:
+            try:
+                energy = self.model.energy(crystal)
+                out.append(Value(energy, {self.spec: energy}))
+            except MolflowError as error:
+                out.append(Value(float("nan"), reason=error.reason))
+        return out
+
+
+@dataclass(frozen=True)
+class MeanEnergy:
+    """The mean of several models; every member must give an energy."""
+
+    spec: str
+    name: str
+    members: tuple[Energy, ...]
+
+    def check(self, molecule: Molecule) -> None:
+        """Refuse what any member refuses."""
+        for member in self.members:
+            member.check(molecule)
+
+    def evaluate(self, crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters | None) -> list[Value]:
+        """See `Energy`."""
+        columns = [member.evaluate(crystals, parameters) for member in self.members]
+        return [self._mean(values) for values in zip(*columns)]
+
+    def _mean(self, values: Sequence[Value]) -> Value:
+        parts = {name: energy for value in values for name, energy in value.parts.items()}
+        inter = {name: energy for value in values for name, energy in value.intermolecular.items()}
+        reasons = [f"{m.name}: {v.reason}" for m, v in zip(self.members, values) if v.reason]
+        if not reasons and len(inter) > 1:
+            low, high = min(inter, key=inter.__getitem__), max(inter, key=inter.__getitem__)
+            gap = inter[high] - inter[low]
+            limit = DISAGREEMENT[0] + DISAGREEMENT[1] * max(abs(inter[low]), abs(inter[high]))
+            if not gap <= limit:
+                reasons.append(
+                    f"{low} and {high} differ by {gap / KJ_PER_MOL:.0f} kJ/mol in the energy between molecules, more "
+                    "than physics allows"
+                )
+        mean = float(np.mean([value.energy for value in values]))
+        return Value(float("nan") if reasons else mean, parts, inter, "; ".join(reasons))
+
+
+def energy_model(spec: str) -> Energy:
+    """The energy model that a ``--energy`` value names.
+
+    Raises
+    ------
+    InputError
+        If the value is not understood, or its file, module or factory is not there.
+    MissingDependencyError
+        If the library behind it is not installed.
+    """
+    text = spec.strip()
+    if text == "best":
+        text = BEST
+    if text == "fit":
+        return FitEnergy("fit", "FIT between molecules", False)
+    if text == "potential":
+        return FitEnergy("potential", "potential", True)
+    if text == "so3lr":
+        return SO3LREnergy()
+    if text.startswith("mean(") and text.endswith(")"):
+        names = _split(text[5:-1])
+        if len(names) < 2 or len(set(names)) < len(names):
+            raise InputError(f"--energy {spec}: a mean needs two or more different models, as in mean(fit,so3lr)")
+        members = tuple(energy_model(name) for name in names)
+        return MeanEnergy(text, f"mean of {' and '.join(m.name for m in members)}", members)
+    model = foreign.energy_model(text)
+    return ForeignEnergy(text, model.name, model)
+
+
+def _split(text: str) -> list[str]:
+    """Names between commas that are in no brackets."""
+    out, depth, last = [], 0, 0
+    for i, c in enumerate(text + ","):
+        depth += (c == "(") - (c == ")")
+        if c == "," and depth == 0:
+            out.append(text[last:i].strip())
+            last = i + 1
+    return [name for name in out if name]
+
+
+def check_energy_spec(spec: str | None) -> None:
+    """Refuse a wrong ``--energy`` before hours of work are done."""
+    if spec is not None:
+        energy_model(spec)
+
+
+def recipe(spec: str, molecule: Molecule) -> tuple[str, str]:
+    """The spec by which all structures of a molecule are ranked, and a word where it is not the one asked for.
+
+    ``best`` falls back to ``potential`` where SO3LR does not know an element or is not installed. Other means go on
+    without the members that cannot do the molecule.
+
+    Raises
+    ------
+    MolflowError
+        No model of the spec can do the molecule.
+    """
+    model = energy_model(spec)
+    if not isinstance(model, MeanEnergy):
+        model.check(molecule)
+        return model.spec, ""
+    kept, reasons = [], []
+    for member in model.members:
+        try:
+            member.check(molecule)
+            kept.append(member.spec)
+        except (UnsupportedElementError, MissingDependencyError) as error:
+            reasons.append(f"{member.name} is left out: {error.reason}")
+    if not reasons:
+        return model.spec, ""
+    if not kept:
+        raise InputError(f"--energy {spec}: no model can do {molecule.formula}: {'; '.join(reasons)}")
+    left = FALLBACK if spec.strip() == "best" else kept[0] if len(kept) == 1 else f"mean({','.join(kept)})"
+    return left, f"{'; '.join(reasons)}; ranked by {left}"
+
+
+def energy_identity(spec: str) -> str:
+    """What a stored energy of this model depends on besides its spec and the code: weights, file or library version."""
+    model = energy_model(spec)
+    if isinstance(model, MeanEnergy):
+        return " ".join(energy_identity(member.spec) for member in model.members)
+    if isinstance(model, SO3LREnergy):
+        return SHA256
+    return "" if isinstance(model, FitEnergy) else foreign.energy_identity(model.spec)
