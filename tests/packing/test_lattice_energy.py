@@ -57,7 +57,7 @@ def geometry(tables: PressTables, n: int, molecules: int, seed: int = 0) -> Geom
 
 @pytest.mark.parametrize("molecules", [1, 2])
 def test_lists_weigh_the_images_as_a_search_of_all_cells_around_does(tables, molecules):
-    """Entries and their weights give half the sum over all images of a function of the distance, weights being halves."""
+    """Entries with their weights sum functions of the distance to half of what all images together give."""
     geo, cutoff = geometry(tables, 14, molecules), 11.0
     found = LatticeEnergy(tables, "numba").neighbours(geo, cutoff)
     offsets = np.stack(np.meshgrid(*[np.arange(-6.0, 7.0)] * 3), -1).reshape(-1, 3)
