@@ -153,7 +153,7 @@ def distill(
     Writes student.safetensors and student.json into the model folder.
     """
     from molflow_sim.cg.pipeline import distill as run
-    from molflow_sim.cg.student.settings import DistillSettings
+    from molflow_sim.cg.student.training import DistillSettings
 
     start = time.monotonic()
     console = Console()

@@ -25,10 +25,11 @@ import molflow_sim
 from molflow_openmm.cg.forcefield import CGForceField
 from molflow_openmm.cg.model import starting_positions
 from molflow_openmm.cg.replicas import Replicas
-from molflow_openmm.cg.run import BOND_RANGE, RunFiles, check_frames, mean_bonds
+from molflow_openmm.cg.run import BOND_RANGE, RunFiles, check_frames
 from molflow_openmm.cg.settings import CGSimulationSettings
 from molflow_openmm.crystal.settings import find_platform
 from molflow_sim.cg.simulation import CGSimulation, dcd_name
+from molflow_sim.cg.whole import bond_lengths
 from molflow_sim.errors import InputError, MolflowError, NonFiniteError
 from molflow_sim.runs.files import write_json
 from molflow_sim.runs.folder import JobFolder
@@ -133,7 +134,7 @@ def simulate_cg(
                 first = starting_positions(forcefield.forcefield, source, start, n, plan.seed)
                 files.begin(first[0])
                 copies.set(first.reshape(copies.shape), copies.draw_velocities())
-                bonds = mean_bonds(first, forcefield.beads.bonds)
+                bonds = bond_lengths(first, forcefield.beads.bonds).mean(axis=0)
             _run(forcefield, copies, files, plan, int(state["report"]) if state else 0, bonds, progress)
         except openmm.OpenMMException as error:
             raise _explained(error, "at the start") from error
