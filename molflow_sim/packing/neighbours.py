@@ -9,12 +9,16 @@ is its own inverse). On special positions all entries are kept with weight 1/2.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numba as nb
 import numpy as np
 import torch
 
 from molflow_sim.threads import share
+
+if TYPE_CHECKING:
+    from molflow_sim.packing.packings import RigidPackings
 
 
 @dataclass
@@ -30,6 +34,12 @@ class Geometry:
     rotation: torch.Tensor
     conformer: torch.Tensor
     group: torch.Tensor
+
+    @classmethod
+    def of(cls, packings: RigidPackings, device: torch.device | str = "cpu") -> Geometry:
+        """That of some packings."""
+        arrays = (packings.cell, packings.centroid, packings.rotation, packings.conformer, packings.placement)
+        return cls(*(torch.as_tensor(np.ascontiguousarray(a), device=device) for a in arrays))
 
     def __len__(self) -> int:
         return len(self.cell)
