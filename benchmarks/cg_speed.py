@@ -11,8 +11,6 @@ the least of several repeats, the median beside it; other work on the machine ra
 is untrained: it costs the same.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -255,7 +255,7 @@ class VerletList:
             stale = self._stale(positions, cells, group_start[system_group])
         entries, which = self._list, np.flatnonzero(stale & ~skip)
         self.n_built += len(which)
-        for s in which:
+        for s in which.tolist():
             while _fill(
                 positions, cells[s], group_start, group_molecule, system_group[s], system_group[s + 1], reach,
                 entries.start, entries.count, entries.atom, entries.shift, entries.offset[s], entries.offset[s + 1],
@@ -263,7 +263,7 @@ class VerletList:
                 entries.make_room(s, system_group[s + 1])
             lo, hi = group_start[system_group[s]], group_start[system_group[s + 1]]
             self._positions[lo:hi], self._cells[s] = positions[lo:hi], cells[s]
-        for s in np.flatnonzero(skip):
+        for s in np.flatnonzero(skip).tolist():
             self._list.count[system_group[s] : system_group[s + 1]] = 0
             self._cells[s] = np.nan  # stale from now on
         return self._list, bool(len(which)) or bool(skip.any())

@@ -1,13 +1,12 @@
 """Maps from atoms to beads: presets, selections, groups, and the bonds that follow from the molecule."""
 
-from __future__ import annotations
-
 import mdtraj
 import numpy as np
 import pytest
 from bead_examples import peptide, peptide_trajectory, trees
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import refuses
 
 from molflow_sim.cg.contraction import contracted_bonds
 from molflow_sim.cg.mapping import BeadMapping, parse_beads
@@ -148,14 +147,12 @@ def test_a_text_becomes_a_mapping(text, beads):
     ],
 )
 def test_a_text_that_maps_nothing_says_why(text, message):
-    with pytest.raises(MappingError, match=message):
-        parse_beads(peptide(2), text)
+    refuses(MappingError, message, parse_beads, peptide(2), text)
 
 
 def test_two_chains_are_not_one_molecule_and_the_message_says_which_beads_are_apart():
     two = peptide(2).join(peptide(2))
-    with pytest.raises(MappingError, match=r"2 parts .*ALA1-CA, ALA2-CA; ALA3-CA"):
-        parse_beads(two, "calpha")
+    refuses(MappingError, r"2 parts .*ALA1-CA, ALA2-CA; ALA3-CA", parse_beads, two, "calpha")
 
 
 def test_a_ring_of_beads_is_named():
@@ -164,8 +161,7 @@ def test_a_ring_of_beads_is_named():
     atoms = [ring.add_atom(f"C{i}", mdtraj.element.carbon, residue) for i in range(6)]
     for i in range(6):
         ring.add_bond(atoms[i], atoms[(i + 1) % 6])
-    with pytest.raises(MappingError, match=r"close a ring.*C0, BNZ1-C1"):
-        BeadMapping.from_selection(ring, "all")
+    refuses(MappingError, r"close a ring.*C0, BNZ1-C1", BeadMapping.from_selection, ring, "all")
 
 
 def test_a_topology_without_bonds_and_an_atom_without_mass_are_refused():
@@ -174,10 +170,8 @@ def test_a_topology_without_bonds_and_an_atom_without_mass_are_refused():
     bare.add_atom("X", mdtraj.element.carbon, residue)
     bare.add_atom("Y", mdtraj.element.virtual, residue)
     bare.add_atom("Z", mdtraj.element.carbon, residue)
-    with pytest.raises(MappingError, match="holds no bonds"):
-        BeadMapping.from_indices(bare, [0, 2])
-    with pytest.raises(MappingError, match="no mass"):
-        BeadMapping.from_indices(bare, [0, 1], bonds=[(0, 1)])
+    refuses(MappingError, "holds no bonds", BeadMapping.from_indices, bare, [0, 2])
+    refuses(MappingError, "no mass", BeadMapping.from_indices, bare, [0, 1], bonds=[(0, 1)])
 
 
 @pytest.mark.parametrize(
@@ -191,10 +185,8 @@ def test_a_topology_without_bonds_and_an_atom_without_mass_are_refused():
 )
 def test_weights_that_are_no_orthogonal_map_are_refused(weights, message):
     beads = BeadTopology(("A", "B"), np.ones(2), np.array([[0, 1]]))
-    with pytest.raises(MappingError, match=message):
-        BeadMapping(beads, np.array(weights))
+    refuses(MappingError, message, BeadMapping, beads, np.array(weights))
 
 
 def test_positions_of_another_system_are_refused():
-    with pytest.raises(MappingError, match="map of 10 atoms"):
-        parse_beads(peptide(), "backbone").apply(np.zeros((1, 9, 3)))
+    refuses(MappingError, "map of 10 atoms", parse_beads(peptide(), "backbone").apply, np.zeros((1, 9, 3)))

@@ -1,7 +1,5 @@
 """Samples with forces from the flow: exact gradients, averages, filter, repulsion."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Folding in trajectories: states with hysteresis, events, and the free energy over RMSD in the report."""
 
-from __future__ import annotations
-
 import json
 import math
 
@@ -10,6 +8,7 @@ import pytest
 from bead_examples import fake_frames, tree
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import refuses
 
 from molflow_sim.cg.frames import BeadFrames
 from molflow_sim.cg.reports.numbers import rmsd
@@ -46,12 +45,10 @@ def test_folding_and_unfolding_take_turns_and_frames_beyond_a_cut_off_have_its_s
 
 
 def test_what_is_no_time_series_of_distances_is_refused():
-    with pytest.raises(InputError, match="cut-offs"):
-        folding_states(np.ones(3), 4.0, 2.0)
+    refuses(InputError, "cut-offs", folding_states, np.ones(3), 4.0, 2.0)
     with pytest.raises(NonFiniteError):
         folding_states(np.array([1.0, np.nan]))
-    with pytest.raises(InputError, match="time series"):
-        folding_states(np.float64(1.0))
+    refuses(InputError, "time series", folding_states, np.float64(1.0))
 
 
 def zigzag(pitch: float, turn: float) -> np.ndarray:
@@ -121,5 +118,4 @@ def test_without_a_native_structure_the_page_says_nothing_of_folding(tmp_path):
 
 def test_a_native_structure_of_other_beads_is_refused(native):
     chain = fake_frames(100, topology=tree([0, 1, 2, 3]))
-    with pytest.raises(MappingError, match="native structure: its beads"):
-        report(chain, chain, native=native)
+    refuses(MappingError, "native structure: its beads", report, chain, chain, native=native)

@@ -1,7 +1,5 @@
 """`molflow doctor` reports every package and backend, and fails only if the core does."""
 
-from __future__ import annotations
-
 import json
 
 import openmm

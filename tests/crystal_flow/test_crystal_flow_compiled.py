@@ -1,7 +1,5 @@
 """The compiled velocity field is the torch network: same contacts, same velocities, on everything a sampler meets."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import textwrap

@@ -1,7 +1,5 @@
 """The compiled training step is the torch one: the same loss, and the same gradient of every weight."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

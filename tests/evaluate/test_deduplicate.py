@@ -1,7 +1,5 @@
 """Duplicates are found in any disguise, different packings stay apart, and the lowest in energy represents."""
 
-from __future__ import annotations
-
 import time
 
 import numpy as np
@@ -9,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packing_examples import FORMAMIDE, NUMBERS, packing, rewritten, shaken
+from refusals import refuses
 
 from molflow_sim.errors import InputError
 from molflow_sim.evaluate.deduplicate import (
@@ -146,9 +145,7 @@ def test_mirror_images_of_an_enantiopure_packing_are_kept_when_asked():
 
 
 def test_wrong_input_is_refused():
-    with pytest.raises(InputError, match="energies"):
-        deduplicate_packings([packing(1)], np.zeros(2))
-    with pytest.raises(InputError, match="energies"):
-        deduplicate_crystals([packing(1)], np.zeros(2))
+    refuses(InputError, "energies", deduplicate_packings, [packing(1)], np.zeros(2))
+    refuses(InputError, "energies", deduplicate_crystals, [packing(1)], np.zeros(2))
     with pytest.raises(InputError, match="different elements"):
         fingerprints([packing(1), packing(1, numbers=np.array([6, 16, 7, 1, 1, 1]))])

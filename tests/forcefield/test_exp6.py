@@ -1,12 +1,11 @@
 """Intermolecular exp-6 parameters: the published numbers, sensible sizes, no collapse."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np
 import pytest
 from rdkit import Chem
+from refusals import refuses
 from scipy.optimize import minimize_scalar
 
 from molflow_sim.errors import UnsupportedElementError
@@ -143,5 +142,4 @@ def test_parameters_come_in_electronvolts():
 
 
 def test_elements_without_parameters_are_refused_by_name():
-    with pytest.raises(UnsupportedElementError, match="Se"):
-        exp6_parameters(with_hydrogens("C[Se]C"))
+    refuses(UnsupportedElementError, "Se", exp6_parameters, with_hydrogens("C[Se]C"))

@@ -1,7 +1,5 @@
 """Crystals and networks for the tests of the crystal flow."""
 
-from __future__ import annotations
-
 from functools import cache
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Couplings pair the right molecules in the right direction, and paths have the velocities they claim."""
 
-from __future__ import annotations
-
 from itertools import permutations
 
 import numpy as np

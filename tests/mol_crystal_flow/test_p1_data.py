@@ -1,7 +1,5 @@
 """Crystals become P 1 batches and stay the same crystals."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +9,7 @@ from crystal_examples import crystal
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from p1_examples import NAMES, cloud, cocrystal, data, same_crystal
+from refusals import refuses
 from scipy.spatial.transform import Rotation
 
 from molflow_sim.errors import CrystalError, StoreError, TrainingError
@@ -73,8 +72,7 @@ def test_of_a_centred_cell_the_primitive_one_is_taken(name):
 
 
 def test_a_flat_cell_is_refused_by_name():
-    with pytest.raises(CrystalError, match="volume"):
-        reduced_basis(np.array([[1.0, 0, 0], [0, 1, 0], [1, 1, 0]]))
+    refuses(CrystalError, "volume", reduced_basis, np.array([[1.0, 0, 0], [0, 1, 0], [1, 1, 0]]))
 
 
 @given(seed=seeds)
@@ -160,8 +158,7 @@ def test_what_is_out_of_range_is_left_out_with_its_reason():
     found = P1Data.from_crystals([crystal("urea"), crystal("aspirin")], max_atoms=10)
     assert len(found) == 1 and found.skipped[0][1].startswith("CrystalError: 21 atoms")
     assert "more than the 1" in P1Data.from_crystals([crystal("urea")], max_z=1).skipped[0][1]
-    with pytest.raises(TrainingError, match="CrystalError"):
-        P1Batches(P1Data.from_crystals([crystal("urea")], max_z=1), P1Settings(), 4)
+    refuses(TrainingError, "CrystalError", P1Batches, P1Data.from_crystals([crystal("urea")], max_z=1), P1Settings(), 4)
 
 
 def test_saved_data_come_back_and_damaged_files_are_named(tmp_path):
@@ -174,8 +171,7 @@ def test_saved_data_come_back_and_damaged_files_are_named(tmp_path):
             again.batch([k], inverted=[True]).positions(), data().batch([k], inverted=[True]).positions()
         )
     path.write_bytes(path.read_bytes()[:500])
-    with pytest.raises(StoreError, match=r"crystals.npz"):
-        P1Data.load(path)
+    refuses(StoreError, r"crystals.npz", P1Data.load, path)
 
 
 def test_a_record_of_a_data_set_gives_the_same_batch_as_its_crystal():

@@ -1,13 +1,12 @@
 """The press's energy: compiled = torch, gradients = finite differences, and the symmetry it rests on."""
 
-from __future__ import annotations
-
 import functools
 
 import numpy as np
 import pytest
 import roma
 import torch
+from refusals import refuses
 
 from molflow_sim.errors import InputError
 from molflow_sim.packing import pair_torch
@@ -171,5 +170,4 @@ def test_polar_hydrogens_may_touch_acceptors():
 
 
 def test_unknown_backend_is_refused_by_name():
-    with pytest.raises(InputError, match="unknown backend 'gpu'"):
-        choose_backend("gpu", torch.device("cpu"))
+    refuses(InputError, "unknown backend 'gpu'", choose_backend, "gpu", torch.device("cpu"))

@@ -1,7 +1,5 @@
 """The press and its arrays work where torch, Numba, NumPy and SciPy are all there is, as on machines that train."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import textwrap

@@ -1,7 +1,5 @@
 """Flexible relaxation finds true minima, keeps the space group, and lets no structure spoil another."""
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np
@@ -9,6 +7,7 @@ import pytest
 import torch
 import torch_sim as ts
 from crystal_examples import crystal
+from refusals import refuses
 
 from molflow_sim.errors import InputError
 from molflow_sim.forcefield.potential import CrystalPotential
@@ -96,8 +95,6 @@ def test_rows_come_back_in_order_whatever_the_batches_and_twice_the_same(potenti
 
 
 def test_unknown_optimizers_and_single_precision_are_refused(potential):
-    with pytest.raises(InputError, match="optimizer"):
-        relax_flexible([crystal("urea")], potential, optimizer="newton")
+    refuses(InputError, "optimizer", relax_flexible, [crystal("urea")], potential, optimizer="newton")
     single = CrystalPotential(potential.parameters, cutoff=CUTOFF, dtype=torch.float32)
-    with pytest.raises(InputError, match="float64"):
-        relax_flexible([crystal("urea")], single)
+    refuses(InputError, "float64", relax_flexible, [crystal("urea")], single)

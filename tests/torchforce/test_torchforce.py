@@ -4,8 +4,6 @@ The wheels of openmmtorch need a torch of their own, so these tests run in a sec
 builds it) and are skipped in the first.
 """
 
-from __future__ import annotations
-
 import os
 import sys
 import time
