@@ -1,7 +1,5 @@
 """`python -m benchmarks NAME ...` runs a benchmark, without a name it lists them."""
 
-from __future__ import annotations
-
 import ast
 import runpy
 import sys

@@ -16,8 +16,6 @@ second one, "KL all", counts half a sample in every bin that the model misses.
 Every cell (number of frames, model, seed) is a folder and a JSON file; the same command carries on.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import sys
@@ -131,7 +129,7 @@ class Bench:
             data = frames if what == "force-matching" else replace(frames, forces=None)
         settings = CGNetSettings(width=self.options.width, depth=self.options.depth)
         train = self.shorter(student_train_settings(len(data), what), 300)
-        frames.save(folder / "frames.npz")  # cg_stability.py starts from them
+        frames.save(folder / "frames.npz")  # studies/cg_stability.py starts from them
         student = fit_student(data, what, settings, train, folder / "training")
         ModelFolder(folder).save_student(student)
         run = simulate_cg(

@@ -11,8 +11,6 @@ Sides: the ten lowest vacuum minima, weighted by strain (the usual practice), an
 conformer on both sides are left out. Each target has a JSON file of its own; the same command goes on from there.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from collections.abc import Sequence

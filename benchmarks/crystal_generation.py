@@ -15,8 +15,6 @@ Table 1 judges crystals as generated, table 2 what the same press and relaxation
 its own beside the output; the same command goes on from there.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import os

@@ -1,7 +1,5 @@
 """A time limit on pure Python code that works in any thread."""
 
-from __future__ import annotations
-
 import ctypes
 import threading
 import time

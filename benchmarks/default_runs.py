@@ -7,8 +7,6 @@ writes. `--references` names a folder of experimental CIFs; those of the molecul
 A molecule whose folder is finished is not run again.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -1,7 +1,5 @@
 """What the generation benchmark measures of one target with one generator, and who the held-out targets are."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field

@@ -1,7 +1,5 @@
 """The three tables of the generation benchmark, from its runs."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any

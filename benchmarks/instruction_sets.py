@@ -6,8 +6,6 @@ Each side runs in a process of its own with its own cache of compiled code. A ca
 differs by more than 1e-6 relative; "bit for bit" compares cells, orientations and energies as they are stored.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import subprocess

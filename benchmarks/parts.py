@@ -1,7 +1,5 @@
 """Results of a long benchmark kept one by one, so that a killed or stopped run goes on from there."""
 
-from __future__ import annotations
-
 import json
 import sys
 import time

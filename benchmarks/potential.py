@@ -6,8 +6,6 @@ Random packings are pressed; the lowest ones are evaluated (energy, forces, stre
 compiled and by the torch path, and relaxed with flexible molecules and free cell.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import time

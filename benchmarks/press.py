@@ -7,8 +7,6 @@ must agree to 1e-5). The other way to the same end is timed in the same run: PyX
 ASE (FIRE, Fréchet cell filter, fmax 0.05 eV/Å) and tblite's GFN1-xTB, for as many structures as --xtb says.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import platform

@@ -1,7 +1,5 @@
 """PyXtal's random molecular crystals as RigidPackings, so that both generators go through the same press."""
 
-from __future__ import annotations
-
 import warnings
 from functools import cache
 from typing import Any

@@ -12,8 +12,6 @@ fault, if it leaves, the potential (or, with RDKit's conformers, the conformer).
 Each search is written to a file of its own next to the output when it ends; the same command goes on from there.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import os

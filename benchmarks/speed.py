@@ -1,7 +1,5 @@
 """What `cg_speed.py` measures with: baselines, a stopwatch for steps, and what the machine is."""
 
-from __future__ import annotations
-
 import os
 import platform
 import statistics

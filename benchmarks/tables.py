@@ -7,8 +7,6 @@ A benchmark that is given ``--keep`` writes benchmarks/results/NAME.json: the li
 date and machine. A page says where a table goes: ``<!-- results: NAME ... -->`` before it, ``<!-- end -->`` behind.
 """
 
-from __future__ import annotations
-
 import argparse
 import datetime
 import json

@@ -7,8 +7,6 @@ asymmetric unit, H, C, N, O, F, Cl, Br and S only, at most 36 atoms a molecule, 
 flexible ring. These rules are applied to every file; nothing else is looked at.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import warnings

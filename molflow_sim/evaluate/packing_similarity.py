@@ -85,7 +85,7 @@ def found_rmsd(n_atoms: int) -> float:
     """RMSD15 (Å) below which a form counts as found, by the number of compared atoms of its molecule.
 
     0.5 Å from six atoms on and in proportion below. Crystals of tiny molecules resemble each other: with this bound at
-    most 1 % of pairs of different pressed packings pass (`benchmarks/found_bound.py`, docs/comparison.md).
+    most 1 % of pairs of different pressed packings pass (`studies/found_bound.py`, docs/methods/comparison.md).
     """
     return FOUND_RMSD * min(1.0, n_atoms / FOUND_ATOMS)
 

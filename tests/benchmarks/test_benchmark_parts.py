@@ -1,7 +1,5 @@
 """Stored results of a benchmark: made once, made again where damaged, and nothing lost with what fails."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import pytest

@@ -1,7 +1,5 @@
 """The generation benchmark's own measures: how close a generated crystal is, who is held out, what the tables say."""
 
-from __future__ import annotations
-
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -119,9 +117,6 @@ def test_linear_and_symmetric_molecules_are_compared_as_what_they_are():
                 assert close(poses(spun), poses(crystal))
 
 
-# -- who is held out --------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.skipif(not DATA.is_dir(), reason="the experimental crystals are not here")
 def test_the_benchmark_takes_no_molecule_that_a_data_set_would_train_on(tmp_path):
     from benchmarks.generation import class_of, held_out
@@ -140,9 +135,6 @@ def test_the_benchmark_takes_no_molecule_that_a_data_set_would_train_on(tmp_path
     build_crystal_dataset(cifs=few, output=tmp_path / "set", processes=1, progress=False)
     assert len(CrystalDataset(tmp_path / "set", split="test")) == len(targets)
     assert len(CrystalDataset(tmp_path / "set", split="train")) == 0
-
-
-# -- tables -----------------------------------------------------------------------------------------------------------
 
 
 def made_run(target: str, side: str, hits: int, **changes):

@@ -1,7 +1,5 @@
 """The tables of README and docs are what the benchmarks kept."""
 
-from __future__ import annotations
-
 import json
 
 from benchmarks.tables import filled, keep, main

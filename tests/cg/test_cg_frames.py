@@ -1,17 +1,16 @@
 """Frames read from trajectories: any format, whole molecules, and an error that names the frame."""
 
-from __future__ import annotations
-
 import mdtraj
 import numpy as np
 import pytest
 from bead_examples import fake_frames, peptide, peptide_trajectory, tree, wrapped
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import refuses
 
 from molflow_sim.cg import reading
 from molflow_sim.cg.frames import BeadFrames, read_frames
-from molflow_sim.cg.mapping import BeadMapping, parse_beads
+from molflow_sim.cg.mapping import parse_beads
 from molflow_sim.cg.topology import backbone_topology
 from molflow_sim.cg.whole import make_whole
 from molflow_sim.errors import MappingError, TrajectoryError
@@ -35,7 +34,7 @@ def files(tmp_path):
 
 
 def expected_beads(trajectory):
-    return 10.0 * BeadMapping.backbone(trajectory.topology).apply(trajectory.xyz)
+    return 10.0 * parse_beads(trajectory.topology, "backbone").apply(trajectory.xyz)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -134,8 +133,7 @@ def test_two_chains_with_touching_ends_are_two_molecules_though_no_chain_break_i
     two.save(str(tmp_path / f"dimer.{kind}"))
     which = "ALA1 and ALA141" if beads == BEADS[3] else "PHE99 and PRO100"
     message = rf"2 parts \(.*\); {which} not bonded"
-    with pytest.raises(MappingError, match=message):
-        read_frames(tmp_path / f"dimer.{kind}", None, beads, 300.0)
+    refuses(MappingError, message, read_frames, tmp_path / f"dimer.{kind}", None, beads, 300.0)
     with pytest.raises(MappingError, match=message):  # nor does a map made from the topology alone join them
         read_frames(tmp_path / f"dimer.{kind}", two.topology, parse_beads(two.topology, beads), 300.0)
 
@@ -143,8 +141,7 @@ def test_two_chains_with_touching_ends_are_two_molecules_though_no_chain_break_i
 @pytest.mark.parametrize("beads", ["backbone", "calpha"])
 def test_chains_that_are_written_as_two_are_not_joined_and_a_disulfide_joins_them(beads):
     two = peptide(3).join(peptide(3))
-    with pytest.raises(MappingError, match="2 parts"):
-        parse_beads(two, beads)
+    refuses(MappingError, "2 parts", parse_beads, two, beads)
     two.add_bond(*(two.atom(i) for i in two.select("name CB")[[1, 4]]))
     assert [1, 4] in parse_beads(two, "calpha").topology.bonds.tolist()
 
@@ -214,40 +211,32 @@ def test_the_same_atoms_in_another_order_are_noticed(files):
     whole, top, write = files
     shuffled = mdtraj.Trajectory(whole.xyz[:, [0, 9, 1, 8, 2, 7, 3, 6, 4, 5]], None)
     shuffled.topology = whole.topology
-    with pytest.raises(TrajectoryError, match="another order"):
-        read_frames(write(shuffled, "md.dcd"), top, "backbone", 300.0)
+    refuses(TrajectoryError, "another order", read_frames, write(shuffled, "md.dcd"), top, "backbone", 300.0)
 
 
 @pytest.mark.parametrize("temperature, message", [(None, "missing"), (0.0, "above zero"), (float("nan"), "above zero")])
 def test_a_missing_temperature_is_asked_for_before_any_file_is_opened(temperature, message):
-    with pytest.raises(TrajectoryError, match=message):
-        read_frames("nowhere.xtc", "nowhere.pdb", "backbone", temperature)
+    refuses(TrajectoryError, message, read_frames, "nowhere.xtc", "nowhere.pdb", "backbone", temperature)
 
 
 def test_missing_damaged_and_empty_files_are_named(files, tmp_path):
     whole, top, write = files
-    with pytest.raises(TrajectoryError, match=r"no\.xtc: no such file"):
-        read_frames(tmp_path / "no.xtc", top, "backbone", 300.0)
+    refuses(TrajectoryError, r"no\.xtc: no such file", read_frames, tmp_path / "no.xtc", top, "backbone", 300.0)
     with pytest.raises(TrajectoryError, match=r"no\.pdb: no such file"):
         read_frames(write(whole), tmp_path / "no.pdb", "backbone", 300.0)
-    with pytest.raises(TrajectoryError, match=r"md\.xtc: no topology"):
-        read_frames(write(whole), None, "backbone", 300.0)
-    with pytest.raises(TrajectoryError, match="no trajectory"):
-        read_frames([], top, "backbone", 300.0)
+    refuses(TrajectoryError, r"md\.xtc: no topology", read_frames, write(whole), None, "backbone", 300.0)
+    refuses(TrajectoryError, "no trajectory", read_frames, [], top, "backbone", 300.0)
     (tmp_path / "bad.xtc").write_bytes(b"not a trajectory at all, only text")
-    with pytest.raises(TrajectoryError, match=r"bad\.xtc"):
-        read_frames(tmp_path / "bad.xtc", top, "backbone", 300.0)
+    refuses(TrajectoryError, r"bad\.xtc", read_frames, tmp_path / "bad.xtc", top, "backbone", 300.0)
     (tmp_path / "odd.zzz").write_bytes(b"")
-    with pytest.raises(TrajectoryError, match=r"odd\.zzz"):
-        read_frames(tmp_path / "odd.zzz", top, "backbone", 300.0)
-    with pytest.raises(TrajectoryError, match="stride"):
-        read_frames(write(whole), top, "backbone", 300.0, stride=0)
+    refuses(TrajectoryError, r"odd\.zzz", read_frames, tmp_path / "odd.zzz", top, "backbone", 300.0)
+    refuses(TrajectoryError, "stride", read_frames, write(whole), top, "backbone", 300.0, stride=0)
 
 
 def test_a_mapping_of_another_topology_is_refused(files):
     whole, top, write = files
     with pytest.raises(MappingError, match="map of 15 atoms for a topology of 10"):
-        read_frames(write(whole), top, BeadMapping.backbone(peptide(2)), 300.0)
+        read_frames(write(whole), top, parse_beads(peptide(2), "backbone"), 300.0)
 
 
 def test_frames_are_saved_and_loaded_exactly(tmp_path):
@@ -265,16 +254,14 @@ def test_frames_are_saved_and_loaded_exactly(tmp_path):
 def test_a_damaged_file_of_frames_is_refused(tmp_path, damage):
     path = fake_frames(50).save(tmp_path / "frames.npz")
     path.write_bytes(damage(path.read_bytes()))
-    with pytest.raises(TrajectoryError, match=r"frames\.npz"):
-        BeadFrames.load(path)
+    refuses(TrajectoryError, r"frames\.npz", BeadFrames.load, path)
 
 
 def test_files_of_another_kind_and_pickles_are_refused(tmp_path):
     np.savez(tmp_path / "other.npz", positions=np.zeros((1, 5, 3)))
     np.savez(tmp_path / "pickle.npz", kind=np.array({"a": 1}, dtype=object))
     for name in ("other.npz", "pickle.npz", "missing.npz"):
-        with pytest.raises(TrajectoryError, match=name):
-            BeadFrames.load(tmp_path / name)
+        refuses(TrajectoryError, name, BeadFrames.load, tmp_path / name)
 
 
 def test_forces_come_in_the_units_that_the_field_uses():
@@ -292,8 +279,7 @@ def test_taking_frames_spreads_them_over_the_whole_trajectory():
     frames = fake_frames(100)
     assert np.array_equal(frames.take(4).positions, frames.positions[[0, 25, 50, 75]])
     assert frames.take(100) is frames
-    with pytest.raises(TrajectoryError, match="take 101 of 100"):
-        frames.take(101)
+    refuses(TrajectoryError, "take 101 of 100", frames.take, 101)
 
 
 def spoiled(change):
@@ -320,18 +306,15 @@ def _set(index, value):
     ],
 )
 def test_frames_that_cannot_be_fitted_to_are_refused(change, message):
-    with pytest.raises(TrajectoryError, match=message):
-        spoiled(change)()
+    refuses(TrajectoryError, message, spoiled(change))
 
 
 def test_too_few_frames_and_wrong_shapes_are_refused():
-    with pytest.raises(TrajectoryError, match=r"50 frames are too few.*at least 100"):
-        fake_frames(50).validate()
+    refuses(TrajectoryError, r"50 frames are too few.*at least 100", fake_frames(50).validate)
     assert fake_frames(50).validate(min_frames=10).n_frames == 50
     with pytest.raises(TrajectoryError, match=r"expected \(frames, 5, 3\)"):
         BeadFrames.from_arrays(np.zeros((4, 6, 3)), backbone_topology(), 300.0)
-    with pytest.raises(TrajectoryError, match="no frames"):
-        BeadFrames.from_arrays(np.zeros((0, 5, 3)), backbone_topology(), 300.0)
+    refuses(TrajectoryError, "no frames", BeadFrames.from_arrays, np.zeros((0, 5, 3)), backbone_topology(), 300.0)
     with pytest.raises(TrajectoryError, match="temperature is missing"):
         BeadFrames.from_arrays(np.zeros((1, 5, 3)), backbone_topology(), None)
     with pytest.raises(TrajectoryError, match="3 frames of positions but 2 of forces"):

@@ -1,7 +1,5 @@
 """Free energies from samples and their distances."""
 
-from __future__ import annotations
-
 import math
 
 import mdtraj
@@ -10,6 +8,7 @@ import pytest
 from bead_examples import DATA, alanine_data, fake_frames, needs_data
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import refuses
 
 from molflow_sim.errors import InputError, NonFiniteError
 from molflow_sim.evaluate.free_energy import (
@@ -117,8 +116,7 @@ def test_the_free_energy_is_zero_at_the_most_probable_bin_and_infinite_where_emp
     ],
 )
 def test_what_cannot_be_compared_is_refused(call, error, message):
-    with pytest.raises(error, match=message):
-        call()
+    refuses(error, message, call)
 
 
 def test_empty_bins_around_the_data_change_no_digit_of_the_coverage():

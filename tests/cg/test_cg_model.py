@@ -1,7 +1,5 @@
 """The model folder: what is written comes back exactly, and what was changed or cut off is refused."""
 
-from __future__ import annotations
-
 import copy
 import json
 import pickle
@@ -10,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from bead_examples import fake_frames, tree
+from refusals import refuses
 from test_cg_student import student
 
 from molflow_sim.cg.forcefield import ForceField
@@ -70,8 +69,7 @@ def test_a_changed_number_is_refused(folder):
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(bytes(data))
-    with pytest.raises(WeightsError, match="SHA-256"):
-        folder.load_student()
+    refuses(WeightsError, "SHA-256", folder.load_student)
 
 
 def test_a_changed_card_is_refused(folder):
@@ -79,10 +77,8 @@ def test_a_changed_card_is_refused(folder):
     card = json.loads(path.read_text())
     card["temperature"] = 310.0
     path.write_text(json.dumps(card))
-    with pytest.raises(WeightsError, match="changed"):
-        folder.load_student()
-    with pytest.raises(WeightsError, match="changed"):
-        folder.load_topology()
+    refuses(WeightsError, "changed", folder.load_student)
+    refuses(WeightsError, "changed", folder.load_topology)
 
 
 def test_weights_of_another_kind_are_refused(folder, tmp_path):

@@ -1,7 +1,5 @@
 """The coarse-graining report: its numbers, its verdict, and a page that is whole and safe."""
 
-from __future__ import annotations
-
 import json
 import sys
 from dataclasses import replace
@@ -10,6 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from bead_examples import fake_frames, tree
+from refusals import refuses
 
 from molflow_sim.cg.frames import BeadFrames
 from molflow_sim.cg.reports.reporting import report
@@ -100,16 +99,14 @@ def test_longer_chains_use_tica_of_a_time_series_and_else_rmsd_and_gyration(tmp_
     plain = report(model, chain, tmp_path / "r.html")
     assert plain.coordinates == "rmsd-rg" and plain.bins == 10
     assert "RMSD to the reference" in (tmp_path / "r.html").read_text(encoding="utf-8")
-    with pytest.raises(InputError, match="time series"):
-        report(model, chain, coordinates="tica")
+    refuses(InputError, "time series", report, model, chain, coordinates="tica")
 
 
 def test_without_deeptime_the_report_goes_on_and_says_how_to_get_it_when_it_is_asked_for(monkeypatch):
     monkeypatch.setitem(sys.modules, "deeptime.decomposition", None)
     chain, model = in_time(fake_frames(1000, topology=CHAIN)), fake_frames(500, seed=5, topology=CHAIN)
     assert report(model, chain).coordinates == "rmsd-rg"
-    with pytest.raises(MissingDependencyError, match="deeptime is not installed"):
-        report(model, chain, coordinates="tica")
+    refuses(MissingDependencyError, "deeptime is not installed", report, model, chain, coordinates="tica")
 
 
 @pytest.mark.parametrize("parents", [[0], [0, 1], [0, 0, 0]])
@@ -165,11 +162,9 @@ def test_of_very_many_coordinates_only_those_that_differ_most_are_drawn(tmp_path
     ],
 )
 def test_what_cannot_be_compared_is_refused(samples, options, error, message):
-    with pytest.raises(error, match=message):
-        report(samples, fake_frames(100), **options)
+    refuses(error, message, report, samples, fake_frames(100), **options)
 
 
 def test_phi_and_psi_are_refused_for_beads_that_have_none():
     chain = fake_frames(100, topology=CHAIN)
-    with pytest.raises(InputError, match="no single pair of backbone torsions"):
-        report(chain, chain, coordinates="phi-psi")
+    refuses(InputError, "no single pair of backbone torsions", report, chain, chain, coordinates="phi-psi")

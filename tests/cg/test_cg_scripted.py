@@ -1,13 +1,12 @@
 """The CGnet with its forces written out in torch operations, against the model it was made from."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
 from cg_examples import backbone_frames, group_topology, small_net
 from molflow_openmm import CGForceField, export_torchscript
-from molflow_openmm.cg.torch import TorchFunction, script
+from molflow_openmm.cg.torch import script
+from refusals import refuses
 from torch import nn
 
 from molflow_sim.cg.student.cgnet import CGNet, CGNetSettings
@@ -105,8 +104,7 @@ def test_asking_the_exported_energy_for_second_derivatives_is_an_error_and_no_ze
     module = script(net)
     positions = torch.tensor(0.1 * frames.positions[0], requires_grad=True)
     (gradient,) = torch.autograd.grad(module(positions), positions, create_graph=True)
-    with pytest.raises(RuntimeError, match="does not require grad"):
-        torch.autograd.grad(gradient.sum(), positions)
+    refuses(RuntimeError, "does not require grad", torch.autograd.grad, gradient.sum(), positions)
 
 
 def test_positions_in_single_precision_are_taken(frames, net):
@@ -124,15 +122,4 @@ def test_another_force_field_is_exported_with_its_energy_alone(frames, net):
     spring = Spring()
     x = torch.tensor(0.1 * frames.positions[0])
     assert script(spring)(x).item() == pytest.approx(100.0 * float(x.square().sum()) / KJ_PER_MOL)
-    with pytest.raises(InputError, match="forces of a Spring are not written out"):
-        script(spring, forces=True)
-
-
-def test_function_of_pythontorchforce_gives_energy_and_forces_of_the_positions_dtype(frames, net):
-    function = TorchFunction(net, 2, "double")
-    x = frames.positions[:2]
-    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-3)):
-        energy, forces = function(None, torch.tensor(0.1 * x.reshape(-1, 3)).to(dtype))
-        assert forces.dtype == dtype
-        found = energy.item() * KJ_PER_MOL, forces.double().numpy() * KJ_PER_MOL / 10
-        assert worst(*found, net, x) < tolerance
+    refuses(InputError, "forces of a Spring are not written out", script, spring, forces=True)

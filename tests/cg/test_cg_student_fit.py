@@ -1,7 +1,5 @@
 """Fitting a student: exact forces of a known density, noisy ones, frames alone, and what is refused."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import replace
 from types import SimpleNamespace
@@ -10,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from bead_examples import fake_frames
+from refusals import refuses
 
 from molflow_sim.cg.frames import BeadFrames
 from molflow_sim.cg.student.cgnet import CGNetSettings
@@ -202,12 +201,9 @@ def test_the_same_seed_gives_the_same_student_and_a_finished_folder_is_not_train
 
 def test_what_cannot_be_fitted_is_refused():
     frames = fake_frames()
-    with pytest.raises(InputError, match="method"):
-        fit_student(frames, "guess", NETWORK, SHORT)
-    with pytest.raises(InputError, match="needs forces"):
-        fit_student(frames, "force-matching", NETWORK, SHORT)
-    with pytest.raises(TrainingError, match="too few"):
-        fit_student(fake_frames(10), "density", NETWORK, SHORT)
+    refuses(InputError, "method", fit_student, frames, "guess", NETWORK, SHORT)
+    refuses(InputError, "needs forces", fit_student, frames, "force-matching", NETWORK, SHORT)
+    refuses(TrainingError, "too few", fit_student, fake_frames(10), "density", NETWORK, SHORT)
     data = exact_samples(50)
     data.forces[3, 1, 2] = np.nan
     with pytest.raises(NonFiniteError):
@@ -233,5 +229,4 @@ def test_energies_fix_the_weights_of_basins_that_poor_forces_leave_open():
 def test_energies_that_are_not_finite_are_refused():
     data = exact_samples(50)
     data.energies = np.full(50, np.nan)
-    with pytest.raises(NonFiniteError, match="energies"):
-        fit_student(data, "flow-forces", NETWORK, SHORT, progress=False)
+    refuses(NonFiniteError, "energies", fit_student, data, "flow-forces", NETWORK, SHORT, progress=False)

@@ -1,13 +1,12 @@
 """Bead topologies: what they derive from their bonds, and how they travel."""
 
-from __future__ import annotations
-
 import pickle
 
 import numpy as np
 import pytest
 from bead_examples import tree, trees
 from hypothesis import given
+from refusals import refuses
 
 from molflow_sim import cg
 from molflow_sim.cg.topology import BeadTopology, backbone_topology
@@ -87,14 +86,12 @@ def test_residues_that_come_back_after_others_keep_the_bead_order_in_mdtraj():
 )
 def test_what_cannot_be_a_topology_is_refused(change, message):
     given = {"names": ("A", "B", "C"), "masses": np.ones(3), "bonds": np.array([[0, 1], [1, 2]])}
-    with pytest.raises(MappingError, match=message):
-        BeadTopology(**{**given, **change})
+    refuses(MappingError, message, BeadTopology, **{**given, **change})
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '{"names": 3}', "null"])
 def test_text_that_is_no_topology_is_refused(text):
-    with pytest.raises(MappingError, match="no bead topology"):
-        BeadTopology.from_json(text)
+    refuses(MappingError, "no bead topology", BeadTopology.from_json, text)
 
 
 def test_every_public_name_of_the_package_can_be_imported():

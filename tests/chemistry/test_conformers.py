@@ -1,12 +1,11 @@
 """Conformers as crystals have them: families, shares, and who draws by them."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from rdkit import Chem
+from refusals import refuses
 
 from molflow_sim import Molecule
 from molflow_sim.chemistry.bonds import automorphisms
@@ -79,8 +78,7 @@ def test_random_packings_draw_conformers_by_their_shares(succinic):
 @pytest.mark.parametrize("shares", [[1.0], [-1.0] * 2, [0.0] * 2, [np.nan] * 2])
 def test_shares_that_make_no_sense_are_refused(succinic, shares):
     pair = succinic.with_conformers(succinic.conformers[:2])
-    with pytest.raises(MoleculeError, match="shares"):
-        replace(pair, shares=np.array(shares))
+    refuses(MoleculeError, "shares", replace, pair, shares=np.array(shares))
 
 
 def test_shares_are_stored_and_part_of_a_runs_identity(succinic):

@@ -1,7 +1,5 @@
 """The R/S and E/Z of a SMILES hold in every conformer, or the SMILES is refused by name."""
 
-from __future__ import annotations
-
 import warnings
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The command line: help, versions, one-line errors and exit codes."""
 
-from __future__ import annotations
-
 import re
 import subprocess
 import sys

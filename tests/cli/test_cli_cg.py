@@ -1,7 +1,5 @@
 """`molflow cg`: help, one-line errors before any work, exit codes."""
 
-from __future__ import annotations
-
 import json
 import re
 

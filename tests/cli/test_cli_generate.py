@@ -1,7 +1,5 @@
 """`molflow generate crystals`: what is written, with which provenance, and what becomes of molecules that fail."""
 
-from __future__ import annotations
-
 import csv
 import re
 
@@ -10,6 +8,7 @@ import ase.io
 import numpy as np
 import pytest
 from flow_stand_in import stand_in  # noqa: F401
+from refusals import refuses
 
 from molflow_sim import MolecularCrystal, Molecule
 from molflow_sim.cli.main import run
@@ -101,11 +100,7 @@ def test_if_no_packing_survives_the_press_the_error_counts_why(formamide, monkey
     from dataclasses import replace
 
     monkeypatch.setattr("molflow_sim.packing.press", lambda p, _: replace(p, status=np.full(len(p), 3, np.int8)))
-    with pytest.raises(NoCandidatesError, match="implausible density"):
-        generate("crystals", formamide, 3, press=True)
-
-
-# -- lists ------------------------------------------------------------------------------------------------------------
+    refuses(NoCandidatesError, "implausible density", generate, "crystals", formamide, 3, press=True)
 
 
 @pytest.fixture
@@ -140,9 +135,6 @@ def test_a_list_of_which_nothing_can_be_used_leaves_the_reasons_and_no_empty_fil
     assert not (tmp_path / "out.db").exists() and "salt" in (tmp_path / "out.failed.csv").read_text()
 
 
-# -- bad input --------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
@@ -174,5 +166,4 @@ def test_what_is_there_is_replaced_only_if_asked(capsys, tmp_path):
 
 
 def test_the_library_refuses_the_same(formamide):
-    with pytest.raises(InputError, match="candidates"):
-        generate("crystals", formamide, 0)
+    refuses(InputError, "candidates", generate, "crystals", formamide, 0)

@@ -1,12 +1,11 @@
 """`molflow train crystal-flow`: what a folder holds becomes a data set, and what cannot be used a row."""
 
-from __future__ import annotations
-
 import csv
 
 import numpy as np
 import pytest
 from flow_stand_in import stand_in, weights_of  # noqa: F401
+from refusals import refuses
 from screening_examples import landscape
 
 from molflow_sim.cli.main import run
@@ -98,9 +97,6 @@ def test_a_data_set_is_read_where_it_lies(capsys, tmp_path, cifs, stand_in):  # 
     assert [record.smiles for record in stand_in.calls[0][0]] == [TRAIN]
 
 
-# -- a landscape ------------------------------------------------------------------------------------------------------
-
-
 @pytest.fixture
 def screening(tmp_path):
     """A finished screening's folder."""
@@ -146,18 +142,13 @@ def test_a_landscape_ranked_in_part_by_another_model_is_weighted_by_the_potentia
 
 def test_another_landscape_is_not_mixed_into_the_data_of_the_first(tmp_path):
     landscape_dataset(landscape(3), tmp_path / "set")
-    with pytest.raises(StoreError, match="belongs to another run"):
-        landscape_dataset(landscape(4), tmp_path / "set")
+    refuses(StoreError, "belongs to another run", landscape_dataset, landscape(4), tmp_path / "set")
 
 
 def test_an_empty_landscape_is_refused(tmp_path):
     from dataclasses import replace
 
-    with pytest.raises(TrainingError, match="empty"):
-        landscape_dataset(replace(landscape(1), entries=()), tmp_path / "set")
-
-
-# -- options and bad input --------------------------------------------------------------------------------------------
+    refuses(TrainingError, "empty", landscape_dataset, replace(landscape(1), entries=()), tmp_path / "set")
 
 
 def test_a_config_and_weights_to_start_from_reach_the_training(capsys, tmp_path, cifs, stand_in, monkeypatch):  # noqa: F811
@@ -211,10 +202,8 @@ def test_a_kind_that_cannot_be_trained_is_named(capsys, tmp_path, cifs, kind, wo
 
 def test_a_damaged_screening_is_named(tmp_path):
     (tmp_path / "run.json").write_text("{")
-    with pytest.raises(StoreError, match=r"run\.json"):
-        kind_of(tmp_path)
-    with pytest.raises(InputError, match="no such folder"):
-        kind_of(tmp_path / "nowhere")
+    refuses(StoreError, r"run\.json", kind_of, tmp_path)
+    refuses(InputError, "no such folder", kind_of, tmp_path / "nowhere")
 
 
 def test_several_data_sets_are_trained_on_together_and_nothing_else_beside_them(capsys, tmp_path, cifs, stand_in):  # noqa: F811

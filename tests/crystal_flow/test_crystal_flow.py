@@ -1,7 +1,5 @@
 """The crystal flow moves what symmetry leaves free, and answers the same however a crystal is described."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +8,7 @@ import torch
 from crystal_flow_examples import batch_for, description_of, flow, positions_in_cell, record_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refuses
 from scipy.spatial.transform import Rotation
 
 from molflow_sim import Molecule, SpaceGroup
@@ -240,8 +239,7 @@ def test_enantiopure_molecules_get_sohncke_groups_and_keep_their_hand() -> None:
     assert np.linalg.det(made.rotation).min() > 0.99
     with pytest.raises(SpaceGroupError):
         FlowGenerator().draw(flow(0), CrystalRequest(molecule, space_groups=["P -1"]), 2, seed=0)
-    with pytest.raises(InputError, match="steps"):
-        FlowGenerator(steps=0).draw(flow(0), CrystalRequest(molecule), 2, seed=0)
+    refuses(InputError, "steps", FlowGenerator, steps=0)
 
 
 def test_weights_are_read_back_and_changed_ones_refused(tmp_path) -> None:
@@ -257,5 +255,4 @@ def test_weights_are_read_back_and_changed_ones_refused(tmp_path) -> None:
     data = bytearray(path.read_bytes())
     data[-3] ^= 1
     path.write_bytes(data)
-    with pytest.raises(WeightsError, match="SHA-256"):
-        load_model(tmp_path)
+    refuses(WeightsError, "SHA-256", load_model, tmp_path)

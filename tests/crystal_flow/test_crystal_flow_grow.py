@@ -1,10 +1,9 @@
 """Growing a network: more scalars and layers, the same velocities, and copies that training can tell apart."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from crystal_flow_examples import batch_for
+from refusals import refuses
 
 from molflow_sim.errors import InputError
 from molflow_sim.models.crystal_flow.grow import grown
@@ -61,5 +60,4 @@ def test_smaller_sizes_and_other_cutoffs_are_not_taken_over(network) -> None:
 
 
 def test_a_width_that_is_no_multiple_is_refused(network) -> None:
-    with pytest.raises(InputError, match="multiples"):
-        grown(network, ContactSettings(width=12))
+    refuses(InputError, "multiples", grown, network, ContactSettings(width=12))

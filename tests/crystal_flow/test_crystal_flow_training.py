@@ -1,7 +1,5 @@
 """Pairs and training of the crystal flow: what goes in, what is learned, and that nothing is lost when killed."""
 
-from __future__ import annotations
-
 import csv
 import os
 import signal
@@ -15,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from refusals import refuses
 
 from molflow_sim import Molecule
 from molflow_sim.dataset import CrystalDataset, DatasetSettings, build_crystal_dataset
@@ -95,8 +94,7 @@ def test_pairs_come_back_from_disk_and_join(tmp_path, pairs) -> None:
     a, b = both.batch(np.array([1, len(pairs) + 1]))[0], pairs.batch(np.array([1, 1]))[0]
     torch.testing.assert_close(a.positions(), b.positions(), rtol=0, atol=1e-3)
     (tmp_path / "bad.npz").write_bytes(b"PK not a zip")
-    with pytest.raises(TrainingError, match=r"bad\.npz"):
-        PairSet.load(tmp_path / "bad.npz")
+    refuses(TrainingError, r"bad\.npz", PairSet.load, tmp_path / "bad.npz")
 
 
 def test_batches_depend_on_seed_and_step_alone(pairs) -> None:
@@ -154,18 +152,15 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path, pairs) -> None:
 def test_nonsense_in_the_settings_is_refused(tmp_path) -> None:
     path = Path(tmp_path / "config.yaml")
     path.write_text("training:\n  max_step: 5\n")
-    with pytest.raises(InputError, match="max_step"):
-        CrystalFlowConfig.from_yaml(path)
+    refuses(InputError, "max_step", CrystalFlowConfig.from_yaml, path)
     path.write_text("training:\n  max_steps: 5\nstarts: 3\n")
     made = CrystalFlowConfig.from_yaml(path)
     assert (made.training.max_steps, made.training.batch_size, made.starts) == (5, 64, 3)
-    with pytest.raises(InputError, match="starts"):
-        CrystalFlowConfig(starts=0)
+    refuses(InputError, "starts", CrystalFlowConfig, starts=0)
 
 
 def test_data_without_a_usable_crystal_are_refused(dataset) -> None:
-    with pytest.raises(TrainingError, match="no crystal"):
-        make_pairs(dataset, 2, rows=np.zeros(len(dataset), bool))
+    refuses(TrainingError, "no crystal", make_pairs, dataset, 2, rows=np.zeros(len(dataset), bool))
 
 
 def test_training_and_sampling_need_no_chemistry_library(tmp_path, pairs) -> None:
@@ -227,5 +222,4 @@ def test_basins_pair_starts_with_the_minima_they_press_into(dataset) -> None:
 
 
 def test_an_unknown_coupling_is_refused() -> None:
-    with pytest.raises(InputError, match="coupling"):
-        CrystalFlowConfig(coupling="nearest")
+    refuses(InputError, "coupling", CrystalFlowConfig, coupling="nearest")

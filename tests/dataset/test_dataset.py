@@ -1,7 +1,5 @@
 """Data sets of packings: what is kept, what is left out and why, and what a reader gets back."""
 
-from __future__ import annotations
-
 import csv
 import json
 import os
@@ -13,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from refusals import refuses
 
 from molflow_sim import MolecularCrystal, Molecule, SpaceGroup, parametrize
 from molflow_sim.chemistry.checks import mirror_image
@@ -222,16 +221,14 @@ def test_a_damaged_shard_is_named_by_the_reader_and_restored_by_the_next_build(f
     victim = sorted(copy.glob("store/molecules/*.npz"))[0]
     good = victim.read_bytes()
     victim.write_bytes(good[:-30] + bytes(30))
-    with pytest.raises(StoreError, match=victim.name):
-        CrystalDataset(copy)
+    refuses(StoreError, victim.name, CrystalDataset, copy)
     summary = build_crystal_dataset(
         MOLECULES, copy, cifs=cifs, exclude=EXCLUDED, settings=SETTINGS, processes=1, progress=False
     )
     assert summary.computed == 1
     assert victim.read_bytes() == good
     victim.unlink()
-    with pytest.raises(StoreError, match=victim.name):
-        CrystalDataset(copy)
+    refuses(StoreError, victim.name, CrystalDataset, copy)
 
 
 def test_a_torn_manifest_line_is_no_shard(folder, tmp_path):
@@ -259,8 +256,7 @@ def test_low_packings_weigh_more_and_every_molecule_the_same(dataset):
         expected = np.exp(-(dataset.energy[rows] - dataset.energy[rows[0]]) / (4 * KJ_PER_MOL))
         np.testing.assert_allclose(ratio, expected)
     assert dataset.weights(per_molecule=False).max() == 1
-    with pytest.raises(InputError, match="scale"):
-        dataset.weights(scale=0.0)
+    refuses(InputError, "scale", dataset.weights, scale=0.0)
 
 
 def test_several_folders_read_as_one(dataset, folder):
@@ -270,8 +266,7 @@ def test_several_folders_read_as_one(dataset, folder):
 
 def test_another_round_with_the_flow_adds_what_is_new(folder, dataset, tmp_path):
     settings = replace(SETTINGS, generator="flow")
-    with pytest.raises(InputError, match="unknown weights"):
-        replace(SETTINGS, weights=str(tmp_path))
+    refuses(InputError, "unknown weights", replace, SETTINGS, weights=str(tmp_path))
     again = build_crystal_dataset(MOLECULES[:1], tmp_path / "round", settings=settings, processes=1, progress=False)
     assert again.molecules == 1
     run = json.loads((tmp_path / "round" / "run.json").read_text())["identity"]
@@ -335,8 +330,7 @@ def test_reading_needs_no_chemistry_library(folder, dataset):
     "wrong", [{"keep": 0}, {"window": -1.0}, {"window": float("nan")}, {"max_atoms": 1.5}, {"candidates": 0}]
 )
 def test_settings_that_make_no_sense_are_refused(wrong):
-    with pytest.raises(InputError, match=next(iter(wrong))):
-        DatasetSettings(**wrong)
+    refuses(InputError, next(iter(wrong)), DatasetSettings, **wrong)
 
 
 def test_the_command_names_what_is_wrong_in_one_line(tmp_path, capsys):

@@ -1,7 +1,5 @@
 """The clash test of generative models, on crystals small enough to do by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given, settings

@@ -1,7 +1,5 @@
 """RMSD_n finds a packing again however it is written down, and tells different ones apart."""
 
-from __future__ import annotations
-
 import itertools
 import time
 from dataclasses import asdict
@@ -12,6 +10,7 @@ from ase import Atoms
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from packing_examples import FORMAMIDE, NUMBERS, packing, rewritten, shaken
+from refusals import refuses
 from scipy.spatial.transform import Rotation
 
 from molflow_sim.errors import CrystalError, InputError
@@ -152,12 +151,9 @@ def test_what_counts_as_found_grows_with_the_molecule():
 
 
 def test_input_that_is_no_crystal_is_refused_by_name(tmp_path):
-    with pytest.raises(InputError, match="dict"):
-        prepare({})
+    refuses(InputError, "dict", prepare, {})
     broken = tmp_path / "broken.cif"
     broken.write_text("this is not a CIF")
-    with pytest.raises(CrystalError, match=r"broken\.cif"):
-        prepare(broken)
+    refuses(CrystalError, r"broken\.cif", prepare, broken)
     numbers, cell, positions, molecule = packing(1)
-    with pytest.raises(CrystalError, match="finite"):
-        prepare((numbers, cell, np.where(positions > 0, np.nan, positions), molecule))
+    refuses(CrystalError, "finite", prepare, (numbers, cell, np.where(positions > 0, np.nan, positions), molecule))

@@ -1,7 +1,5 @@
 """Each validity column fails for its own fault, with a reason, and for no experimental crystal."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Smooth monotonic maps of the interval and the circle, and their networks."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

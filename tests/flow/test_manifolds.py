@@ -1,7 +1,5 @@
 """Geodesics on the torus and on SO(3)."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """Random cells and rotations have the distributions they claim."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Partial charges: neutral, symmetric, close to the potential they stand for, and computed once."""
 
-from __future__ import annotations
-
 import json
 import sys
 import warnings
@@ -10,6 +8,7 @@ import numpy as np
 import pytest
 from rdkit import Chem
 from rdkit.Chem import rdDistGeom
+from refusals import refuses
 from scipy.spatial.transform import Rotation
 
 from molflow_sim.errors import InputError, MissingDependencyError, ParameterError, UnsupportedElementError
@@ -188,8 +187,7 @@ def test_a_missing_library_is_named_with_its_install_command(monkeypatch, model,
     for name in [m for m in sys.modules if m.split(".")[0] == library]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(MissingDependencyError, match=rf"molflow-sim\[{extra}\]"):
-        partial_charges(molecule("CO"), model)
+    refuses(MissingDependencyError, rf"molflow-sim\[{extra}\]", partial_charges, molecule("CO"), model)
 
 
 def test_mmff_charges_of_carbon_dioxide_are_warned_about_and_made_neutral():
@@ -218,17 +216,13 @@ def test_parametrize_collects_everything_in_the_molecules_order():
 def test_molecules_beyond_the_force_field_are_refused():
     boronic = Chem.AddHs(Chem.MolFromSmiles("OB(O)c1ccccc1"))
     rdDistGeom.EmbedMolecule(boronic, randomSeed=3)
-    with pytest.raises(UnsupportedElementError, match="B"):
-        parametrize(Molecule.from_rdkit(boronic))
+    refuses(UnsupportedElementError, "B", parametrize, Molecule.from_rdkit(boronic))
     hexafluoride = Chem.MolFromSmiles("FS(F)(F)(F)(F)F")
     rdDistGeom.EmbedMolecule(hexafluoride, randomSeed=3)
-    with pytest.raises(ParameterError, match="no atom types"):
-        parametrize(Molecule.from_rdkit(hexafluoride))
+    refuses(ParameterError, "no atom types", parametrize, Molecule.from_rdkit(hexafluoride))
 
 
 def test_unknown_models_and_conformers_are_refused():
     mol = molecule("O")
-    with pytest.raises(InputError, match="choose one of mmff94, hf-esp"):
-        partial_charges(mol, "am1-bcc")
-    with pytest.raises(InputError, match="conformer 3 of 1"):
-        partial_charges(mol, "mmff94", conformer=3)
+    refuses(InputError, "choose one of mmff94, hf-esp", partial_charges, mol, "am1-bcc")
+    refuses(InputError, "conformer 3 of 1", partial_charges, mol, "mmff94", conformer=3)

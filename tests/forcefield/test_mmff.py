@@ -1,7 +1,5 @@
 """MMFF94 terms: the same numbers as RDKit's own implementation, and derivatives that can be trusted."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch
@@ -9,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdDistGeom, rdForceFieldHelpers
+from refusals import refuses
 from scipy.spatial.transform import Rotation
 
 from molflow_sim.errors import InputError, MoleculeError, ParameterError, UnsupportedElementError
@@ -237,18 +236,15 @@ def test_boron_is_refused_by_name():
 
 
 def test_an_atom_that_cannot_be_typed_is_refused():
-    with pytest.raises(ParameterError, match="no atom types"):
-        extract_mmff(Chem.AddHs(Chem.MolFromSmiles("FS(F)(F)(F)(F)F")))
+    refuses(ParameterError, "no atom types", extract_mmff, Chem.AddHs(Chem.MolFromSmiles("FS(F)(F)(F)(F)F")))
 
 
 def test_implicit_hydrogens_are_refused():
-    with pytest.raises(MoleculeError, match="implicit hydrogens"):
-        extract_mmff(Chem.MolFromSmiles("CC"))
+    refuses(MoleculeError, "implicit hydrogens", extract_mmff, Chem.MolFromSmiles("CC"))
 
 
 def test_positions_of_another_molecule_are_refused():
-    with pytest.raises(InputError, match=r"\(\.\.\., 3, 3\)"):
-        mmff_energies(extract_mmff(build("O")), torch.zeros(4, 3))
+    refuses(InputError, r"\(\.\.\., 3, 3\)", mmff_energies, extract_mmff(build("O")), torch.zeros(4, 3))
 
 
 @pytest.mark.parametrize("smiles", MOLECULES[::3])

@@ -1,11 +1,10 @@
 """Generators: one protocol, and what a screening makes of the one it is told to use."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from flow_stand_in import FlowGenerator as StandIn
 from flow_stand_in import stand_in, weights_of  # noqa: F401
+from refusals import refuses
 
 from molflow_sim import Molecule
 from molflow_sim.errors import CrystalError, InputError, RequestError, SpaceGroupError, WeightsError
@@ -39,9 +38,6 @@ def weights(tmp_path):
     return folder
 
 
-# -- requests ---------------------------------------------------------------------------------------------------------
-
-
 def test_a_request_names_its_space_groups_in_full_and_once(formamide):
     assert CrystalRequest(formamide).space_groups == "common"
     for groups in ("P-1,P21/c,P-1", ["P-1", "P 1 21/c 1"], ("P -1", "P21/c")):
@@ -60,9 +56,6 @@ def test_a_request_that_a_generator_cannot_serve_is_named(formamide, method):
         make_generator("crystals", method).sample("NC=O", 2, seed=0)
     with pytest.raises(InputError, match="z_prime must be 1 to 4"):
         RandomGenerator().sample(CrystalRequest(formamide, z_prime=5), 2, seed=0)
-
-
-# -- generators -------------------------------------------------------------------------------------------------------
 
 
 def test_random_is_random_packing_under_another_name(formamide):
@@ -101,8 +94,7 @@ def test_generators_with_other_conformers_cannot_be_mixed(formamide, monkeypatch
             return made
 
     monkeypatch.setattr(MixedGenerator, "first", Other())
-    with pytest.raises(CrystalError, match="conformers"):
-        MixedGenerator().sample(CrystalRequest(formamide), 4, seed=0)
+    refuses(CrystalError, "conformers", MixedGenerator().sample, CrystalRequest(formamide), 4, seed=0)
 
 
 @pytest.mark.parametrize(
@@ -116,27 +108,19 @@ def test_generators_with_other_conformers_cannot_be_mixed(formamide, monkeypatch
     ],
 )
 def test_what_no_generator_can_be_is_refused(method, options, words):
-    with pytest.raises(InputError, match=words):
-        make_generator("crystals", method, **options)
-    with pytest.raises(InputError, match="unknown kind of structure 'glass'"):
-        make_generator("glass", method)
+    refuses(InputError, words, make_generator, "crystals", method, **options)
+    refuses(InputError, "unknown kind of structure 'glass'", make_generator, "glass", method)
 
 
 def test_a_chiral_molecule_cannot_be_put_in_a_group_with_mirrors():
     alanine = Molecule.from_smiles("C[C@H](O)C#N")
-    with pytest.raises(SpaceGroupError, match="Sohncke"):
-        RandomGenerator().sample(CrystalRequest(alanine, "P-1"), 3, seed=0)
+    refuses(SpaceGroupError, "Sohncke", RandomGenerator().sample, CrystalRequest(alanine, "P-1"), 3, seed=0)
 
 
 def test_missing_weights_and_weights_of_another_kind_are_named(tmp_path):
-    with pytest.raises(WeightsError, match="absent holds no weights of crystal-flow"):
-        FlowGenerator(str(tmp_path / "absent")).identity()
+    refuses(WeightsError, "absent holds no weights of crystal-flow", FlowGenerator(str(tmp_path / "absent")).identity)
     weights_of(tmp_path, "cgnet")
-    with pytest.raises(WeightsError, match="holds weights of cgnet, not of crystal-flow"):
-        FlowGenerator(str(tmp_path)).identity()
-
-
-# -- candidates of other generators -----------------------------------------------------------------------------------
+    refuses(WeightsError, "holds weights of cgnet, not of crystal-flow", FlowGenerator(str(tmp_path)).identity)
 
 
 def one_failed(packings: RigidPackings) -> Drawn:
@@ -161,13 +145,8 @@ def test_candidates_of_any_class_are_pressed_and_the_failed_stay_rows_with_a_rea
 def test_crystals_of_other_conformers_or_molecules_are_refused(formamide):
     bent = random_packings(formamide, 3, seed=0, space_groups=["P-1"])
     bent.conformers[:, 0] += 0.5
-    with pytest.raises(CrystalError, match="not the molecule's own"):
-        packings_of(one_failed(bent), formamide)
-    with pytest.raises(CrystalError, match="another molecule"):
-        packings_of(one_failed(bent), Molecule.from_smiles("O"))
-
-
-# -- in a screening ---------------------------------------------------------------------------------------------------
+    refuses(CrystalError, "not the molecule's own", packings_of, one_failed(bent), formamide)
+    refuses(CrystalError, "another molecule", packings_of, one_failed(bent), Molecule.from_smiles("O"))
 
 
 def test_the_identity_of_a_run_holds_the_generator_and_the_hash_of_its_weights_not_their_place(

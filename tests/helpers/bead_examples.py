@@ -1,7 +1,5 @@
 """Small molecules, trees of beads and trajectories for the coarse-graining tests."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A small coarse-grained model for tests of the engines: five backbone beads, an untrained network and its prior."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Small molecular crystals for tests of the potential and of relaxation."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import numpy as np

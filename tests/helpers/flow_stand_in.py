@@ -1,7 +1,5 @@
 """A stand-in for a trained crystal flow: random packings under another seed, and weights whose hash can be chosen."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """Small crystals as the P 1 flow sees them."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import numpy as np

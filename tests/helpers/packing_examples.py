@@ -1,7 +1,5 @@
 """Packings made by hand for tests, as ``(numbers, cell, positions, molecule_index)``, and the same ones rewritten."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy.spatial.transform import Rotation
 

@@ -1,7 +1,5 @@
 """A small landscape made by hand: formamide in P-1 and P2₁/c, energies as told."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 from pathlib import Path
 

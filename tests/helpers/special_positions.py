@@ -1,7 +1,5 @@
 """Crystals of symmetric molecules on special positions, and CIF texts of known crystals, for several tests."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import numpy as np

@@ -1,7 +1,5 @@
 """MolCrystalFlow by name: generated from, trained, and shipped with weights that say what they are."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import asdict
 from importlib.resources import files
@@ -11,6 +9,7 @@ import numpy as np
 import pytest
 from crystal_examples import crystal, molecule
 from p1_examples import NAMES, TINY
+from refusals import refuses
 
 from molflow_sim import generate
 from molflow_sim.errors import InputError, RequestError, TrainingError
@@ -90,9 +89,6 @@ def test_the_shipped_weights_are_small_and_say_what_they_were_trained_on():
     assert len(names) == model.card["data"]["training molecules and crystals"]
 
 
-# ---------------------------------------------------------------------- training
-
-
 class Records(list):
     """Five crystals in the shape of a data set."""
 
@@ -119,9 +115,7 @@ def record(name: str) -> SimpleNamespace:
 def test_training_goes_from_a_data_set_to_weights_that_generate(tmp_path):
     run = TrainSettings(max_steps=4, batch_size=8, device="cpu", warmup_steps=1, log_every=2)
     config = MolCrystalFlowConfig(flow=TINY, training=run)
-    first, again = (
-        train_mol_crystal_flow(Records(), config, tmp_path / name, progress=False) for name in ("a", "b")
-    )
+    first, again = (train_mol_crystal_flow(Records(), config, tmp_path / name, progress=False) for name in ("a", "b"))
     assert first.card["sha256"] == again.card["sha256"]
     assert first.card["data"]["crystals"] == 5 and first.card["range"] == {"max_atoms": 21, "max_z": 4}
     samples = load_model(tmp_path / "a").sample(molecule(UREA), 2, 2)
@@ -140,5 +134,4 @@ def test_a_config_comes_back_from_yaml_and_wrong_ones_are_named(tmp_path):
     config.to_yaml(tmp_path / "p1.yaml")
     assert MolCrystalFlowConfig.from_yaml(tmp_path / "p1.yaml") == config
     for wrong, words in (({"draws": 3}, "draws must divide"), ({"energy_scale": 0.0}, "energy_scale")):
-        with pytest.raises(InputError, match=words):
-            MolCrystalFlowConfig.from_dict(wrong)
+        refuses(InputError, words, MolCrystalFlowConfig.from_dict, wrong)

@@ -1,7 +1,5 @@
 """The network's velocities belong to the crystal, not to how it is written down."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

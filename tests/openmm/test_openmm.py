@@ -1,7 +1,5 @@
 """The OpenMM System has the energy and forces of `CrystalPotential`."""
 
-from __future__ import annotations
-
 import numpy as np
 import openmm
 import pytest

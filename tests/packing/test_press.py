@@ -1,9 +1,8 @@
 """Random packings and the press on real molecules."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
+from refusals import refuses
 
 from molflow_sim.errors import InputError, SpaceGroupError, StoreError
 from molflow_sim.forcefield.parameters import parametrize
@@ -41,8 +40,7 @@ def test_enantiopure_molecules_get_sohncke_groups_only():
     alanine = Molecule.from_smiles("C[C@H](N)C(=O)O")
     p = random_packings(alanine, 60, seed=1)
     assert all((np.linalg.det(q.cart_rot) > 0).all() for q in p.placements)
-    with pytest.raises(SpaceGroupError, match="enantiopure"):
-        random_packings(alanine, 5, space_groups=["P -1"])
+    refuses(SpaceGroupError, "enantiopure", random_packings, alanine, 5, space_groups=["P -1"])
 
 
 def test_symmetric_molecules_also_go_to_special_positions(benzene):
@@ -53,8 +51,7 @@ def test_symmetric_molecules_also_go_to_special_positions(benzene):
 def test_named_space_groups_are_used_and_wrong_names_refused(benzene):
     p = random_packings(benzene, 40, space_groups=["P 21 21 21", "P -1"], seed=2)
     assert set(p.space_groups) == {"P 21 21 21", "P -1"}
-    with pytest.raises(SpaceGroupError, match="unknown space group"):
-        random_packings(benzene, 4, space_groups=["P 99"])
+    refuses(SpaceGroupError, "unknown space group", random_packings, benzene, 4, space_groups=["P 99"])
 
 
 @pytest.mark.parametrize("bad", [{"n": 0}, {"n": 3, "z_prime": 0}, {"n": 3, "z_prime": 9}])
@@ -133,8 +130,7 @@ def test_a_truncated_file_is_a_named_error(tmp_path, benzene, pressed):
     path = tmp_path / "batch.npz"
     pressed.save(path)
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(StoreError, match=r"batch\.npz is damaged"):
-        RigidPackings.load(path, benzene)
+    refuses(StoreError, r"batch\.npz is damaged", RigidPackings.load, path, benzene)
 
 
 def test_joining_keeps_every_row(pressed):

@@ -1,9 +1,8 @@
 """Parting of overlaps: clashes go, symmetry, order and density stay."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
+from refusals import refuses
 
 from molflow_sim import Molecule
 from molflow_sim.errors import InputError
@@ -52,8 +51,7 @@ def test_no_evaluations_change_nothing_and_negative_numbers_are_refused(dense):
     assert relieve(dense, 0) is dense
     with pytest.raises(InputError):
         relieve(dense, -1)
-    with pytest.raises(InputError, match="between 0 and 1"):
-        relieve(dense, packing_coefficient=72.0)
+    refuses(InputError, "between 0 and 1", relieve, dense, packing_coefficient=72.0)
 
 
 def test_packing_coefficients_out_of_range_are_refused():

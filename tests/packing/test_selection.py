@@ -1,9 +1,8 @@
 """The better part of generated packings: what a few steps of the potential tell about the end of the press."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
+from refusals import refuses
 
 from molflow_sim import Molecule
 from molflow_sim.errors import InputError
@@ -44,8 +43,7 @@ def test_order_symmetry_and_numbers_are_kept_and_nothing_counts_as_pressed(molec
 
 @pytest.mark.parametrize(("n", "evaluations"), [(0, 10), (5, 10), (2, 0)])
 def test_numbers_out_of_range_are_refused(molecule, parted, n, evaluations):
-    with pytest.raises(InputError, match="selected"):
-        select_low(parted.select(np.arange(4)), parametrize(molecule), n, evaluations)
+    refuses(InputError, "selected", select_low, parted.select(np.arange(4)), parametrize(molecule), n, evaluations)
 
 
 def test_the_press_parts_overlaps_of_those_only_that_have_any(molecule, parted):

@@ -1,7 +1,5 @@
 """What counts as the code of a stage: all that its imports lead to, and nothing else."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -10,6 +8,7 @@ from pathlib import Path
 from shutil import copytree
 
 import pytest
+from refusals import refuses
 
 import molflow_sim
 from molflow_sim.errors import StoreError
@@ -116,15 +115,12 @@ def test_a_library_of_another_version_is_other_code(toy, monkeypatch):
 
 @pytest.mark.parametrize("root", ["toy.nothing", "toy.stages:nothing", "toy.stages:press.inner", "no_such_package"])
 def test_a_root_that_does_not_exist_is_refused(toy, root):
-    with pytest.raises(StoreError, match=r"is not there|defines no"):
-        toy(root=root)
+    refuses(StoreError, r"is not there|defines no", toy, root=root)
 
 
 def test_no_root_and_an_import_that_leads_nowhere_are_refused(toy):
-    with pytest.raises(StoreError, match="no code is named"):
-        code_identity()
-    with pytest.raises(StoreError, match=r"toy\.gone is not there"):
-        toy({"bonds.py": "import toy.gone\n"})
+    refuses(StoreError, "no code is named", code_identity)
+    refuses(StoreError, r"toy\.gone is not there", toy, {"bonds.py": "import toy.gone\n"})
 
 
 SEARCH = """

@@ -1,7 +1,5 @@
 """The results folder: whole files, refusals, and what survives damage."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
@@ -9,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from refusals import refuses
 
 from molflow_sim.errors import StoreError
 from molflow_sim.runs.files import atomic_path, write_bytes_atomically
@@ -84,8 +83,7 @@ def test_a_folder_of_another_run_is_refused_and_named(tmp_path):
     with Store(tmp_path, RUN) as store:
         store.write("press/0.npz", "abc", b"numbers")
     before = (tmp_path / "run.json").read_bytes()
-    with pytest.raises(StoreError, match=r"another run \(seed: there 0, here 1\).*--overwrite"):
-        Store(tmp_path, {**RUN, "seed": 1})
+    refuses(StoreError, r"another run \(seed: there 0, here 1\).*--overwrite", Store, tmp_path, {**RUN, "seed": 1})
     assert (tmp_path / "run.json").read_bytes() == before
 
 
@@ -98,14 +96,12 @@ def test_a_run_refused_before_its_first_batch_does_not_occupy_the_folder(tmp_pat
 def test_results_without_their_store_are_not_replaced_by_another_run(tmp_path):
     Store(tmp_path, RUN, OUTPUTS).close()
     (tmp_path / "ranking.csv").write_text("rank\n1\n")
-    with pytest.raises(StoreError, match="another run"):
-        Store(tmp_path, {**RUN, "seed": 1}, OUTPUTS)
+    refuses(StoreError, "another run", Store, tmp_path, {**RUN, "seed": 1}, OUTPUTS)
 
 
 def test_a_folder_with_a_users_files_is_refused(tmp_path):
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(StoreError, match="not empty"):
-        Store(tmp_path, RUN)
+    refuses(StoreError, "not empty", Store, tmp_path, RUN)
     assert not (tmp_path / "store").exists()
 
 
@@ -156,8 +152,7 @@ def test_outputs_whose_description_is_gone_are_not_replaced(tmp_path):
     with JobFolder(tmp_path, RUN, ("log.csv",)):
         (tmp_path / "log.csv").write_text("")
     (tmp_path / "run.json").unlink()
-    with pytest.raises(StoreError, match=r"run\.json: there \"missing\""):
-        JobFolder(tmp_path, RUN, ("log.csv",))
+    refuses(StoreError, r"run\.json: there \"missing\"", JobFolder, tmp_path, RUN, ("log.csv",))
 
 
 def test_results_of_another_format_are_refused_with_what_to_do_and_stay(tmp_path):
@@ -174,8 +169,7 @@ def test_results_of_another_format_are_refused_with_what_to_do_and_stay(tmp_path
 
 def test_a_file_as_folder_is_refused(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="is a file"):
-        Store(tmp_path / "file", RUN)
+    refuses(StoreError, "is a file", Store, tmp_path / "file", RUN)
 
 
 def test_two_runs_do_not_write_at_once_and_the_lock_ends_with_its_process(tmp_path):
@@ -188,8 +182,7 @@ def test_two_runs_do_not_write_at_once_and_the_lock_ends_with_its_process(tmp_pa
     process = subprocess.Popen([sys.executable, "-c", hold], stdout=subprocess.PIPE)
     try:
         assert process.stdout.readline() == b"held\n"
-        with pytest.raises(StoreError, match=f"process {process.pid}"):
-            Store(tmp_path, RUN)
+        refuses(StoreError, f"process {process.pid}", Store, tmp_path, RUN)
     finally:
         process.kill()
         process.wait()
@@ -233,8 +226,7 @@ def test_arrays_travel_exactly_and_objects_are_refused():
     }
     back = unpack_arrays(pack_arrays(arrays))
     assert all(np.array_equal(arrays[k], back[k]) and arrays[k].dtype == back[k].dtype for k in arrays)
-    with pytest.raises(StoreError, match="objects"):
-        pack_arrays({"x": np.array([{}], dtype=object)})
+    refuses(StoreError, "objects", pack_arrays, {"x": np.array([{}], dtype=object)})
 
 
 def test_identities_depend_on_every_part_and_on_nothing_else():

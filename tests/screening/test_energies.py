@@ -1,12 +1,11 @@
 """Second energy models: what can be named, what is refused, and how cells are treated."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from ase.calculators.calculator import Calculator, all_changes
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import refuses
 from screening_examples import crystal, formamide
 
 from molflow_sim.errors import InputError, MissingDependencyError, MolflowError, NonFiniteError
@@ -105,8 +104,7 @@ def test_a_torch_sim_model_is_named_by_its_factory(tmp_path, monkeypatch):
     ],
 )
 def test_a_model_that_cannot_be_had_is_refused_with_the_reason(spec, words):
-    with pytest.raises(InputError, match=words):
-        check_energy_spec(spec)
+    refuses(InputError, words, check_energy_spec, spec)
 
 
 @pytest.mark.parametrize(
@@ -115,8 +113,7 @@ def test_a_model_that_cannot_be_had_is_refused_with_the_reason(spec, words):
 def test_a_users_module_that_does_not_load_is_refused_with_the_reason(tmp_path, monkeypatch, text, words):
     (tmp_path / "my_broken_model.py").write_text(text)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match=f"my_broken_model.*cannot be imported: {words}"):
-        check_energy_spec("ase:my_broken_model:make")
+    refuses(InputError, f"my_broken_model.*cannot be imported: {words}", check_energy_spec, "ase:my_broken_model:make")
 
 
 def test_a_changed_model_file_is_another_model(tmp_path):
@@ -139,8 +136,7 @@ def test_without_tblite_the_install_command_is_given(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "tblite.ase", None)
-    with pytest.raises(MissingDependencyError, match=r"molflow-sim\[xtb\]"):
-        energy_model("gfn2-xtb")
+    refuses(MissingDependencyError, r"molflow-sim\[xtb\]", energy_model, "gfn2-xtb")
 
 
 def test_tight_binding_energies_do_not_depend_on_the_cell_once_it_is_large():

@@ -1,7 +1,5 @@
 """The landscape as an object: order, tables, re-ranking, and files that load again."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 
@@ -9,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import refuses
 from screening_examples import crystal, formamide, landscape
 
 from molflow_sim import Molecule
@@ -92,7 +91,7 @@ def test_a_loaded_molecule_can_be_parametrised_and_keeps_its_hand(smiles):
 
 def test_every_column_of_the_tables_that_has_a_unit_says_it():
     bare = {"rank", "id", "space_group", "z", "z_prime", "converged", "copies", "energy_model", "relaxation_steps",
-            "note", "stage", "reason"}  # fmt: skip
+            "note", "stage", "reason", "source"}  # fmt: skip
     units = ("kj_per_mol", "ev_per_molecule", "g_per_cm3", "ev_per_angstrom", "gpa", "angstrom", "degree",
              "angstrom3_per_molecule")  # fmt: skip
     made = landscape(2)
@@ -126,13 +125,11 @@ def test_an_unfinished_or_damaged_landscape_says_what_to_do(tmp_path, content):
     if content is not None:
         (tmp_path / "store").mkdir()
         (tmp_path / "store" / "landscape.json").write_bytes(content)
-    with pytest.raises(StoreError, match=r"run the same command again|cannot be read"):
-        Landscape.load(tmp_path)
+    refuses(StoreError, r"run the same command again|cannot be read", Landscape.load, tmp_path)
 
 
 def test_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(StoreError, match="holds no run"):
-        Landscape.load(tmp_path)
+    refuses(StoreError, "holds no run", Landscape.load, tmp_path)
 
 
 @pytest.mark.parametrize("suffix", ["svg", "png", "pdf"])

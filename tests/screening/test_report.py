@@ -1,7 +1,5 @@
 """The report: whole in one file, offline, and safe with any text in it."""
 
-from __future__ import annotations
-
 import json
 import re
 from dataclasses import replace

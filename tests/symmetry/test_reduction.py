@@ -1,7 +1,5 @@
 """The reduced cell is a property of the lattice, not of the basis it is given in."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

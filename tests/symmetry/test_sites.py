@@ -1,7 +1,5 @@
 """Special positions against the International Tables, and orientations that really carry the site symmetry."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation

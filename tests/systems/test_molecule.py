@@ -1,10 +1,9 @@
 """Molecules: what is read, what is refused and how, and the conformers."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from rdkit import Chem
+from refusals import refuses
 
 from molflow_sim import Molecule
 from molflow_sim.chemistry.bond_orders import molecule_from_graph
@@ -94,8 +93,7 @@ def test_rotamers_that_statistics_of_known_crystals_disfavour_are_found():
     ],
 )
 def test_what_cannot_be_handled_is_refused_by_name(smiles, error, word, capfd):
-    with pytest.raises(error, match=word):
-        Molecule.from_smiles(smiles)
+    refuses(error, word, Molecule.from_smiles, smiles)
     assert capfd.readouterr().err == ""  # nothing from RDKit's own log
 
 
@@ -203,24 +201,20 @@ def test_bad_molecule_files_are_refused_by_name(name, text, word, tmp_path):
     from molflow_sim.errors import InputError
 
     (tmp_path / name).write_text(text)
-    with pytest.raises(InputError, match=word):
-        Molecule.from_file(tmp_path / name)
+    refuses(InputError, word, Molecule.from_file, tmp_path / name)
 
 
 def test_a_missing_file_is_a_named_error(tmp_path):
-    with pytest.raises(MoleculeError, match="cannot read"):
-        Molecule.from_file(tmp_path / "nowhere.xyz")
+    refuses(MoleculeError, "cannot read", Molecule.from_file, tmp_path / "nowhere.xyz")
 
 
 def test_a_charge_given_with_an_xyz_is_used_and_then_refused(tmp_path):
     (tmp_path / "a.xyz").write_text("2\n\nO 0 0 0\nH 0.96 0 0\n")
-    with pytest.raises(MoleculeError, match="net charge -1"):
-        Molecule.from_file(tmp_path / "a.xyz", charge=-1)
+    refuses(MoleculeError, "net charge -1", Molecule.from_file, tmp_path / "a.xyz", charge=-1)
 
 
 def test_wrong_shapes_are_refused(aspirin):
-    with pytest.raises(MoleculeError, match="shape"):
-        aspirin.with_conformers(np.zeros((1, 20, 3)))
+    refuses(MoleculeError, "shape", aspirin.with_conformers, np.zeros((1, 20, 3)))
     with pytest.raises(MoleculeError):
         aspirin.with_conformers(np.full((1, 21, 3), np.nan))
 

@@ -1,13 +1,12 @@
 """Packages that add a generator or an energy: found by the command line, and named where they are broken."""
 
-from __future__ import annotations
-
 import shutil
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from refusals import refuses
 
 from molflow_sim import Molecule, generate
 from molflow_sim.cli.main import run
@@ -56,8 +55,7 @@ def test_the_examples_are_one_short_file_each():
 
 def test_a_new_generator_passes_the_kit(examples):
     validate_generator(make_generator("crystals", "box"), CrystalRequest(Molecule.from_smiles("NC=O"), "P21/c,C2"))
-    with pytest.raises(RequestError, match="z_prime=1"):
-        generate("crystals", "NC=O", 2, method="box", z_prime=2)
+    refuses(RequestError, "z_prime=1", generate, "crystals", "NC=O", 2, method="box", z_prime=2)
     with pytest.raises(RequestError, match="Sohncke"):
         generate("crystals", "C[C@H](O)C#N", 2, method="box", space_groups="P-1")
 
@@ -87,9 +85,6 @@ def test_help_and_doctor_list_what_is_installed(examples, capsys):
     assert "box" in GENERATORS.names("crystals") and "contacts" in ENERGIES.names()
 
 
-# -- broken ones ------------------------------------------------------------------------------------------------------
-
-
 def test_a_plug_in_that_cannot_be_imported_is_one_line_and_does_not_break_the_others(installed, capsys, tmp_path):
     installed("broken", {"molflow.generators": {"crystals/bad": "module_that_is_not_there:Bad"}})
     with pytest.raises(PluginError, match=r"'crystals/bad' of broken 0\.1\.0 cannot be imported: No module named"):
@@ -113,18 +108,15 @@ def test_two_of_one_name_are_both_named_and_others_work(installed):
 
 def test_a_name_of_ours_is_not_taken_over_without_a_word(installed):
     installed("thief", {"molflow.generators": {"crystals/random": "molflow_box:BoxGenerator"}})
-    with pytest.raises(PluginError, match=r"of molflow-sim and molflow_box:BoxGenerator of thief"):
-        make_generator("crystals", "random")
+    refuses(PluginError, r"of molflow-sim and molflow_box:BoxGenerator of thief", make_generator, "crystals", "random")
 
 
 def test_what_is_no_generator_is_refused(installed, tmp_path):
     (tmp_path / "other.py").write_text("from dataclasses import dataclass\n\n@dataclass\nclass A:\n    x: int = 0\n")
     names = {"crystals/function": "os.path:join", "crystals/empty": "other:A"}
     installed("odd", {"molflow.generators": names}, tmp_path / "other.py")
-    with pytest.raises(PluginError, match="not a dataclass"):
-        make_generator("crystals", "function")
-    with pytest.raises(InputError, match="no generator"):
-        make_generator("crystals", "empty")
+    refuses(PluginError, "not a dataclass", make_generator, "crystals", "function")
+    refuses(InputError, "no generator", make_generator, "crystals", "empty")
 
 
 @pytest.mark.parametrize("registry", [GENERATORS, MODELS, ENERGIES], ids=lambda r: r.group)

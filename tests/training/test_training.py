@@ -1,12 +1,11 @@
 """The one way to train: it learns, resumes where it was, keeps averages, and reads no pickles."""
 
-from __future__ import annotations
-
 import json
 import math
 
 import pytest
 import torch
+from refusals import refuses
 from torch import nn
 
 from molflow_sim.errors import InputError, StoreError, TrainingError, WeightsError
@@ -119,8 +118,7 @@ def test_the_weights_that_validate_best_are_kept_also_over_a_stop(tmp_path) -> N
     assert lowest < 0.5 * result.last("val_loss")
     found = sum(squares(module, passed.batch(k))["loss"].item() for k in range(4)) / 4
     assert found == pytest.approx(lowest, rel=1e-5)
-    with pytest.raises(TrainingError, match="validation"):
-        train(network(), squares, TensorBatches((x, y), 32), settings, progress=False)
+    refuses(TrainingError, "validation", train, network(), squares, TensorBatches((x, y), 32), settings, progress=False)
 
 
 def test_a_folder_with_other_settings_is_refused(tmp_path) -> None:
@@ -152,13 +150,10 @@ def test_settings_go_through_yaml_and_refuse_nonsense(tmp_path) -> None:
     SETTINGS.to_yaml(tmp_path / "train.yaml")
     assert TrainSettings.from_yaml(tmp_path / "train.yaml") == SETTINGS
     (tmp_path / "bad.yaml").write_text("learning_rat: 1.0\n")
-    with pytest.raises(InputError, match="learning_rat"):
-        TrainSettings.from_yaml(tmp_path / "bad.yaml")
+    refuses(InputError, "learning_rat", TrainSettings.from_yaml, tmp_path / "bad.yaml")
     (tmp_path / "bad.yaml").write_text("max_steps: many\n")
-    with pytest.raises(InputError, match="max_steps must be int"):
-        TrainSettings.from_yaml(tmp_path / "bad.yaml")
-    with pytest.raises(InputError, match="ema_decay"):
-        TrainSettings(ema_decay=1.0)
+    refuses(InputError, "max_steps must be int", TrainSettings.from_yaml, tmp_path / "bad.yaml")
+    refuses(InputError, "ema_decay", TrainSettings, ema_decay=1.0)
 
 
 def test_weights_come_back_as_written(tmp_path) -> None:
@@ -225,6 +220,5 @@ def test_a_replacement_cut_off_anywhere_leaves_one_whole_pair(tmp_path, monkeypa
 
 
 def test_weights_that_are_not_finite_are_not_written(tmp_path) -> None:
-    with pytest.raises(WeightsError, match="not finite"):
-        save_weights(tmp_path, "net", {"a": torch.tensor([1.0, float("nan")])}, {})
+    refuses(WeightsError, "not finite", save_weights, tmp_path, "net", {"a": torch.tensor([1.0, float("nan")])}, {})
     assert not list(tmp_path.iterdir())

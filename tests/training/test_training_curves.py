@@ -1,10 +1,8 @@
 """Curves of a training: every metric has its panel, and the file opens as a picture."""
 
-from __future__ import annotations
-
 import xml.etree.ElementTree as ElementTree
 
-import pytest
+from refusals import refuses
 
 from molflow_sim.errors import TrainingError
 from molflow_sim.training import plot_curves
@@ -25,5 +23,4 @@ def test_curves_are_drawn_and_the_same_twice(tmp_path) -> None:
 
 
 def test_a_folder_without_metrics_is_named(tmp_path) -> None:
-    with pytest.raises(TrainingError, match=r"metrics\.csv"):
-        plot_curves(tmp_path)
+    refuses(TrainingError, r"metrics\.csv", plot_curves, tmp_path)

@@ -1,7 +1,5 @@
 """Corpora of bad input, made by seeded mutation, and a runner that bounds time and memory for each item."""
 
-from __future__ import annotations
-
 import multiprocessing as mp
 import random
 import re
@@ -105,9 +103,6 @@ def mutated_smiles(smiles: list[str], count: int, seed: int) -> list[str]:
                 s = s[:j] if rng.random() < 0.3 else s[:i] + s[i:j][::-1] + s[j:]
         out.append(s)
     return out
-
-
-# ------------------------------------------------------------------ CIF mutations
 
 
 def _lines(text: str, rng: random.Random) -> tuple[list[str], int]:
@@ -240,9 +235,6 @@ _CIF_MUTATIONS: list[Callable[[str, random.Random], str]] = [
     _truncate, _flip, _replace_number, _scale_number, _drop_line, _repeat_line, _swap_lines, _shift_atom, _occupancy,
     _disorder, _drop_column, _element, _operation, _cell, _quote, _glue, _strip_hydrogens, _many, _replace_number,
 ]  # fmt: skip
-
-
-# ------------------------------------------------------------------ bounded runs
 
 
 def read_cif(text: str) -> str:

@@ -1,7 +1,5 @@
 """All-atom frames of capped alanine in explicit water: what the example with `--water explicit` starts from."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

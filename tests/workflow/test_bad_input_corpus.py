@@ -1,7 +1,5 @@
 """Hundreds of broken CIFs and SMILES: each is read or refused by name, within bounded time and memory."""
 
-from __future__ import annotations
-
 import sys
 from collections import Counter
 from pathlib import Path

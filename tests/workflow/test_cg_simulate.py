@@ -1,7 +1,5 @@
 """Coarse-grained runs: Langevin and exchange that sample what they should, and can be killed, resumed and refused."""
 
-from __future__ import annotations
-
 import csv
 import os
 import subprocess
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from molflow_openmm import CGForceField, simulate_cg
+from refusals import refuses
 
 from molflow_sim.cg.frames import BeadFrames
 from molflow_sim.cg.model import ModelFolder
@@ -117,10 +116,8 @@ def test_results_open_in_mdtraj_and_as_bead_frames(model, frames, tmp_path):
     rows = list(csv.DictReader((run.folder / "log.csv").read_text().splitlines()))
     assert [int(row['#"Step"'.replace('"', "")] if "#Step" in row else row['#"Step"']) for row in rows][-1] == 1000
     assert run.samples(discard_ps=1.0).n_frames == 30
-    with pytest.raises(InputError, match="no frames at 350 K"):
-        run.samples(350)
-    with pytest.raises(InputError, match="leaves nothing"):
-        run.samples(discard_ps=2.0)
+    refuses(InputError, "no frames at 350 K", run.samples, 350)
+    refuses(InputError, "leaves nothing", run.samples, discard_ps=2.0)
 
 
 def test_copies_start_apart_and_stay_independent(model, frames, tmp_path):
@@ -249,14 +246,12 @@ def test_folders_of_other_runs_are_left_alone(model, frames, tmp_path):
     with pytest.raises(StoreError, match="replicas: there 2, here 3"):
         simulate_cg(model, 3, **QUICK, start=frames, output=tmp_path / "run")
     other = save_model(tmp_path / "other", small_net(frames, seed=3))
-    with pytest.raises(StoreError, match="another run"):
-        simulate_cg(other, 2, **QUICK, start=frames, output=tmp_path / "run")
+    refuses(StoreError, "another run", simulate_cg, other, 2, **QUICK, start=frames, output=tmp_path / "run")
     run = simulate_cg(other, 3, **QUICK, start=frames, output=tmp_path / "run", overwrite=True)
     assert run.positions().shape == (3, 20, 5, 3)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("")
-    with pytest.raises(StoreError, match="not empty"):
-        simulate_cg(model, 2, **QUICK, start=frames, output=tmp_path / "full")
+    refuses(StoreError, "not empty", simulate_cg, model, 2, **QUICK, start=frames, output=tmp_path / "full")
 
 
 def test_damaged_checkpoint_is_refused(model, frames, tmp_path):
@@ -267,12 +262,10 @@ def test_damaged_checkpoint_is_refused(model, frames, tmp_path):
 
 
 def test_run_without_anything_to_start_from_says_so(model, frames, tmp_path):
-    with pytest.raises(InputError, match="start="):
-        simulate_cg(model, 2, **QUICK, output=tmp_path / "run")
+    refuses(InputError, "start=", simulate_cg, model, 2, **QUICK, output=tmp_path / "run")
     with pytest.raises(InputError, match="other beads"):
         simulate_cg(model, 2, **QUICK, start=Springs().start(), output=tmp_path / "run2")
-    with pytest.raises(InputError, match="output="):
-        simulate_cg(CGForceField(Springs()), 2, **QUICK, start=Springs().start())
+    refuses(InputError, "output=", simulate_cg, CGForceField(Springs()), 2, **QUICK, start=Springs().start())
 
 
 def test_dcd_files_without_a_box_are_appended_and_cut(tmp_path):

@@ -1,7 +1,5 @@
 """`molflow cg` from frames to report, as a user runs it: every stage, killed and resumed, and a changed model."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -14,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from molflow_openmm import simulate_cg
+from refusals import refuses
 
 from molflow_sim.cg import ModelFolder
 from molflow_sim.cg.pipeline import distill, fit
@@ -94,8 +93,7 @@ def test_the_same_command_again_does_nothing_and_another_one_is_refused(capsys, 
     assert (model / "teacher.safetensors").stat().st_mtime_ns == before
     assert run(["cg", "fit", "--trajectory", str(frames), "-o", str(model), "--steps", "70"]) == 2
     assert "training" in capsys.readouterr().err
-    with pytest.raises(StoreError, match="seed"):
-        distill(model, samples=2000, steps=150, seed=5)
+    refuses(StoreError, "seed", distill, model, samples=2000, steps=150, seed=5)
 
 
 def test_a_simulation_is_extended_by_asking_for_more(model):
@@ -145,8 +143,7 @@ def test_distill_makes_the_force_field_of_its_settings_file_and_refuses_another_
 
 
 def test_force_matching_asks_for_forces(model):
-    with pytest.raises(InputError, match="no forces"):
-        distill(model, method="force-matching", overwrite=True)
+    refuses(InputError, "no forces", distill, model, method="force-matching", overwrite=True)
     assert (model / "student.safetensors").exists(), "refused before anything was removed"
 
 
@@ -170,8 +167,7 @@ def test_a_killed_fit_carries_on_to_the_same_weights(frames, tmp_path):
     record = json.loads((tmp_path / "cut" / "fit.json").read_text())
     if record["status"] == "done":
         pytest.skip("the fit was over before it could be killed")
-    with pytest.raises(WeightsError, match="has not ended"):
-        distill(tmp_path / "cut")
+    refuses(WeightsError, "has not ended", distill, tmp_path / "cut")
     carried_on = fit(frames, tmp_path / "cut", train=plan)
     for (name, a), (_, b) in zip(whole.state_dict().items(), carried_on.state_dict().items()):
         assert torch.equal(a, b), name

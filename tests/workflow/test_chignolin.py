@@ -1,7 +1,5 @@
 """The folding example at its smallest: from the sequence to the report, killed on the way and carried on."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

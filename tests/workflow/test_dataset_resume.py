@@ -1,7 +1,5 @@
 """A data set whose build is killed is the data set of an undisturbed build, and no work is done twice."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal

@@ -1,7 +1,5 @@
 """SIGKILL at random moments: nothing is lost, nothing repeated, and the ranking is that of an undisturbed run."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

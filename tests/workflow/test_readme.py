@@ -1,7 +1,5 @@
 """The Python examples of the README run as they stand, the screening with fewer candidates."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 

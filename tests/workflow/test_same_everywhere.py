@@ -1,7 +1,5 @@
 """What becomes of a candidate follows from its seed and its number: not from its batch, threads, workers or a kill."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

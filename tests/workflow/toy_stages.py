@@ -1,7 +1,5 @@
 """Cheap stand-ins for the scientific steps: real packings and crystals, made-up energies."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any

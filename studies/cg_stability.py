@@ -1,14 +1,12 @@
 """Does a coarse-grained force field hold the molecule together, and does its integration conserve energy?
 
-    python -m benchmarks cg_stability MODEL [--replicas 100] [--ns 5] [--temperatures 300 500] [--nve-ps 1000]
+    python -m studies.cg_stability MODEL [--replicas 100] [--ns 5] [--temperatures 300 500] [--nve-ps 1000]
 
 Langevin dynamics (2 fs, friction 1/ps) of many copies at each temperature: positions that are not finite, the
 shortest and the longest bond of any frame against the range of the frames that the model was fitted to, the mean
 kinetic temperature. Then velocity Verlet at constant energy in double precision: the slope of the total energy over
 time, in kT per nanosecond and degree of freedom. The same command again carries on with interrupted dynamics.
 """
-
-from __future__ import annotations
 
 import argparse
 import json

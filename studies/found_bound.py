@@ -1,14 +1,12 @@
 """How many pairs of different pressed packings of one molecule pass for the same form?
 
-    python -m benchmarks found_bound [--candidates 60] [--packings 30] [SMILES ...]
+    python -m studies.found_bound [--candidates 60] [--packings 30] [SMILES ...]
 
 Random packings are pressed and de-duplicated, and all pairs of a random choice of what remains are superposed. Pairs
 count as different when they differ by more than 0.1 kJ/mol or 0.5 % of density (what the de-duplication left besides
 are mostly the same minimum, not quite converged). Printed: the share of pairs within 1 Å, the old bound, and within
 `found_rmsd`, and the lowest hundredth of RMSD15.
 """
-
-from __future__ import annotations
 
 import argparse
 import itertools
