@@ -72,8 +72,8 @@ Energy = Annotated[
     str,
     typer.Option(
         "--energy",
-        help="What ranks: fit (our potential), gfn2-xtb, gfn1-xtb, mace:FILE, ase:module:factory, "
-        "torchsim:module:factory.",
+        help="What ranks: best (mean of fit and so3lr), potential (the force field), so3lr, fit, gfn2-xtb, gfn1-xtb, "
+        "mace:FILE, ase:module:factory, torchsim:module:factory, or mean(a,b).",
     ),
 ]
 Scheduler = Annotated[

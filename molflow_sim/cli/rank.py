@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from molflow_sim.cli import options as opt
+from molflow_sim.screening.settings import DEFAULT_ENERGY
 
 EPILOG = """
 [bold]Examples[/bold]
@@ -31,7 +32,7 @@ def rank(
         ),
     ],
     output: opt.Output,
-    energy: opt.Energy = "fit",
+    energy: opt.Energy = DEFAULT_ENERGY,
     relax: Annotated[
         bool, typer.Option("--relax", help="Relax cell and molecules on the potential first, space group kept.")
     ] = False,

@@ -9,7 +9,7 @@ import typer
 
 from molflow_sim.cli import options as opt
 from molflow_sim.errors import InputError, MoleculeError
-from molflow_sim.screening.settings import DEFAULT_GENERATOR
+from molflow_sim.screening.settings import DEFAULT_ENERGY, DEFAULT_GENERATOR
 
 if TYPE_CHECKING:
     from molflow_sim.screening.landscape import Landscape
@@ -41,15 +41,10 @@ def screen(
     relax_top: Annotated[
         int | None, typer.Option(help="Packings relaxed with flexible molecules.", show_default=False)
     ] = None,
-    energy: Annotated[
-        str | None,
-        typer.Option(
-            help="Re-rank the best with gfn2-xtb, gfn1-xtb, mace:FILE, ase:module:factory or torchsim:module:factory.",
-            show_default=False,
-        ),
-    ] = None,
-    energy_top: Annotated[
-        int | None, typer.Option(help="Structures re-ranked by --energy.", show_default=False)
+    energy: opt.Energy = DEFAULT_ENERGY,
+    energy_top: Annotated[int | None, typer.Option(help="Structures ranked by --energy.", show_default=False)] = None,
+    refine_top: Annotated[
+        int | None, typer.Option(help="Structures relaxed on --energy best at the end.", show_default=False)
     ] = None,
     reference: Annotated[
         Path | None, typer.Option(help="CIF of the experimental form: says where it came.", show_default=False)
@@ -81,6 +76,7 @@ def screen(
         reference_block=block,
         energy=energy,
         energy_top=energy_top,
+        refine_top=refine_top,
         weights=weights,
         scheduler=scheduler,
         overwrite=overwrite,
@@ -124,7 +120,8 @@ def summary(landscape: Landscape, output: Path) -> None:
 
     table = Table(title=f"{landscape.molecule.name or landscape.molecule.formula}: {len(landscape)} structures")
     given = any(entry.source for entry in landscape)
-    for title in ("rank", "ΔE kJ/mol", "g/cm³", "space group", "Z", "Z′", "converged", "found", *["source"] * given):
+    titles = ("rank", "ΔE kJ/mol", "±", "g/cm³", "space group", "Z", "Z′", "converged", "found")
+    for title in (*titles, *["source"] * given):
         left = title in ("space group", "source")
         table.add_column(title, justify="left" if left else "right", overflow="fold" if left else "ellipsis")
     for entry in landscape.entries[:10]:
@@ -132,6 +129,7 @@ def summary(landscape: Landscape, output: Path) -> None:
         table.add_row(
             str(entry.rank),
             delta,
+            f"{entry.uncertainty:.1f}" if entry.uncertainty == entry.uncertainty else "–",
             f"{entry.density:.3f}",
             entry.space_group,
             str(entry.z),

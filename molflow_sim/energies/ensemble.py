@@ -19,7 +19,7 @@ class EnsemblePotential(ModelInterface):
     """Between molecules the mean of this package's exp-6 and charges with SO3LR, inside them SO3LR; a torch-sim model.
 
     ``E = ½ E_FIT + ½ E_SO3LR(crystal) + ½ Σ_molecules E_SO3LR(alone)``. The last term gives the molecules their full
-    stiffness; without it cells relax to densities 3 % too high.
+    stiffness; without it cells relax to densities 3 % too high. SO3LR's atomic energies are left out.
 
     Parameters
     ----------
@@ -92,7 +92,11 @@ class EnsemblePotential(ModelInterface):
         net = self.so3lr(state)
         inside, gradient, virial = self._inside(state)
         volume = torch.linalg.det(state.row_vector_cell.double()).abs()
-        total = 0.5 * (fit["energy"] + net["energy"] + inside)
+        zero = torch.zeros_like(volume).index_add_(
+            0, state.system_idx, torch.as_tensor(self.so3lr.weights.shift)[state.atomic_numbers - 1]
+        )
+        inside = inside - zero
+        total = 0.5 * (fit["energy"] + net["energy"] - zero + inside)
         out = {"energy": total}
         if self._compute_forces:
             out["forces"] = 0.5 * (fit["forces"] + net["forces"] - gradient)

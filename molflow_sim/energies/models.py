@@ -67,8 +67,13 @@ class Value:
 class Energy(Protocol):
     """What ranks structures."""
 
-    spec: str
-    name: str
+    @property
+    def spec(self) -> str:
+        """The name it is asked for by."""
+
+    @property
+    def name(self) -> str:
+        """For tables."""
 
     def check(self, molecule: Molecule) -> None:
         """Refuse a molecule that cannot be done (MolflowError)."""
@@ -252,7 +257,8 @@ def energy_model(spec: str) -> Energy:
         if len(names) < 2 or len(set(names)) < len(names):
             raise InputError(f"--energy {spec}: a mean needs two or more different models, as in mean(fit,so3lr)")
         members = tuple(energy_model(name) for name in names)
-        return MeanEnergy(text, f"mean of {' and '.join(m.name for m in members)}", members)
+        name = "best" if text == BEST else f"mean of {' and '.join(m.name for m in members)}"
+        return MeanEnergy(text, name, members)
     model = foreign.energy_model(text)
     return ForeignEnergy(text, model.name, model)
 

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from molflow_sim.chemistry.checks import canonical_smiles, mirror_image
+from molflow_sim.energies.models import check_energy_spec, energy_model
 from molflow_sim.errors import CrystalError, MolflowError, NoCandidatesError, StoreError
 from molflow_sim.runs.files import write_bytes_atomically
 from molflow_sim.runs.identity import digest
 from molflow_sim.runs.progress import Progress
-from molflow_sim.screening.energies import check_energy_spec
 from molflow_sim.screening.landscape import Dropped, Landscape, dropped_dataframe
 from molflow_sim.screening.pipeline import Chosen, Pool, Run, code_of
 from molflow_sim.screening.ranking import RelaxedRow, build_landscape, distinct, dropped_row, rerank
@@ -28,7 +28,7 @@ from molflow_sim.screening.serialise import (
     molecule_to_json,
     to_bytes,
 )
-from molflow_sim.screening.settings import ScreenSettings
+from molflow_sim.screening.settings import DEFAULT_ENERGY, ScreenSettings
 from molflow_sim.screening.stages import Shared, Stages
 
 if TYPE_CHECKING:
@@ -36,13 +36,12 @@ if TYPE_CHECKING:
     from molflow_sim.systems.crystal import MolecularCrystal
     from molflow_sim.systems.molecule import Molecule
 
-POTENTIAL = "fit"
-"""The energy of the package's own potential."""
 _CODE = {
     "charges": ("stages:parametrize", "stages:stored_charges", "stages:with_charges"),
     "relax": ("stages:relax_batch", "stages:parametrize", "stages:relax", "stages:validity", "given:as_given"),
     "unique": ("pipeline:Run._unique", "stages:deduplicate_crystals"),
     "energy": ("ranking:energy_batch",),
+    "refine": ("stages:refine_batch", "stages:parametrize", "stages:refine", "stages:validity"),
 }
 
 
@@ -76,7 +75,7 @@ class Ranking:
 
 def rank(
     structures: Any,
-    energy: str = POTENTIAL,
+    energy: str = DEFAULT_ENERGY,
     relax: bool = False,
     *,
     charges: str = "mmff94",
@@ -94,10 +93,10 @@ def rank(
         Files: CIF (all blocks), JSON of pymatgen, and what ASE reads (all frames or rows). Crystals of one molecule are
         ranked together.
     energy : str
-        What ranks: ``fit``, the potential of this package, or a model of `molflow_sim.screening.energies`.
+        What ranks, see `molflow_sim.energies.models`: ``"best"``, ``"potential"``, ``"so3lr"`` ...
     relax : bool
-        Relax cell and atoms on the potential first, space group kept; otherwise energies are those of the structures
-        as they are.
+        Relax cell and atoms first, space group kept: on the potential, and then, where ``best`` ranks, on ``best``.
+        Otherwise energies are those of the structures as they are.
     charges : str
         Of the potential, see `molflow_sim.parametrize`.
     output : path, optional
@@ -130,9 +129,8 @@ def rank(
     """
     from molflow_sim.systems.collect import find_crystals
 
-    spec = None if energy == POTENTIAL else energy
-    check_energy_spec(spec)
-    settings = ScreenSettings(generator="random", energy=spec, charges=charges, top=top)
+    check_energy_spec(energy)
+    settings = ScreenSettings(generator="random", energy=energy, charges=charges, top=top)
     bars = Progress(progress)
     with bars.stage("Reading structures", 1) as advance:
         found = list(find_crystals(structures))
@@ -150,7 +148,7 @@ def rank(
         molecule = group[0].crystal.molecules[0]
         name = f"{molecule.formula}_{digest(without_hand(molecule), length=6)}"
         where = folder if len(groups) == 1 else folder / name
-        chosen = replace(settings, energy_top=len(group), relax_top=len(group))
+        chosen = replace(settings, energy_top=len(group), refine_top=len(group) if relax else 0, relax_top=len(group))
         run = RankRun(molecule, chosen, Stages(), where, overwrite, progress, tuple(group), relax)
         if len(groups) == 1:
             landscapes.append(run.rank(scheduler, dropped))
@@ -253,14 +251,16 @@ class RankRun(Run):
         self.molecule = replace(molecule, racemic=molecule.racemic or self.molecule.racemic)
         self.key = digest(self.key, molecule_identity(molecule))
         self.shared = Shared(self.stages, self.molecule, self._parameters(), self.settings)
+        self._choose_energy()
         tally: dict[str, dict[str, int]] = {
             "read": {"structures": len(crystals) + len(unread), "not read": len(unread)}
         }
         rows = self._evaluated([crystal_to_json(c) for c in crystals], tally)
         keep, dropped = distinct(rows, self._unique(rows), tally)
-        keep = self._energies(keep, dropped)
-        shown = {"energy": self.settings.energy or POTENTIAL, "relax": self.flexible, "charges": self.settings.charges}
-        run = {**provenance(self.store, shown, self.molecule), "code": self.code}
+        keep = self._refine(self._by_energy(keep, dropped), tally)
+        shown = {"energy": self.settings.energy, "relax": self.flexible, "charges": self.settings.charges}
+        told = provenance(self.store, shown, self.molecule)
+        run = {**told, "code": self.code, "energy": self._energy_words()}
         landscape = build_landscape(self.molecule, keep, [*unread, *dropped], tally, run, None, self.store.folder)
         write_outputs(self.store, landscape, self.settings, self.bars)
         return landscape
@@ -278,13 +278,13 @@ class RankRun(Run):
             tally["evaluate"] = {"evaluated": counts["relaxed"], "valid": counts["valid"]}
         return [replace(row, source=g.source) for row, g in zip(rows, self.given)]
 
-    def _energies(self, rows: list[RelaxedRow], dropped: list[Dropped]) -> list[RelaxedRow]:
-        """The one place that asks for the energies that rank: rows by energy; those without one go to `dropped`."""
-        if self.settings.energy is None:
-            return rows
+    def _by_energy(self, rows: list[RelaxedRow], dropped: list[Dropped]) -> list[RelaxedRow]:
+        """Rows by the energy that ranks; those without one go to `dropped`."""
         found = list(zip(rows, self._second_energies(rows, "are left out")))
+        if not found:
+            return rows
         dropped += [dropped_row(row, "energy", r["reason"]) for row, r in found if r["energy"] is None]
         good = [(row, r) for row, r in found if r["energy"] is not None]
         if not good:
-            raise NoCandidatesError(f"{self.settings.energy} gave no energy for any structure: {found[0][1]['reason']}")
-        return rerank([row for row, _ in good], [r for _, r in good])
+            raise NoCandidatesError(f"{self.spec} gave no energy for any structure: {found[0][1]['reason']}")
+        return rerank([row for row, _ in good], [r for _, r in good], energy_model(self.spec).name)

@@ -65,6 +65,12 @@ class LandscapeEntry:
         Candidates that led here, duplicates merged (1: found once).
     energy_model : str
         Name of the model behind `energy`.
+    relaxed_on : str
+        Model on which the structure was relaxed.
+    uncertainty : float
+        kJ/mol: half the range of `relative_energy` among the members of a mean, against rank 1; NaN for one model.
+    parts : dict
+        kJ/mol above rank 1 by each member of a mean.
     note : str
         What a reader should know, e.g. why the re-ranking failed.
     reference_rmsd : float
@@ -87,6 +93,9 @@ class LandscapeEntry:
     n_steps: int
     copies: int
     energy_model: str = "potential"
+    relaxed_on: str = "potential"
+    uncertainty: float = float("nan")
+    parts: dict[str, float] = field(default_factory=dict)
     note: str = ""
     reference_rmsd: float = float("nan")
     source: str = ""
@@ -147,6 +156,9 @@ class LandscapeEntry:
             "copies": self.copies,
             "energy_ev_per_molecule": self.energy,
             "energy_model": self.energy_model,
+            "relaxed_on": self.relaxed_on,
+            "uncertainty_kj_per_mol": self.uncertainty,
+            **{f"{name}_relative_kj_per_mol": value for name, value in self.parts.items() if name != "potential"},
             "potential_relative_kj_per_mol": self.potential_relative,
             "potential_ev_per_molecule": self.potential_energy,
             "press_ev_per_molecule": self.press_energy,

@@ -31,7 +31,9 @@ _STAGES = {
     "evaluate": "compare (Ewald energies)",
     "relax": "relax",
     "unique": "merge duplicates",
-    "energy": "re-rank",
+    "judge": "compare (energy that ranks)",
+    "energy": "energies that rank",
+    "refine": "relax on best",
     "reference.json": "reference",
 }
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from molflow_sim.energies.models import BEST, check_energy_spec, energy_identity, energy_model, recipe
 from molflow_sim.errors import InputError, NoCandidatesError
 from molflow_sim.generators.protocol import generator_identity
 from molflow_sim.runs.folder import read_run
@@ -19,9 +20,8 @@ from molflow_sim.runs.progress import Progress
 from molflow_sim.runs.scheduler import Executor, executor_for
 from molflow_sim.runs.store import Store, pack_arrays, unpack_arrays
 from molflow_sim.screening import stages as steps
-from molflow_sim.screening.energies import check_energy_spec, energy_identity
 from molflow_sim.screening.landscape import Landscape
-from molflow_sim.screening.ranking import RelaxedRow, build_landscape, distinct, rerank
+from molflow_sim.screening.ranking import RelaxedRow, build_landscape, distinct, energy_batch, refined, rerank
 from molflow_sim.screening.serialise import crystal_to_json, from_bytes, molecule_identity, to_bytes
 from molflow_sim.screening.settings import ENERGY_DIGITS, ScreenSettings
 from molflow_sim.screening.stages import Shared, Stages
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
 
 _EVALUATE_BATCH = 50
+_ENERGY_BATCH = 16
+_REFINE_BATCH = 8
 # The code that the stored results of a step depend on, beside the results of the steps before it.
 _CODE = {
     "charges": ("stages:parametrize", "stages:stored_charges", "stages:with_charges"),
@@ -39,6 +41,7 @@ _CODE = {
     "relax": ("stages:relax_batch", "stages:parametrize", "stages:relax", "stages:validity"),
     "unique": ("pipeline:Run._unique", "stages:deduplicate_crystals"),
     "energy": ("ranking:energy_batch",),
+    "refine": ("stages:refine_batch", "stages:parametrize", "stages:refine", "stages:validity"),
     "reference": ("reference:locate", "stages:similarity"),
 }
 
@@ -57,6 +60,7 @@ def screen(
     reference_block: str | None = None,
     energy: str | None = None,
     energy_top: int | None = None,
+    refine_top: int | None = None,
     generator: str | None = None,
     weights: str | Path | None = None,
     scheduler: str | None = None,
@@ -91,9 +95,12 @@ def screen(
     reference_block : str, optional
         Its data block, where it has several.
     energy : str, optional
-        Second model that re-ranks the best, see `molflow_sim.screening.energies`.
+        What ranks, see `molflow_sim.energies.models`: ``"best"``, the mean of force field and SO3LR, unless said
+        otherwise; ``"potential"`` is the force field alone.
     energy_top : int, optional
-        How many structures it re-ranks.
+        How many structures it ranks; the others follow.
+    refine_top : int, optional
+        How many of the first are relaxed again on ``"best"``, where that ranks.
     generator : str, optional
         Where the packings come from: ``random``, ``flow`` (a trained crystal flow) or ``mixed`` (half of each).
     weights : path, optional
@@ -128,7 +135,8 @@ def screen(
     """
     given: dict[str, Any] = {
         "candidates": candidates, "seed": seed, "space_groups": space_groups, "z_prime": z_prime, "charges": charges,
-        "relax_top": relax_top, "energy": energy, "energy_top": energy_top, "generator": generator, "weights": weights,
+        "relax_top": relax_top, "energy": energy, "energy_top": energy_top, "refine_top": refine_top,
+        "generator": generator, "weights": weights,
     }  # fmt: skip
     chosen = replace(settings or ScreenSettings(), **{k: value for k, value in given.items() if value is not None})
     if isinstance(molecule, str):
@@ -197,12 +205,13 @@ class Run:
 
         parameters = self._parameters()
         self.shared = Shared(self.stages, self.molecule, parameters, self.settings)
+        self._choose_energy()
         tally: dict[str, dict[str, int]] = {}
         pool = self._press(tally)
         chosen = self._compare(pool, tally)
         rows = self._relax(pool, chosen, tally)
         keep, dropped = distinct(rows, self._unique(rows), tally)
-        keep = rerank(keep, self._second_energies(keep))
+        keep = self._refine(rerank(keep, self._second_energies(keep), energy_model(self.spec).name), tally)
         found = None
         if experiment is not None:
             from molflow_sim.screening.reference import locate
@@ -215,12 +224,22 @@ class Run:
             found = from_bytes(data)
         packings = generator_identity(self.settings.make_generator())
         told = provenance(self.store, self.settings.to_dict(), self.molecule)
-        run = {**told, "packings": packings, "code": self.code}
+        run = {**told, "packings": packings, "code": self.code, "energy": self._energy_words()}
         landscape = build_landscape(self.molecule, keep, dropped, tally, run, found, self.store.folder)
         write_outputs(self.store, landscape, self.settings, self.bars)
         return landscape
 
     # -- steps --------------------------------------------------------------------------------------------------
+
+    def _choose_energy(self) -> None:
+        """What ranks this molecule: what was asked for, or what is left of it."""
+        self.spec, self.energy_note = recipe(self.settings.energy, self.molecule)
+        if self.energy_note:
+            self.bars.say(self.energy_note)
+
+    def _energy_words(self) -> dict[str, str]:
+        """For the record: what was asked for, what ranked, and why that is another."""
+        return {"asked for": self.settings.energy, "ranked by": self.spec, "note": self.energy_note}
 
     def _parameters(self) -> Any:
         if self.settings.charges == "mmff94":
@@ -271,12 +290,21 @@ class Run:
         parts = [from_bytes(d) for d in self._batches("Comparing (Ewald energies)", steps.evaluate_batch, tasks)]
         energies = np.array([np.nan if e is None else e for part in parts for e in part])
         tally["compare"]["failed"] = int(np.sum(np.isnan(energies)))
-        n_usable = min(int(np.sum(np.isfinite(energies))), s.relax_top)
-        order = np.argsort(np.round(energies, ENERGY_DIGITS), kind="stable")[:n_usable]
+        order = np.argsort(np.round(energies, ENERGY_DIGITS), kind="stable")[: int(np.sum(np.isfinite(energies)))]
         if len(order) == 0:
             raise NoCandidatesError(f"the potential gave no finite energy for any of {len(rows)} packings")
+        if self.spec == BEST:
+            order = self._liked_by_either(order, [rows[i] for i in order], key)
+        order = order[: s.relax_top]
         tally["compare"]["chosen to relax"] = len(order)
         return Chosen(table["index"][order], table["energy"][order], table["copies"][order], [rows[i] for i in order])
+
+    def _liked_by_either(self, order: np.ndarray, rows: list[dict[str, Any]], key: str) -> np.ndarray:
+        """Packings in turn from the order of the potential and from that of the energy that ranks."""
+        values = self._energies("Energies of packings", rows, digest(key, self.code["evaluate"]), "judge")
+        ranking = np.array([np.inf if v["energy"] is None else v["energy"] for v in values])
+        other = order[np.argsort(np.round(ranking, ENERGY_DIGITS), kind="stable")]
+        return np.array(list(dict.fromkeys(np.stack([order, other], axis=1).ravel().tolist())))
 
     def _distinct_packings(self, pool: Pool) -> bytes:
         p, s = pool.packings, self.settings
@@ -355,29 +383,77 @@ class Run:
     def _second_energies(
         self, rows: Sequence[RelaxedRow], failures: str = "keep the potential's order after the others"
     ) -> list[dict[str, Any]]:
-        from molflow_sim.screening.ranking import energy_batch
-
-        spec = self.settings.energy
-        if spec is None:
+        """Energies of the model that ranks; none where that is the potential, which has ranked already."""
+        if self.spec == "potential":
             return []
         best = rows[: self.settings.energy_top]
-        tasks = []
-        for row in best:
-            key = digest(self.code["relax"], self.code["energy"], spec, energy_identity(spec), row.id, row.energy)
-            tasks.append((f"energy/{key}.json", key, (spec, crystal_to_json(row.crystal)), 1))
-        # A failure is no result: what failed for want of memory or a library is tried again by the next call.
-        data = self._batches(
-            f"Energies with {spec}", energy_batch, tasks, lambda d: from_bytes(d)["energy"] is not None
-        )
-        results = [from_bytes(d) for d in data]
+        key = digest(self.code["relax"], [(row.id, row.energy) for row in best])
+        results = self._energies(f"Energies with {self.spec}", [crystal_to_json(row.crystal) for row in best], key)
         failed = [result["reason"] for result in results if result["energy"] is None]
+        if self.spec == BEST and 2 * len(failed) > len(results):
+            note = f"{failed[0]}: so for {len(failed)} of {len(results)} structures; ranked by potential"
+            self.spec, self.energy_note = "potential", note
+            self.bars.say(note)
+            return []
         if failed:
             warnings.warn(
-                f"{spec} gave no energy for {len(failed)} of {len(results)} structures, which {failures}; "
+                f"{self.spec} gave no energy for {len(failed)} of {len(results)} structures, which {failures}; "
                 f"the first because: {failed[0]}",
                 stacklevel=2,
             )
         return results
+
+    def _energies(
+        self, title: str, rows: Sequence[dict[str, Any]], key: str, folder: str = "energy"
+    ) -> list[dict[str, Any]]:
+        """Energies of stored crystals with the model that ranks."""
+        code = digest(key, self.code["energy"], self.spec, energy_identity(self.spec))
+        tasks = []
+        for k in range(0, len(rows), _ENERGY_BATCH):
+            batch, id = rows[k : k + _ENERGY_BATCH], digest(code, k)
+            tasks.append((f"{folder}/{id}.json", id, (self.spec, batch), len(batch)))
+        # A failure is no result: what failed for want of memory or a library is tried again by the next call.
+        data = self._batches(title, energy_batch, tasks, lambda d: all(v["energy"] is not None for v in from_bytes(d)))
+        return [value for d in data for value in from_bytes(d)]
+
+    def _refine(self, rows: list[RelaxedRow], tally: dict[str, dict[str, int]]) -> list[RelaxedRow]:
+        """The first rows relaxed on the potential that ranks, by their energy there, like ones merged; then others."""
+        if self.spec != BEST:
+            return rows
+        first = [row for row in rows[: self.settings.refine_top] if np.isfinite(row.second_energy)]
+        tasks = []
+        for k in range(0, len(first), _REFINE_BATCH):
+            batch = first[k : k + _REFINE_BATCH]
+            key = digest(
+                self.code["relax"], self.code["refine"], energy_identity(self.spec), self._relax_settings(),
+                [(row.id, row.energy) for row in batch],
+            )  # fmt: skip
+            tasks.append((f"refine/{key}.json", key, [crystal_to_json(row.crystal) for row in batch], len(batch)))
+        data = self._batches("Relaxing on best", steps.refine_batch, tasks)
+        stored = [row for d in data for row in from_bytes(d)]
+        done = [refined(row, new, self.molecule) for row, new in zip(first, stored)]
+        good = [row for row in done if np.isfinite(row.refined_energy)]
+        merged = 0
+        if good:
+            key = digest(self.code["refine"], self.code["unique"], [(row.id, row.refined_energy) for row in good])
+
+            def compute() -> bytes:
+                energies = np.array([row.refined_energy for row in good])
+                found = self.stages.deduplicate_crystals([row.crystal for row in good], energies)
+                return pack_arrays({"representative": np.asarray(found)})
+
+            stands = unpack_arrays(self.store.once("unique/refined.npz", key, compute))["representative"].tolist()
+            merged = sum(i != k for i, k in enumerate(stands))
+            good = [
+                replace(row, copies=sum(good[j].copies for j, s in enumerate(stands) if s == i))
+                for i, row in enumerate(good)
+                if stands[i] == i
+            ]
+        failed = len(first) - len(good) - merged
+        tally["refine"] = {"relaxed": len(first), "failed": failed, "duplicates merged": merged}
+        good.sort(key=lambda row: (round(row.refined_energy, ENERGY_DIGITS), row.id))
+        other = [row for row in done if not np.isfinite(row.refined_energy)]
+        return [*good, *other, *rows[len(first) :]]
 
     # -- batches ------------------------------------------------------------------------------------------------
 

@@ -44,13 +44,15 @@ def landscape_figure(landscape: Landscape, path: Path) -> Path:
     named = [name for name, style in styles.items() if style[0] != OTHER]
     for name in [*named, None]:
         members = [
-            (entry.density, energy)
-            for entry, energy in zip(landscape, energies)
+            (entry.density, energy, k)
+            for k, (entry, energy) in enumerate(zip(landscape, energies))
             if (entry.space_group == name if name else styles[entry.space_group][0] == OTHER)
         ]
         if members:
             colour, marker = styles[name] if name else (OTHER, "o")
-            x, y = zip(*members)
+            x, y, index = zip(*members)
+            spread = [landscape[i].uncertainty for i in index]
+            axes.errorbar(x, y, spread, fmt="none", ecolor=colour, elinewidth=0.7, alpha=0.5, zorder=1)
             axes.scatter(
                 x, y, s=26, c=colour, marker=marker, linewidths=0.4, edgecolors="white", label=name or "others"
             )

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from molflow_sim.energies.models import Energy, Value, energy_model
 from molflow_sim.errors import MolflowError
-from molflow_sim.screening.energies import EnergyModel, energy_model
 from molflow_sim.screening.landscape import (
     Dropped,
     Landscape,
@@ -22,6 +22,7 @@ from molflow_sim.screening.landscape import (
 )
 from molflow_sim.screening.serialise import crystal_from_json, to_bytes
 from molflow_sim.screening.settings import ENERGY_DIGITS
+from molflow_sim.units import KJ_PER_MOL
 
 if TYPE_CHECKING:
     from molflow_sim.screening.stages import Shared
@@ -44,6 +45,8 @@ class RelaxedRow:
     reason: str = ""
     second_energy: float = float("nan")
     second_model: str = ""
+    parts: dict[str, float] = field(default_factory=dict)
+    refined_energy: float = float("nan")
     note: str = ""
     source: str = ""
 
@@ -94,33 +97,77 @@ def distinct(
     return sorted(kept, key=lambda row: (round(row.energy, ENERGY_DIGITS), row.id)), dropped
 
 
-def energy_batch(shared: Shared, item: tuple[str, dict[str, Any]]) -> bytes:
-    """Energy of one structure with a second model, or the reason why there is none."""
-    spec, data = item
+def energy_batch(shared: Shared, item: tuple[str, Sequence[dict[str, Any]]]) -> bytes:
+    """Energies of some structures with the model that ranks, or the reasons why there are none."""
+    spec, stored = item
+    crystals = [crystal_from_json(data, [shared.molecule]) for data in stored]
     try:
-        model = _model(spec)
-        energy = model.energy(crystal_from_json(data, [shared.molecule]))
+        values = _model(spec).evaluate(crystals, shared.parameters)
+    except (MolflowError, RuntimeError, ValueError, FloatingPointError):
+        values = [_one_value(spec, crystal, shared) for crystal in crystals]  # find the one that spoilt the batch
+    return to_bytes([stored_value(value) for value in values])
+
+
+def _one_value(spec: str, crystal: Any, shared: Shared) -> Value:
+    try:
+        return _model(spec).evaluate([crystal], shared.parameters)[0]
     except MolflowError as error:
-        return to_bytes({"energy": None, "model": spec, "reason": error.reason})
-    return to_bytes({"energy": energy, "model": model.name, "reason": ""})
+        return Value(float("nan"), reason=error.reason)
+    except (RuntimeError, ValueError, FloatingPointError) as error:
+        return Value(float("nan"), reason=f"{type(error).__name__}: {error}")
+
+
+def stored_value(value: Value) -> dict[str, Any]:
+    """A value as the store keeps it: null where it is not finite."""
+    finite = bool(np.isfinite(value.energy))
+    reason = value.reason or ("" if finite else "the energy is not finite")
+    return {"energy": value.energy if finite else None, "parts": value.parts if finite else {}, "reason": reason}
 
 
 @lru_cache(maxsize=1)
-def _model(spec: str) -> EnergyModel:
+def _model(spec: str) -> Energy:
     return energy_model(spec)
 
 
-def rerank(rows: Sequence[RelaxedRow], second: Sequence[dict[str, Any]]) -> list[RelaxedRow]:
+def rerank(rows: Sequence[RelaxedRow], second: Sequence[dict[str, Any]], model: str) -> list[RelaxedRow]:
     """Order the first ``len(second)`` rows by their second energies; failures follow them, then the rest as it was."""
     best = []
     for row, result in zip(rows, second):
         energy = float("nan") if result["energy"] is None else float(result["energy"])
         note = "; ".join(x for x in (row.note, result["reason"]) if x)
-        best.append(replace(row, second_energy=energy, second_model=result["model"], note=note))
+        best.append(replace(row, second_energy=energy, second_model=model, parts=result["parts"], note=note))
     done = [r for r in best if np.isfinite(r.second_energy)]
     done.sort(key=lambda r: (round(r.second_energy, ENERGY_DIGITS), r.id))
     failed = [r for r in best if not np.isfinite(r.second_energy)]
     return [*done, *failed, *rows[len(best) :]]
+
+
+def refined(row: RelaxedRow, stored: dict[str, Any], molecule: Any) -> RelaxedRow:
+    """A row with its structure relaxed on the potential that ranks; as it was, with a note, where that failed."""
+    if stored["crystal"] is None or not stored["valid"]:
+        why = stored["reason"] or "; ".join(stored["invalid_because"])
+        return replace(row, note="; ".join(x for x in (row.note, f"not relaxed on {row.second_model}: {why}") if x))
+    return replace(
+        row,
+        crystal=crystal_from_json(stored["crystal"], [molecule]),
+        refined_energy=stored["energy"],
+        parts=stored["parts"],
+        converged=stored["converged"],
+        max_force=stored["max_force"],
+        residual_stress_gpa=stored["residual_stress_gpa"],
+        n_steps=row.n_steps + stored["n_steps"],
+        note="" if stored["converged"] else (stored["reason"] or "relaxation not converged"),
+    )
+
+
+def _spread(rows: Sequence[RelaxedRow]) -> tuple[list[dict[str, float]], np.ndarray]:
+    """For each row its members' energies above those of the first row, and half their range, kJ/mol."""
+    first = rows[0].parts
+    relative = [
+        {name: (e - first[name]) / KJ_PER_MOL for name, e in row.parts.items() if name in first} for row in rows
+    ]
+    half = [(max(r.values()) - min(r.values())) / 2 if len(r) > 1 else np.nan for r in relative]
+    return relative, np.array(half)
 
 
 def build_landscape(
@@ -135,19 +182,24 @@ def build_landscape(
     """The landscape of ranked rows.
 
     Where a second model re-ranked the best, ΔE of the others is not known in it: their ``relative_energy`` is NaN and
-    only ``potential_relative`` counts.
+    only ``potential_relative`` counts. Structures that were relaxed on that model come first, by its energy there; ΔE
+    of those that were not is that of single points, against the single point of the first.
     """
     potential = relative_energies(np.array([row.energy for row in rows]))
     second = np.array([row.second_energy for row in rows])
     reranked = bool(np.any(np.isfinite(second)))
     relative = relative_energies(second) if reranked else potential
+    last = np.array([row.refined_energy for row in rows])
+    if reranked and np.isfinite(last[0]):
+        relative = np.where(np.isfinite(last), relative_energies(last), (second - second[0]) / KJ_PER_MOL)
+    parts, spread = _spread(rows)
     found = dict(reference["rmsd15"]) if reference else {}
     entries = tuple(
         LandscapeEntry(
             rank=i + 1,
             id=row.id,
             crystal=row.crystal,
-            energy=row.second_energy if np.isfinite(row.second_energy) else row.energy,
+            energy=next(float(e) for e in (row.refined_energy, row.second_energy, row.energy) if np.isfinite(e)),
             relative_energy=float(relative[i]),
             potential_energy=row.energy,
             potential_relative=float(potential[i]),
@@ -158,6 +210,9 @@ def build_landscape(
             n_steps=row.n_steps,
             copies=row.copies,
             energy_model=row.second_model if np.isfinite(row.second_energy) else "potential",
+            relaxed_on=row.second_model if np.isfinite(row.refined_energy) else "potential",
+            uncertainty=float(spread[i]),
+            parts=parts[i],
             note=row.note,
             reference_rmsd=found.get(row.id, float("nan")),
             source=row.source,

@@ -34,6 +34,7 @@ def report_html(landscape: Landscape) -> str:
         "molflow_sim.screening", "report.html.template", _data(landscape),
         title=f"{molecule.name or molecule.formula}: crystal structure landscape", molecule=molecule,
         landscape=landscape, reranked=[e for e in landscape if e.energy_model != "potential"],
+        refined=[e for e in landscape if e.relaxed_on != "potential"],
         lowest=min(entry.potential_energy for entry in landscape), kj_per_mol=KJ_PER_MOL,
     )  # fmt: skip
 
@@ -74,6 +75,7 @@ def _row(entry: LandscapeEntry, shown: float) -> dict[str, Any]:
         "source": entry.source,
         "shown": round(float(shown), 4),
         "potential": round(entry.potential_relative, 4),
+        "uncertainty": None if entry.uncertainty != entry.uncertainty else round(entry.uncertainty, 2),
         "density": round(entry.density, 4),
         "space_group": entry.space_group,
         "z": entry.z,

@@ -25,6 +25,9 @@ DEFAULT_GENERATOR = "mixed"
 """Where candidates come from unless said otherwise, see `molflow_sim.generators`: half from the flow, which
 are the better ones, half at random, which reach what the flow does not think of."""
 
+DEFAULT_ENERGY = "best"
+"""What ranks unless said otherwise: the mean of force field and SO3LR, see `molflow_sim.energies.models`."""
+
 ENERGY_DIGITS = 7
 """Decimals of an energy in eV that decide an order; the rest is rounding, which may differ from run to run."""
 
@@ -58,10 +61,12 @@ class ScreenSettings:
         How many of those are relaxed with flexible molecules.
     relax_batch : int
         Crystals relaxed at once.
-    energy : str or None
-        Second energy model that re-ranks the best, see `molflow_sim.screening.energies`.
+    energy : str
+        Energy model that ranks, see `molflow_sim.energies.models`; ``"potential"`` is the force field alone.
     energy_top : int
-        How many of the ranked structures it re-ranks.
+        How many of the relaxed structures it ranks; the others follow.
+    refine_top : int
+        How many of the first are relaxed again on ``"best"``, where that ranks.
     top : int
         CIF files written.
     minimum_density, maximum_density : float
@@ -86,8 +91,9 @@ class ScreenSettings:
     compare_top: int = 1000
     relax_top: int = 250
     relax_batch: int = 16
-    energy: str | None = None
-    energy_top: int = 20
+    energy: str = DEFAULT_ENERGY
+    energy_top: int = 250
+    refine_top: int = 40
     top: int = 100
     minimum_density: float = 0.5
     maximum_density: float = 3.0
@@ -100,7 +106,7 @@ class ScreenSettings:
         counts = ("candidates", "z_prime", "batch_size", "compare_top", "relax_top", "relax_batch", "energy_top")
         for name in counts:
             whole_number(name, getattr(self, name), 1)
-        for name in ("seed", "top"):
+        for name in ("seed", "top", "refine_top"):
             whole_number(name, getattr(self, name), 0)
         if self.charges not in CHARGE_MODELS:
             raise InputError(f"unknown charge model {self.charges!r}; choose from {', '.join(CHARGE_MODELS)}")

@@ -96,6 +96,21 @@ def relax(crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters) 
     return list(relax_flexible(crystals, CrystalPotential([parameters])))
 
 
+def refine(crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters) -> list[Any]:
+    """Relaxation on the potential that belongs to ``best`` (list of `RelaxResult`, energies in eV per molecule)."""
+    from molflow_sim.energies import EnsemblePotential
+    from molflow_sim.relax.flexible import relax_flexible
+
+    return list(relax_flexible(crystals, EnsemblePotential([parameters]), max_steps=300))
+
+
+def parts(crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters) -> list[dict[str, float]]:
+    """Intermolecular energies by member of ``best``, eV per molecule."""
+    from molflow_sim.energies import energy_model
+
+    return [value.intermolecular for value in energy_model("best").evaluate(crystals, parameters)]
+
+
 def validity(crystal: MolecularCrystal, settings: ScreenSettings) -> Any:
     """Validity columns of a relaxed crystal (`Validity`)."""
     from molflow_sim.evaluate.validity import ValidityThresholds, check_validity
@@ -123,6 +138,8 @@ class Stages:
     deduplicate_crystals: Callable[..., Any] = deduplicate_crystals
     evaluate: Callable[..., Any] = evaluate
     relax: Callable[..., Any] = relax
+    refine: Callable[..., Any] = refine
+    parts: Callable[..., Any] = parts
     validity: Callable[..., Any] = validity
     similarity: Callable[..., Any] = similarity
 
@@ -181,17 +198,32 @@ def _one_energy(shared: Shared, crystal: Any) -> float:
 
 def relax_batch(shared: Shared, item: Sequence[dict[str, Any]]) -> bytes:
     """Relax stored crystals together; one row each, with a reason instead of a crystal where it failed."""
-    crystals = [crystal_from_json(data, [shared.molecule]) for data in item]
-    try:
-        rows = [_relaxed_row(shared, r) for r in shared.stages.relax(crystals, shared.parameters)]
-    except (MolflowError, RuntimeError, ValueError, FloatingPointError):
-        rows = [_relax_one(shared, crystal) for crystal in crystals]  # find the one that spoilt the batch
+    return to_bytes(_relaxed_rows(shared, item, shared.stages.relax))
+
+
+def refine_batch(shared: Shared, item: Sequence[dict[str, Any]]) -> bytes:
+    """The same on the potential that ranks; rows have its energy by member too."""
+    rows = _relaxed_rows(shared, item, shared.stages.refine)
+    for row in rows:
+        if row["crystal"] is not None:
+            crystal = crystal_from_json(row["crystal"], [shared.molecule])
+            inter = shared.stages.parts([crystal], shared.parameters)[0]
+            middle = sum(inter.values()) / max(len(inter), 1)
+            row["parts"] = {name: row["energy"] + value - middle for name, value in inter.items()}
     return to_bytes(rows)
 
 
-def _relax_one(shared: Shared, crystal: Any) -> dict[str, Any]:
+def _relaxed_rows(shared: Shared, item: Sequence[dict[str, Any]], relaxer: Callable[..., Any]) -> list[dict[str, Any]]:
+    crystals = [crystal_from_json(data, [shared.molecule]) for data in item]
     try:
-        return _relaxed_row(shared, shared.stages.relax([crystal], shared.parameters)[0])
+        return [_relaxed_row(shared, r) for r in relaxer(crystals, shared.parameters)]
+    except (MolflowError, RuntimeError, ValueError, FloatingPointError):
+        return [_relax_one(shared, crystal, relaxer) for crystal in crystals]  # find the one that spoilt the batch
+
+
+def _relax_one(shared: Shared, crystal: Any, relaxer: Callable[..., Any]) -> dict[str, Any]:
+    try:
+        return _relaxed_row(shared, relaxer([crystal], shared.parameters)[0])
     except MolflowError as error:
         return {"crystal": None, "reason": error.reason}
     except (RuntimeError, ValueError, FloatingPointError) as error:

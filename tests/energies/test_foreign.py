@@ -8,15 +8,15 @@ from hypothesis import strategies as st
 from refusals import refuses
 from screening_examples import crystal, formamide
 
-from molflow_sim.errors import InputError, MissingDependencyError, MolflowError, NonFiniteError
 from molflow_sim.energies.foreign import (
     MINIMUM_AXIS,
     EnergyModel,
-    check_energy_spec,
     energy_identity,
     energy_model,
     repeats_for_axis,
 )
+from molflow_sim.energies.models import check_energy_spec
+from molflow_sim.errors import InputError, MissingDependencyError, MolflowError, NonFiniteError
 from molflow_sim.symmetry import cell_matrix
 
 

@@ -10,11 +10,11 @@ from refusals import refuses
 
 from molflow_sim import Molecule, generate
 from molflow_sim.cli.main import run
+from molflow_sim.energies.foreign import energy_identity, energy_model
 from molflow_sim.errors import InputError, PluginError, RequestError
 from molflow_sim.generators.protocol import CrystalRequest, make_generator
 from molflow_sim.registry import ENERGIES, GENERATORS, MODELS, Registry
 from molflow_sim.screening import ScreenSettings
-from molflow_sim.energies.foreign import energy_identity, energy_model
 from molflow_sim.testing import validate_generator
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
