@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from molflow_sim.errors import CrystalError
-from molflow_sim.symmetry.operations import GIVEN_SETTING
+from molflow_sim.symmetry.spacegroup import GIVEN_SETTING
 from molflow_sim.systems.crystal_symmetry import site_symmetry
 
 if TYPE_CHECKING:
