@@ -10,7 +10,7 @@ from refusals import refuses
 
 from molflow_sim.cg import reading
 from molflow_sim.cg.frames import BeadFrames, read_frames
-from molflow_sim.cg.mapping import BeadMapping, parse_beads
+from molflow_sim.cg.mapping import parse_beads
 from molflow_sim.cg.topology import backbone_topology
 from molflow_sim.cg.whole import make_whole
 from molflow_sim.errors import MappingError, TrajectoryError
@@ -34,7 +34,7 @@ def files(tmp_path):
 
 
 def expected_beads(trajectory):
-    return 10.0 * BeadMapping.backbone(trajectory.topology).apply(trajectory.xyz)
+    return 10.0 * parse_beads(trajectory.topology, "backbone").apply(trajectory.xyz)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -236,7 +236,7 @@ def test_missing_damaged_and_empty_files_are_named(files, tmp_path):
 def test_a_mapping_of_another_topology_is_refused(files):
     whole, top, write = files
     with pytest.raises(MappingError, match="map of 15 atoms for a topology of 10"):
-        read_frames(write(whole), top, BeadMapping.backbone(peptide(2)), 300.0)
+        read_frames(write(whole), top, parse_beads(peptide(2), "backbone"), 300.0)
 
 
 def test_frames_are_saved_and_loaded_exactly(tmp_path):

@@ -23,19 +23,19 @@ def atoms_of(mapping: BeadMapping) -> list[int]:
 
 
 def test_the_backbone_preset_of_capped_alanine_is_the_five_bead_molecule():
-    mapping = BeadMapping.backbone(peptide())
+    mapping = parse_beads(peptide(), "backbone")
     assert mapping.topology == backbone_topology()
     assert atoms_of(mapping) == [1, 3, 4, 6, 8]
 
 
 def test_the_backbone_preset_follows_longer_chains_from_cap_to_cap():
-    assert names_of(BeadMapping.backbone(peptide(2))) == ["C", "N", "CA", "C", "N", "CA", "C", "N"]
-    assert names_of(BeadMapping.backbone(peptide(2, capped=False))) == ["N", "CA", "C", "N", "CA", "C"]
+    assert names_of(parse_beads(peptide(2), "backbone")) == ["C", "N", "CA", "C", "N", "CA", "C", "N"]
+    assert names_of(parse_beads(peptide(2, capped=False), "backbone")) == ["N", "CA", "C", "N", "CA", "C"]
 
 
-@pytest.mark.parametrize("make", [BeadMapping.calpha, lambda t: BeadMapping.from_selection(t, "name CA")])
-def test_successive_calpha_are_bonded(make):
-    mapping = make(peptide(4))
+@pytest.mark.parametrize("beads", ["calpha", "name CA"])
+def test_successive_calpha_are_bonded(beads):
+    mapping = parse_beads(peptide(4), beads)
     assert mapping.topology.bonds.tolist() == [[0, 1], [1, 2], [2, 3]]
     assert mapping.topology.residue_index.tolist() == [0, 1, 2, 3]
     assert mapping.topology.masses == pytest.approx(12.01078)
@@ -48,14 +48,14 @@ def test_calpha_need_no_bonds_in_the_topology():
         residue = bare.add_residue("GLY", chain)
         for name in ("N", "CA", "C"):
             bare.add_atom(name, mdtraj.element.get_by_symbol(name[0]), residue)
-    assert BeadMapping.calpha(bare).topology.bonds.tolist() == [[0, 1], [1, 2]]
+    assert parse_beads(bare, "calpha").topology.bonds.tolist() == [[0, 1], [1, 2]]
 
 
 def test_a_calcium_ion_is_no_calpha():
     with_ion = peptide(3)
     residue = with_ion.add_residue("CA", with_ion.add_chain())
     with_ion.add_atom("CA", mdtraj.element.calcium, residue)
-    assert BeadMapping.calpha(with_ion).topology.elements == ("C", "C", "C")
+    assert parse_beads(with_ion, "calpha").topology.elements == ("C", "C", "C")
 
 
 def test_atoms_that_are_not_selected_are_contracted():
@@ -152,7 +152,7 @@ def test_a_text_that_maps_nothing_says_why(text, message):
 
 def test_two_chains_are_not_one_molecule_and_the_message_says_which_beads_are_apart():
     two = peptide(2).join(peptide(2))
-    refuses(MappingError, r"2 parts .*ALA1-CA, ALA2-CA; ALA3-CA", BeadMapping.calpha, two)
+    refuses(MappingError, r"2 parts .*ALA1-CA, ALA2-CA; ALA3-CA", parse_beads, two, "calpha")
 
 
 def test_a_ring_of_beads_is_named():
@@ -189,4 +189,4 @@ def test_weights_that_are_no_orthogonal_map_are_refused(weights, message):
 
 
 def test_positions_of_another_system_are_refused():
-    refuses(MappingError, "map of 10 atoms", BeadMapping.backbone(peptide()).apply, np.zeros((1, 9, 3)))
+    refuses(MappingError, "map of 10 atoms", parse_beads(peptide(), "backbone").apply, np.zeros((1, 9, 3)))

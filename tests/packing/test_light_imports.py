@@ -1,4 +1,4 @@
-"""The press and its arrays work where torch, NumPy and SciPy are all there is, as on machines that train."""
+"""The press and its arrays work where torch, Numba, NumPy and SciPy are all there is, as on machines that train."""
 
 import subprocess
 import sys
@@ -7,7 +7,7 @@ import textwrap
 SCRIPT = """
     import sys
 
-    BLOCKED = set("rdkit ase gemmi numba pymatgen openmm typer spglib vesin oxtalign torch_sim torchpme".split())
+    BLOCKED = set("rdkit ase gemmi pymatgen openmm typer spglib vesin oxtalign torch_sim torchpme".split())
 
     class Refuse:
         def find_spec(self, name, path=None, target=None):

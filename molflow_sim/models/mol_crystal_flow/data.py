@@ -20,7 +20,6 @@ from molflow_sim.models.mol_crystal_flow.features import (
     invariants,
 )
 from molflow_sim.models.mol_crystal_flow.frames import BodyFrame, body_frame, proper_pose
-from molflow_sim.models.mol_crystal_flow.lattice import change_basis
 from molflow_sim.runs.files import atomic_path
 from molflow_sim.symmetry.reduction import reduced_basis
 
@@ -190,9 +189,8 @@ class P1Data:
         change = reduced_basis(cell, centring)
         poses = [proper_pose(q, self.shapes[k].frame) for k, _, q in copies]
         cell, frac, rotation = change_basis(
-            change, np.asarray(cell, float), np.array([centre for _, centre, _ in copies]),
-            np.array([r for r, _ in poses]),
-        )  # fmt: skip
+            change, cell, np.array([centre for _, centre, _ in copies]), np.array([r for r, _ in poses])
+        )
         # Of the copies that a centring translation makes one is left.
         apart = frac[:, None] - frac[None]
         apart -= np.rint(apart)
@@ -240,14 +238,14 @@ class P1Data:
         rotation, hand = np.array([r for r, _ in poses]), np.array([h for _, h in poses])
         return replace(crystal, frac=np.mod(-crystal.frac, 1.0), rotation=rotation, hand=hand)
 
-    def length_statistics(self, scaled: bool = True) -> tuple[Lengths, Lengths]:
+    def length_statistics(self) -> tuple[Lengths, Lengths]:
         """Mean and standard deviation of the logarithms of the cell lengths, for the settings' prior.
 
-        With `scaled` in units of V^(1/3), V being the volume that the molecules take in crystals; otherwise in Å.
+        In units of V^(1/3), V being the volume that the molecules take in crystals.
         """
         logs = []
         for c in self.crystals:
-            volume = sum(crystal_volume(self.shapes[k].numbers) for k in c.shape) if scaled else 1.0
+            volume = sum(crystal_volume(self.shapes[k].numbers) for k in c.shape)
             logs.append(np.log(np.linalg.norm(c.cell, axis=1) / volume ** (1 / 3)))
         (a, b, c), (da, db, dc) = np.mean(logs, axis=0).tolist(), np.std(logs, axis=0).tolist()
         return (a, b, c), (da, db, dc)
@@ -296,6 +294,39 @@ class P1Data:
             return data, str(a["identity"])
         except (OSError, KeyError, ValueError, IndexError, EOFError, zipfile.BadZipFile) as error:
             raise StoreError(f"{Path(path).name} is damaged or holds no P 1 crystals: {error}") from error
+
+
+def change_basis(
+    change: np.ndarray, cell: np.ndarray, frac: np.ndarray, rotation: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same crystal in another basis, its cell in the standard frame (lower triangular, positive diagonal).
+
+    The cell becomes P L and fractional coordinates s (rows) become s P⁻¹. The standard frame turns *everything*
+    Cartesian, the molecules' orientations among it: a cell rebuilt from its six parameters around unchanged Cartesian
+    coordinates is another crystal.
+
+    Parameters
+    ----------
+    change : ndarray (3, 3)
+        P, with a positive determinant.
+    cell : ndarray (3, 3); frac : ndarray (M, 3); rotation : ndarray (M, 3, 3)
+
+    Returns
+    -------
+    cell, frac, rotation : ndarray
+        As given, transformed; fractional coordinates in [0, 1).
+
+    Raises
+    ------
+    CrystalError
+        If the cell has no volume or is left-handed.
+    """
+    cell = change @ np.asarray(cell, dtype=float)
+    if not np.isfinite(cell).all() or np.linalg.det(cell) < 1e-6:
+        raise CrystalError("the cell must be finite and right-handed, with a volume")
+    standard = np.linalg.cholesky(cell @ cell.T)
+    turn = np.linalg.solve(cell, standard).T
+    return standard, np.mod(frac @ np.linalg.inv(change), 1.0), turn @ rotation
 
 
 def shape_tensors(shapes: Sequence[Shape]) -> Shapes:
