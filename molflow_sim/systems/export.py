@@ -10,7 +10,7 @@ import numpy as np
 
 from molflow_sim.errors import CrystalError
 from molflow_sim.runs.files import atomic_path
-from molflow_sim.symmetry.operations import GIVEN_SETTING
+from molflow_sim.symmetry.spacegroup import GIVEN_SETTING
 from molflow_sim.systems.crystal_symmetry import site_symmetry
 
 if TYPE_CHECKING:
