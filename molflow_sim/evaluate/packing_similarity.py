@@ -91,12 +91,7 @@ def found_rmsd(n_atoms: int) -> float:
 
 
 def packing_similarity(
-    a: Any,
-    b: Any,
-    n: int = 15,
-    *,
-    tolerances: tuple[float, ...] = TOLERANCES,
-    allow_inversion: bool = True,
+    a: Any, b: Any, n: int = 15, *, tolerances: tuple[float, ...] = TOLERANCES, allow_inversion: bool = True
 ) -> PackingMatch:
     """Compare two crystals by the RMSD of n matched molecules.
 

@@ -95,10 +95,7 @@ class Validity:
 
 
 def check_validity(
-    crystal: Any,
-    *,
-    bonds: np.ndarray | None = None,
-    thresholds: ValidityThresholds | None = None,
+    crystal: Any, *, bonds: np.ndarray | None = None, thresholds: ValidityThresholds | None = None
 ) -> Validity:
     """Check number of molecules, bonds, density and contacts of a crystal.
 
@@ -171,9 +168,7 @@ def unit_cell_bonds(crystal: Any) -> np.ndarray:
     return np.concatenate(parts) if parts else np.empty((0, 2), int)
 
 
-def _contacts(
-    numbers, cell, positions, molecule, bonds, covalent, vdw, limits
-) -> tuple[float, str, np.ndarray]:
+def _contacts(numbers, cell, positions, molecule, bonds, covalent, vdw, limits) -> tuple[float, str, np.ndarray]:
     """Shortest contact over what is allowed, what is wrong about it, and pairs close enough to be bonded."""
     donor_hydrogen = np.zeros(len(numbers), bool)
     for i, j in np.concatenate([bonds, bonds[:, ::-1]]):

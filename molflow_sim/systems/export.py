@@ -67,10 +67,7 @@ def to_cif(crystal: MolecularCrystal) -> str:
     ]
     names = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
     items += [(f"_cell_{name}", f"{value:.8f}") for name, value in zip(names, crystal.cell_parameters)]
-    items += [
-        ("_cell_volume", f"{crystal.volume:.5f}"),
-        ("_exptl_crystal_density_diffrn", f"{crystal.density:.5f}"),
-    ]
+    items += [("_cell_volume", f"{crystal.volume:.5f}"), ("_exptl_crystal_density_diffrn", f"{crystal.density:.5f}")]
     items.append(("_space_group_IT_number", group.number))
     if not group.name.endswith(GIVEN_SETTING):  # such a setting is defined by its operations alone
         items += [
