@@ -18,8 +18,8 @@ from molflow_sim.so3lr.potential import SO3LR, Orbits, check_elements
 class EnsemblePotential(ModelInterface):
     """Between molecules the mean of this package's exp-6 and charges with SO3LR, inside them SO3LR; a torch-sim model.
 
-    ``E = ½ E_FIT + ½ E_SO3LR(crystal) + ½ Σ_molecules E_SO3LR(alone)``. The last term gives the molecules their full
-    stiffness; without it cells relax to densities 3 % too high. SO3LR's atomic energies are left out.
+    ``E = ½ E_FIT + ½ E_SO3LR(crystal) + ½ Σ_molecules E_SO3LR(alone)``, SO3LR's atomic energies left out. The last term
+    gives the molecules their full stiffness; without it cells relax to densities 3 % too high.
 
     Parameters
     ----------

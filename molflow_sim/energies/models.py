@@ -6,7 +6,8 @@
 ``potential``                   the same with MMFF94 inside the molecules
 ``so3lr``                       SO3LR, a pretrained network for H, C, N, O, F, P, S and Cl
 ``gfn2-xtb``, ``mace:FILE`` ... see `molflow_sim.energies.foreign`
-``mean(a,b,...)``               the mean of several
+``mean(a,b,...)``               the mean of several: between molecules that of all, inside them that of those which
+                                say something about it (``fit`` does not)
 ==============================  ==========================================================================
 
 All are single points on structures as they are, per molecule. Zeros differ from model to model: only differences
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
 
 BEST = "mean(fit,so3lr)"
-"""What ``best`` stands for: the mean whose errors on landscapes are the smallest, see docs/methods/potential.md."""
+"""What ``best`` stands for: the errors of the two are nearly independent, see docs/methods/potential.md."""
 FALLBACK = "potential"
 """What ranks where ``best`` cannot."""
 DISAGREEMENT = (40.0 * KJ_PER_MOL, 0.75)
@@ -51,9 +52,11 @@ class Value:
     energy : float
         NaN where there is none.
     parts : dict
-        Energy by member of a mean.
+        Energy by member of a mean, the energy inside the molecules being that of the mean.
     intermolecular : dict
         Energy between the molecules by member, where the member tells it.
+    inside : float
+        Energy inside the molecules; NaN where the model has none, or does not tell it apart.
     reason : str
         Why there is no energy, or why not to believe it.
     """
@@ -61,6 +64,7 @@ class Value:
     energy: float
     parts: dict[str, float] = field(default_factory=dict)
     intermolecular: dict[str, float] = field(default_factory=dict)
+    inside: float = float("nan")
     reason: str = ""
 
 
@@ -108,8 +112,9 @@ class FitEnergy:
             potential.forget()
             found = potential(state)
             inter = float(found["intermolecular_energy"]) / crystal.z
-            total = float(found["energy"]) / crystal.z if self.inside else inter
-            out.append(Value(total, {self.spec: total}, {self.spec: inter}, potential.torn))
+            inside = float(found["intramolecular_energy"]) / crystal.z if self.inside else float("nan")
+            total = inter + inside if self.inside else inter
+            out.append(Value(total, {self.spec: total}, {self.spec: inter}, inside, potential.torn))
         return out
 
 
@@ -158,7 +163,7 @@ class SO3LREnergy:
             shift = float(model.weights.shift[np.asarray(parts[0][0]) - 1].sum())
             total = found[0] / crystal.z - shift
             inside = float(np.dot(own, weights)) / crystal.z - shift
-            out.append(Value(total, {self.spec: total}, {self.spec: total - inside}))
+            out.append(Value(total, {self.spec: total}, {self.spec: total - inside}, inside))
         return out
 
 
@@ -200,7 +205,11 @@ class ForeignEnergy:
 
 @dataclass(frozen=True)
 class MeanEnergy:
-    """The mean of several models; every member must give an energy."""
+    """The mean of several models; every member must give an energy.
+
+    Where all members tell the energy between molecules, that is averaged over all, and the energy inside over those
+    that have one. Otherwise whole energies are averaged.
+    """
 
     spec: str
     name: str
@@ -229,8 +238,13 @@ class MeanEnergy:
                     f"{low} and {high} differ by {gap / KJ_PER_MOL:.0f} kJ/mol in the energy between molecules, more "
                     "than physics allows"
                 )
-        mean = float(np.mean([value.energy for value in values]))
-        return Value(float("nan") if reasons else mean, parts, inter, "; ".join(reasons))
+        mean, inside = float(np.mean([value.energy for value in values])), float("nan")
+        have = [value.inside for value in values if np.isfinite(value.inside)]
+        if len(inter) == len(parts) and have:
+            inside = float(np.mean(have))
+            parts = {name: energy + inside for name, energy in inter.items()}
+            mean = float(np.mean(list(inter.values()))) + inside
+        return Value(float("nan") if reasons else mean, parts, inter, inside, "; ".join(reasons))
 
 
 def energy_model(spec: str) -> Energy:

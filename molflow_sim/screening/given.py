@@ -146,6 +146,7 @@ def rank(
     landscapes = []
     for group in groups:
         molecule = group[0].crystal.molecules[0]
+        bars.say(f"{molecule.formula}, {molecule.smiles}: {len(group)} structures")
         name = f"{molecule.formula}_{digest(without_hand(molecule), length=6)}"
         where = folder if len(groups) == 1 else folder / name
         chosen = replace(settings, energy_top=len(group), refine_top=len(group) if relax else 0, relax_top=len(group))

@@ -188,10 +188,11 @@ def build_landscape(
     potential = relative_energies(np.array([row.energy for row in rows]))
     second = np.array([row.second_energy for row in rows])
     reranked = bool(np.any(np.isfinite(second)))
-    relative = relative_energies(second) if reranked else potential
     last = np.array([row.refined_energy for row in rows])
     if reranked and np.isfinite(last[0]):
         relative = np.where(np.isfinite(last), relative_energies(last), (second - second[0]) / KJ_PER_MOL)
+    else:
+        relative = relative_energies(second) if reranked else potential
     parts, spread = _spread(rows)
     found = dict(reference["rmsd15"]) if reference else {}
     entries = tuple(

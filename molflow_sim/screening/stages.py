@@ -20,6 +20,7 @@ from molflow_sim.screening.serialise import crystal_from_json, crystal_to_json, 
 from molflow_sim.screening.settings import ScreenSettings
 
 if TYPE_CHECKING:
+    from molflow_sim.energies.models import Value
     from molflow_sim.forcefield.parameters import MoleculeParameters
     from molflow_sim.generators.protocol import Generator
     from molflow_sim.systems.crystal import MolecularCrystal
@@ -104,11 +105,11 @@ def refine(crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters)
     return list(relax_flexible(crystals, EnsemblePotential([parameters]), max_steps=300))
 
 
-def parts(crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters) -> list[dict[str, float]]:
-    """Intermolecular energies by member of ``best``, eV per molecule."""
+def best(crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters) -> list[Value]:
+    """Energies of ``best`` with those of its members, eV per molecule."""
     from molflow_sim.energies import energy_model
 
-    return [value.intermolecular for value in energy_model("best").evaluate(crystals, parameters)]
+    return energy_model("best").evaluate(crystals, parameters)
 
 
 def validity(crystal: MolecularCrystal, settings: ScreenSettings) -> Any:
@@ -139,7 +140,7 @@ class Stages:
     evaluate: Callable[..., Any] = evaluate
     relax: Callable[..., Any] = relax
     refine: Callable[..., Any] = refine
-    parts: Callable[..., Any] = parts
+    best: Callable[..., Any] = best
     validity: Callable[..., Any] = validity
     similarity: Callable[..., Any] = similarity
 
@@ -202,14 +203,15 @@ def relax_batch(shared: Shared, item: Sequence[dict[str, Any]]) -> bytes:
 
 
 def refine_batch(shared: Shared, item: Sequence[dict[str, Any]]) -> bytes:
-    """The same on the potential that ranks; rows have its energy by member too."""
+    """Relax stored crystals on the potential of ``best``; energies are those of ``best`` there, with its members'."""
     rows = _relaxed_rows(shared, item, shared.stages.refine)
     for row in rows:
         if row["crystal"] is not None:
             crystal = crystal_from_json(row["crystal"], [shared.molecule])
-            inter = shared.stages.parts([crystal], shared.parameters)[0]
-            middle = sum(inter.values()) / max(len(inter), 1)
-            row["parts"] = {name: row["energy"] + value - middle for name, value in inter.items()}
+            value = shared.stages.best([crystal], shared.parameters)[0]
+            row |= {"energy": value.energy, "parts": value.parts}
+            if not np.isfinite(value.energy):
+                row |= {"crystal": None, "energy": None, "reason": value.reason}
     return to_bytes(rows)
 
 

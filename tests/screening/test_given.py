@@ -11,13 +11,14 @@ import pandas as pd
 import pytest
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
+from refusals import refuses
 
 from molflow_sim import Landscape, MolecularCrystal, rank
 from molflow_sim.cli.main import run as molflow
 from molflow_sim.errors import InputError, NoCandidatesError, StoreError
 from molflow_sim.forcefield import CrystalPotential
 from molflow_sim.relax import flexible
-from molflow_sim.screening import given, stages
+from molflow_sim.screening import stages
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 LANDSCAPES = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "landscapes"
@@ -60,7 +61,7 @@ def pool(paracetamol, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def ranked(pool, tmp_path_factory):
-    return rank(sorted(pool.iterdir()), output=tmp_path_factory.mktemp("out") / "ranked", progress=False)
+    return rank(sorted(pool.iterdir()), "potential", output=tmp_path_factory.mktemp("out") / "ranked", progress=False)
 
 
 def test_structures_are_ranked_as_they_are_by_the_potential(ranked, paracetamol):
@@ -110,10 +111,9 @@ def test_the_same_call_computes_nothing_again_and_more_files_may_be_added(ranked
 
 
 def test_other_settings_or_another_molecule_need_another_folder(ranked, pool):
-    with pytest.raises(StoreError, match="relax"):
-        rank(pool / "a.cif", relax=True, output=ranked.folder, progress=False)
-    with pytest.raises(StoreError, match="one molecule"):
-        rank([pool / "a.cif", DATA / "benzene_D.cif"], output=ranked.folder, progress=False)
+    here = {"output": ranked.folder, "progress": False}
+    refuses(StoreError, "relax", rank, pool / "a.cif", relax=True, **here)
+    refuses(StoreError, "one molecule", rank, [pool / "a.cif", DATA / "benzene_D.cif"], **here)
 
 
 def test_relaxed_structures_fall_into_one_minimum(pool, tmp_path):
@@ -148,14 +148,11 @@ def test_each_molecule_has_a_table_of_its_own_and_one_without_parameters_stops_n
     assert [d.source for d in ranking.dropped] == list(dropped["source"])
 
 
-def test_what_cannot_be_ranked_at_all_is_named(tmp_path):
-    with pytest.raises(InputError, match="no structures"):
-        rank([], progress=False)
-    with pytest.raises(InputError, match="unknown energy model 'gfn3'"):
-        rank(PARACETAMOL, "gfn3", progress=False)
+def test_what_cannot_be_ranked_at_all_is_named():
+    refuses(InputError, "no structures", rank, [], progress=False)
+    refuses(InputError, "unknown energy model 'gfn3'; use best, ", rank, PARACETAMOL, "gfn3", progress=False)
     methyl = Atoms("CH3", [(0, 0, 0), (1.08, 0, 0), (-0.54, 0.935, 0), (-0.54, -0.935, 0)], cell=[6, 6, 6], pbc=True)
-    with pytest.raises(NoCandidatesError, match=r"none of 1 structures .* structures\[0\]: .*radical"):
-        rank(methyl, progress=False)
+    refuses(NoCandidatesError, r"none of 1 structures .* structures\[0\]: .*radical", rank, methyl, progress=False)
 
 
 def test_the_command_line_ranks_and_says_what_is_missing(pool, tmp_path, capsys):
@@ -164,7 +161,8 @@ def test_the_command_line_ranks_and_says_what_is_missing(pool, tmp_path, capsys)
     shown = capsys.readouterr().out
     assert "C8H9NO2: 3 structures" in shown and "2 structures are" in shown
     assert [p.name for p in (out / "structures").iterdir()] == ["rank_001.cif"]
-    assert json.loads((out / "run.json").read_text())["settings"]["energy"] == "fit"
+    told = json.loads((out / "run.json").read_text())
+    assert told["settings"]["energy"] == "best" and told["energy"]["ranked by"] == "mean(fit,so3lr)"
     assert molflow(["rank", str(tmp_path / "none.cif"), "-o", str(tmp_path / "x")]) == 2
     assert "there is no file" in capsys.readouterr().err
     assert molflow(["rank", "--help"]) == 0 and "Examples" in capsys.readouterr().out
@@ -173,9 +171,8 @@ def test_the_command_line_ranks_and_says_what_is_missing(pool, tmp_path, capsys)
 @pytest.mark.skipif(not LANDSCAPES.is_dir(), reason="the landscapes with DFT energies are not here")
 def test_crystals_with_dft_energies_are_read_merged_with_nothing_and_ranked(tmp_path):
     files = sorted((LANDSCAPES / "aspirin").glob("*.cif"))[:10]
-    (landscape,) = rank(files, output=tmp_path / "r", progress=False)
+    (landscape,) = rank(files, "potential", output=tmp_path / "r", progress=False)
     assert len(landscape) == 10 and not landscape.dropped
     crystals = [MolecularCrystal.from_cif(Path(e.source)) for e in landscape]
     single = [float(stages.evaluate([c], CrystalPotential.from_crystals([c]).parameters[0])[0]) for c in crystals]
     assert [e.energy for e in landscape] == pytest.approx(single, abs=1e-5)
-    assert given.POTENTIAL == landscape.run["settings"]["energy"]
