@@ -3,14 +3,14 @@
 import csv
 import json
 import os
-import subprocess
-import sys
-import textwrap
+import re
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import pytest
+from processes import without_chemistry
 from refusals import refuses
 
 from molflow_sim import MolecularCrystal, Molecule, SpaceGroup, parametrize
@@ -51,10 +51,7 @@ def cifs(tmp_path_factory) -> Path:
     text = packings.crystal(lowest).to_cif()
     (folder / "urea.cif").write_text(text)
     (folder / "copy.cif").write_text(text)
-    lines = text.splitlines()
-    start = next(k for k, line in enumerate(lines) if line.startswith("_atom_site_symmetry_multiplicity")) + 1
-    lines[start] = lines[start].rsplit(" 1 ", 1)[0] + " 0.5 " + lines[start].split()[-1]
-    (folder / "disordered.cif").write_text("\n".join(lines) + "\n")
+    (folder / "disordered.cif").write_text(re.sub(r" 1 (\d+)$", r" 0.5 \1", text, count=1, flags=re.M))
     (folder / "empty.cif").write_text("")
     return folder
 
@@ -214,8 +211,6 @@ def test_a_shard_says_how_it_was_made(folder):
 
 
 def test_a_damaged_shard_is_named_by_the_reader_and_restored_by_the_next_build(folder, tmp_path, cifs):
-    from shutil import copytree
-
     copy = tmp_path / "copy"
     copytree(folder, copy)
     victim = sorted(copy.glob("store/molecules/*.npz"))[0]
@@ -232,8 +227,6 @@ def test_a_damaged_shard_is_named_by_the_reader_and_restored_by_the_next_build(f
 
 
 def test_a_torn_manifest_line_is_no_shard(folder, tmp_path):
-    from shutil import copytree
-
     copytree(folder, tmp_path / "copy")
     with open(tmp_path / "copy" / "store" / "manifest.jsonl", "a") as file:
         file.write('{"key": "molecules/0000')
@@ -299,31 +292,15 @@ def test_an_item_that_kills_its_process_costs_only_itself():
     assert results == {"a": b"a", "fatal": b"lost", "b": b"b", "c": b"c", "d": b"d"}
 
 
-LIGHT = """
-    import sys
-
-    BLOCKED = set("rdkit ase gemmi numba pymatgen openmm typer rich spglib vesin oxtalign torch_sim torchpme".split())
-
-    class Refuse:
-        def find_spec(self, name, path=None, target=None):
-            if name.split(".")[0] in BLOCKED:
-                raise ModuleNotFoundError(name)
-
-    sys.meta_path.insert(0, Refuse())
-    from molflow_sim.dataset import CrystalDataset
-
-    data = CrystalDataset(sys.argv[1])
-    data.weights(), list(data.molecules())
-    print("read", sum(record.positions().size > 0 for record in data))
-"""
-
-
 def test_reading_needs_no_chemistry_library(folder, dataset):
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(LIGHT), str(folder)], capture_output=True, text=True, timeout=60
-    )
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.strip() == f"read {len(dataset)}"
+    script = """
+        from molflow_sim.dataset import CrystalDataset
+
+        data = CrystalDataset(sys.argv[1])
+        data.weights(), list(data.molecules())
+        print("read", sum(record.positions().size > 0 for record in data))
+    """
+    assert without_chemistry(script, folder).strip() == f"read {len(dataset)}"
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,11 @@ def tree(parents: list[int], order: list[int] | None = None) -> BeadTopology:
     return BeadTopology(tuple(f"B{i}" for i in range(n)), np.full(n, 12.0), np.array(bonds).reshape(-1, 2))
 
 
+def chain(n: int) -> BeadTopology:
+    """Beads bonded one after another."""
+    return tree(list(range(n - 1)))
+
+
 @st.composite
 def trees(draw, smallest=3, largest=9):
     """Random trees with random numbering."""

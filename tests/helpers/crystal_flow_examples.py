@@ -27,6 +27,11 @@ def flow(seed: int) -> CrystalFlow:
     return CrystalFlow(network)
 
 
+def packed(smiles: str, n: int, seed: int, z_prime: int = 1) -> CrystalBatch:
+    """Random packings of all common groups, in float32 as the sampler has them."""
+    return batch_of(random_packings(molecule_for(smiles), n, seed=seed, z_prime=z_prime))
+
+
 def batch_for(smiles: str, group: str, n: int, seed: int, z_prime: int = 1) -> CrystalBatch:
     """Random packings in double precision, on the general position."""
     packings = random_packings(molecule_for(smiles), 20 * n, seed=seed, space_groups=[group], z_prime=z_prime)

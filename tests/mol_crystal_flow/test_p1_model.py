@@ -1,8 +1,5 @@
 """The P 1 flow trains, samples any cell content, and keeps what it must."""
 
-import subprocess
-import sys
-import textwrap
 from dataclasses import asdict
 
 import numpy as np
@@ -10,6 +7,7 @@ import pytest
 import torch
 from crystal_examples import crystal, molecule
 from p1_examples import TINY, cocrystal, data, haar, random_state, same_crystal
+from processes import threads, without_chemistry
 from refusals import refuses
 
 from molflow_sim import Molecule
@@ -121,11 +119,9 @@ def test_samples_repeat_with_their_seed_and_do_not_depend_on_how_many_are_drawn_
     for p in m.parameters():  # far from the start of a training, where velocities are small
         p.mul_(2.0)
     whole = m.sample(molecule(ASPIRIN), 3, 40, seed=7, steps=5)
-    threads = torch.get_num_threads()
     for first, n in ((0, 1), (17, 1), (10, 25), (39, 1)):
-        torch.set_num_threads(2)
-        part = m.sample(molecule(ASPIRIN), 3, n, seed=7, first_index=first, steps=5)
-        torch.set_num_threads(threads)
+        with threads(2):
+            part = m.sample(molecule(ASPIRIN), 3, n, seed=7, first_index=first, steps=5)
         assert part.index.tolist() == list(range(first, first + n))
         for name in ("cell", "frac", "orientation"):
             assert np.array_equal(getattr(part, name), getattr(whole, name)[first : first + n])
@@ -283,16 +279,6 @@ def test_cocrystals_train():
 def test_training_needs_no_chemistry_library(tmp_path):
     data().save(tmp_path / "crystals.npz")
     script = """
-        import sys
-
-        BLOCKED = set("rdkit ase gemmi numba pymatgen openmm typer spglib vesin oxtalign torch_sim".split())
-
-        class Refuse:
-            def find_spec(self, name, path=None, target=None):
-                if name.split(".")[0] in BLOCKED:
-                    raise ModuleNotFoundError(name)
-
-        sys.meta_path.insert(0, Refuse())
         from molflow_sim.models.mol_crystal_flow import MolCrystalFlow, P1Batches, P1Data, P1Settings
 
         data, _ = P1Data.load(sys.argv[1])
@@ -301,10 +287,7 @@ def test_training_needs_no_chemistry_library(tmp_path):
         loss["loss"].backward()
         print("trained")
     """
-    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "crystals.npz")]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("trained")
+    assert without_chemistry(script, tmp_path / "crystals.npz").startswith("trained")
 
 
 def test_samples_of_both_hands_are_packings_that_the_press_takes():

@@ -12,17 +12,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
 from special_positions import UREA, general, special
 
 SMILES = [
-    "CC(=O)Oc1ccccc1C(=O)O",
-    "CC(=O)Nc1ccc(O)cc1",
-    "c1ccc2ccccc2c1",
-    "NC(N)=O",
-    "C[C@H](N)C(=O)O",
-    "O=C1NC(=O)c2ccccc12",
-    "FC(F)(F)c1ccc(Cl)cc1",
-    "CS(=O)(=O)c1ccsc1",
-    "C/C=C/C#N",
-    "O=[N+]([O-])c1ccncc1",
-]
+    "CC(=O)Oc1ccccc1C(=O)O", "CC(=O)Nc1ccc(O)cc1", "c1ccc2ccccc2c1", "NC(N)=O", "C[C@H](N)C(=O)O",
+    "O=C1NC(=O)c2ccccc12", "FC(F)(F)c1ccc(Cl)cc1", "CS(=O)(=O)c1ccsc1", "C/C=C/C#N", "O=[N+]([O-])c1ccncc1",
+]  # fmt: skip
 
 
 def bad(outcomes: list[str], items: list[str]) -> list[tuple[str, str]]:
