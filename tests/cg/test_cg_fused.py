@@ -130,20 +130,13 @@ def test_positions_that_are_not_finite_are_an_error_that_names_the_replica(repli
     refuses(NonFiniteError, f"replica {replicas - 1} ", net.energy_and_forces, x)
 
 
-def test_beads_at_one_point_are_an_error():
+def test_beads_at_one_point_and_other_shapes_are_refused_and_no_replicas_give_no_energies():
     net = student(fake_frames())
     x = frames_of(net, 3)
     x[1, 2] = x[1, 0]
     refuses(NonFiniteError, "replica 1 ", net.energy_and_forces, x)
-
-
-def test_positions_of_another_shape_are_refused():
-    net = student(fake_frames())
     for shape in ((5, 3), (2, 4, 3), (2, 5, 2)):
         refuses(InputError, "shape", net.energy_and_forces, np.zeros(shape))
-
-
-def test_no_replicas_give_no_energies():
     energy, forces = student(fake_frames()).energy_and_forces(np.zeros((0, 5, 3)))
     assert energy.shape == (0,) and forces.shape == (0, 5, 3)
 

@@ -150,21 +150,15 @@ def test_a_text_that_maps_nothing_says_why(text, message):
     refuses(MappingError, message, parse_beads, peptide(2), text)
 
 
-def test_two_chains_are_not_one_molecule_and_the_message_says_which_beads_are_apart():
+def test_what_is_no_molecule_with_a_tree_of_beads_is_refused_with_the_reason():
     two = peptide(2).join(peptide(2))
     refuses(MappingError, r"2 parts .*ALA1-CA, ALA2-CA; ALA3-CA", BeadMapping.calpha, two)
-
-
-def test_a_ring_of_beads_is_named():
     ring = mdtraj.Topology()
     residue = ring.add_residue("BNZ", ring.add_chain())
     atoms = [ring.add_atom(f"C{i}", mdtraj.element.carbon, residue) for i in range(6)]
     for i in range(6):
         ring.add_bond(atoms[i], atoms[(i + 1) % 6])
     refuses(MappingError, r"close a ring.*C0, BNZ1-C1", BeadMapping.from_selection, ring, "all")
-
-
-def test_a_topology_without_bonds_and_an_atom_without_mass_are_refused():
     bare = mdtraj.Topology()
     residue = bare.add_residue("UNK", bare.add_chain())
     bare.add_atom("X", mdtraj.element.carbon, residue)
@@ -172,6 +166,7 @@ def test_a_topology_without_bonds_and_an_atom_without_mass_are_refused():
     bare.add_atom("Z", mdtraj.element.carbon, residue)
     refuses(MappingError, "holds no bonds", BeadMapping.from_indices, bare, [0, 2])
     refuses(MappingError, "no mass", BeadMapping.from_indices, bare, [0, 1], bonds=[(0, 1)])
+    refuses(MappingError, "map of 10 atoms", BeadMapping.backbone(peptide()).apply, np.zeros((1, 9, 3)))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +181,3 @@ def test_a_topology_without_bonds_and_an_atom_without_mass_are_refused():
 def test_weights_that_are_no_orthogonal_map_are_refused(weights, message):
     beads = BeadTopology(("A", "B"), np.ones(2), np.array([[0, 1]]))
     refuses(MappingError, message, BeadMapping, beads, np.array(weights))
-
-
-def test_positions_of_another_system_are_refused():
-    refuses(MappingError, "map of 10 atoms", BeadMapping.backbone(peptide()).apply, np.zeros((1, 9, 3)))

@@ -199,15 +199,12 @@ def test_repulsion_is_one_kT_at_the_least_distance_of_the_data():
     assert torch.allclose(net.prior.sigma[torch.from_numpy(pair)], least)
 
 
-def test_constrained_bonds_are_named():
+def test_constrained_bonds_are_named_and_settings_and_topologies_that_cannot_work_refused():
     frames = fake_frames()
     rigid = frames.positions.astype(np.float64)
     bond = rigid[:, 1] - rigid[:, 0]
     rigid[:, 0] = rigid[:, 1] - 1.5 * bond / np.linalg.norm(bond, axis=1, keepdims=True)
     refuses(TrajectoryError, "bond 0 hardly changes", CGNet.from_data, rigid, frames.topology, 300.0, SMALL)
-
-
-def test_settings_and_topologies_that_cannot_work_are_refused():
     with pytest.raises(InputError):
         CGNetSettings(width=0)
     with pytest.raises(InputError):

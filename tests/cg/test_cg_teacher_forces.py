@@ -96,11 +96,9 @@ class TestSamples:
         absolute = sample_with_forces(flow, 500, settings=both)
         assert absolute.bound == limit and absolute.kept_fraction == pytest.approx(0.3, abs=0.01)
 
-    def test_an_impossible_bound_is_an_error(self):
+    def test_impossible_bounds_and_settings_are_refused(self):
         with pytest.raises(NonFiniteError, match="none of 50"):
             sample_with_forces(rough_flow(4), 50, settings=ForceSampleSettings(absolute_bound=1e-9))
-
-    def test_settings_that_cannot_work_are_refused(self):
         for wrong in (
             {"n_augmentations": 0},
             {"relative_bound": -1.0},

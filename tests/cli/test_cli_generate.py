@@ -94,11 +94,12 @@ def test_more_crystals_leave_the_first_as_they_are(formamide, monkeypatch):
     assert [c.info["candidate"] for c in more] == list(range(10))
 
 
-def test_if_no_packing_survives_the_press_the_error_counts_why(formamide, monkeypatch):
+def test_the_library_refuses_no_candidates_and_counts_why_none_survive_the_press(formamide, monkeypatch):
     from dataclasses import replace
 
     monkeypatch.setattr("molflow_sim.packing.press", lambda p, _: replace(p, status=np.full(len(p), 3, np.int8)))
     refuses(NoCandidatesError, "implausible density", generate, "crystals", formamide, 3, press=True)
+    refuses(InputError, "candidates", generate, "crystals", formamide, 0)
 
 
 @pytest.fixture
@@ -161,7 +162,3 @@ def test_what_is_there_is_replaced_only_if_asked(crystals, tmp_path):
     code, _, err = crystals("NC=O", "-n", 2, "-o", out)
     assert code == 2 and "--overwrite" in err and len(list(out.iterdir())) == 3
     assert crystals("NC=O", "-n", 2, "-o", out, "--overwrite")[0] == 0 and len(list(out.iterdir())) == 2
-
-
-def test_the_library_refuses_the_same(formamide):
-    refuses(InputError, "candidates", generate, "crystals", formamide, 0)

@@ -130,13 +130,13 @@ def test_a_landscape_ranked_in_part_by_another_model_is_weighted_by_the_potentia
     assert sorted(data.energy) == sorted([-3.0, *(e.potential_energy for e in made.entries[1:])])
 
 
-def test_another_landscape_is_not_mixed_into_the_data_of_the_first(tmp_path):
+def test_landscapes_that_are_empty_damaged_or_another_ones_are_refused(tmp_path):
     landscape_dataset(landscape(3), tmp_path / "set")
     refuses(StoreError, "belongs to another run", landscape_dataset, landscape(4), tmp_path / "set")
-
-
-def test_an_empty_landscape_is_refused(tmp_path):
     refuses(TrainingError, "empty", landscape_dataset, replace(landscape(1), entries=()), tmp_path / "set")
+    (tmp_path / "run.json").write_text("{")
+    refuses(StoreError, r"run\.json", kind_of, tmp_path)
+    refuses(InputError, "no such folder", kind_of, tmp_path / "nowhere")
 
 
 def test_a_config_and_weights_to_start_from_reach_the_training(train, tmp_path, cifs, stand_in, monkeypatch):
@@ -186,12 +186,6 @@ def test_seed_steps_and_device_count_more_than_the_settings(train, tmp_path, cif
 def test_a_kind_that_cannot_be_trained_is_named(molflow, tmp_path, cifs, kind, words):
     code, _, err = molflow("train", kind, cifs, "-o", tmp_path / "out")
     assert code == 2 and words in err
-
-
-def test_a_damaged_screening_is_named(tmp_path):
-    (tmp_path / "run.json").write_text("{")
-    refuses(StoreError, r"run\.json", kind_of, tmp_path)
-    refuses(InputError, "no such folder", kind_of, tmp_path / "nowhere")
 
 
 def test_several_data_sets_are_trained_on_together_and_nothing_else_beside_them(train, tmp_path, cifs, stand_in):

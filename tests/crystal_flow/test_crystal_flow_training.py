@@ -136,7 +136,7 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path, pairs) -> None:
     assert all(torch.equal(a, b) for a, b in zip(resumed.network.parameters(), whole.network.parameters()))
 
 
-def test_nonsense_in_the_settings_is_refused(tmp_path) -> None:
+def test_nonsense_in_the_settings_and_data_without_a_usable_crystal_are_refused(tmp_path, dataset) -> None:
     path = tmp_path / "config.yaml"
     path.write_text("training:\n  max_step: 5\n")
     refuses(InputError, "max_step", CrystalFlowConfig.from_yaml, path)
@@ -145,9 +145,6 @@ def test_nonsense_in_the_settings_is_refused(tmp_path) -> None:
     assert (made.training.max_steps, made.training.batch_size, made.starts) == (5, 64, 3)
     refuses(InputError, "starts", CrystalFlowConfig, starts=0)
     refuses(InputError, "coupling", CrystalFlowConfig, coupling="nearest")
-
-
-def test_data_without_a_usable_crystal_are_refused(dataset) -> None:
     refuses(TrainingError, "no crystal", make_pairs, dataset, 2, rows=np.zeros(len(dataset), bool))
 
 

@@ -213,16 +213,13 @@ def test_parametrize_collects_everything_in_the_molecules_order():
     assert p.mmff.n_atoms == mol.n_atoms
 
 
-def test_molecules_beyond_the_force_field_are_refused():
+def test_molecules_beyond_the_force_field_unknown_models_and_conformers_are_refused():
     boronic = Chem.AddHs(Chem.MolFromSmiles("OB(O)c1ccccc1"))
     rdDistGeom.EmbedMolecule(boronic, randomSeed=3)
     refuses(UnsupportedElementError, "B", parametrize, Molecule.from_rdkit(boronic))
     hexafluoride = Chem.MolFromSmiles("FS(F)(F)(F)(F)F")
     rdDistGeom.EmbedMolecule(hexafluoride, randomSeed=3)
     refuses(ParameterError, "no atom types", parametrize, Molecule.from_rdkit(hexafluoride))
-
-
-def test_unknown_models_and_conformers_are_refused():
     mol = molecule("O")
     refuses(InputError, "choose one of mmff94, hf-esp", partial_charges, mol, "am1-bcc")
     refuses(InputError, "conformer 3 of 1", partial_charges, mol, "mmff94", conformer=3)

@@ -230,20 +230,11 @@ def test_terms_without_rows_keep_their_shape():
     assert total(terms, torch.tensor(positions_of(build("O")))).shape == ()
 
 
-def test_boron_is_refused_by_name():
+def test_molecules_that_mmff_does_not_type_and_positions_of_another_one_are_refused_by_name():
     with pytest.raises(UnsupportedElementError, match="MMFF94 has no parameters for B"):
         extract_mmff(Chem.AddHs(Chem.MolFromSmiles("OB(O)c1ccccc1")))
-
-
-def test_an_atom_that_cannot_be_typed_is_refused():
     refuses(ParameterError, "no atom types", extract_mmff, Chem.AddHs(Chem.MolFromSmiles("FS(F)(F)(F)(F)F")))
-
-
-def test_implicit_hydrogens_are_refused():
     refuses(MoleculeError, "implicit hydrogens", extract_mmff, Chem.MolFromSmiles("CC"))
-
-
-def test_positions_of_another_molecule_are_refused():
     refuses(InputError, r"\(\.\.\., 3, 3\)", mmff_energies, extract_mmff(build("O")), torch.zeros(4, 3))
 
 

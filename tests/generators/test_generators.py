@@ -112,12 +112,9 @@ def test_what_no_generator_can_be_is_refused(method, options, words):
     refuses(InputError, "unknown kind of structure 'glass'", make_generator, "glass", method)
 
 
-def test_a_chiral_molecule_cannot_be_put_in_a_group_with_mirrors():
+def test_groups_with_mirrors_for_a_chiral_molecule_and_missing_or_other_weights_are_refused(tmp_path):
     alanine = Molecule.from_smiles("C[C@H](O)C#N")
     refuses(SpaceGroupError, "Sohncke", RandomGenerator().sample, CrystalRequest(alanine, "P-1"), 3, seed=0)
-
-
-def test_missing_weights_and_weights_of_another_kind_are_named(tmp_path):
     refuses(WeightsError, "absent holds no weights of crystal-flow", FlowGenerator(str(tmp_path / "absent")).identity)
     weights_of(tmp_path, "cgnet")
     refuses(WeightsError, "holds weights of cgnet, not of crystal-flow", FlowGenerator(str(tmp_path)).identity)

@@ -56,8 +56,9 @@ def test_one_part_that_is_kept_of_a_disordered_model_is_a_model():
                                                "H3 H 0.7499 0.4053 0.0280 0.050 Uiso 1 1 d . A 2"))  # fmt: skip
 
 
-def test_three_places_of_one_hydrogen_are_called_disorder_of_that_atom():
+def test_three_places_of_one_hydrogen_and_hydrogen_for_deuterium_are_refused_by_name():
     refuses(DisorderedCrystalError, r"block 2001826: atom O has 3 hydrogens", read, "oh_three_sites.cif")
+    refuses(CrystalError, r"\[2H\]", read, "benzene_D.cif", molecules=[Molecule.from_smiles("c1ccccc1")])
 
 
 def test_deuterium_is_kept_in_masses_density_smiles_and_files(tmp_path):
@@ -76,10 +77,6 @@ def test_deuterium_is_kept_in_masses_density_smiles_and_files(tmp_path):
     _, system, _ = crystalSystem(crystal)
     masses = [system.getParticleMass(i)._value for i in range(system.getNumParticles())]
     assert min(masses) == pytest.approx(2.014, abs=0.001)
-
-
-def test_a_molecule_with_hydrogen_is_not_the_one_with_deuterium():
-    refuses(CrystalError, r"\[2H\]", read, "benzene_D.cif", molecules=[Molecule.from_smiles("c1ccccc1")])
 
 
 def test_a_hall_symbol_decides_between_two_origins():

@@ -283,20 +283,14 @@ def test_thousands_of_atoms_in_a_small_cell_are_refused_quickly(edge, symbol):
     assert time.perf_counter() - start < 10
 
 
-def test_a_salt_is_refused_as_such():
+def test_a_salt_a_crystal_without_hydrogens_and_a_missing_file_are_refused_by_name(tmp_path):
     p1 = general("[NH3+]CC(=O)[O-]", "P 1", (9, 9, 9, 90, 90, 90), (0.5, 0.5, 0.5))
     same(p1, MolecularCrystal.from_cif(p1.to_cif()))  # a zwitterion is neutral
     text = re.sub(r"^H5 .*\n", "", p1.to_cif(), flags=re.M)
     refuses(InputError, r"charge|hydrogen", MolecularCrystal.from_cif, text)
-
-
-def test_what_is_wrong_with_a_crystal_comes_with_its_file(tmp_path):
     path = tmp_path / "urea.cif"
     path.write_text(re.sub(r"\nH\d.*", "", MolecularCrystal.from_cif(UREA).to_cif()))
     refuses(InputError, r"urea\.cif, block \w+: .*hydrogen", MolecularCrystal.from_cif, path)
-
-
-def test_a_missing_file_is_named(tmp_path):
     refuses(CrystalError, "cannot read", MolecularCrystal.from_cif, tmp_path / "nowhere.cif")
 
 

@@ -36,22 +36,19 @@ def test_cells_start_with_the_molecules_volume(benzene):
     assert coefficient.min() > 0.49 and coefficient.max() < 0.63
 
 
-def test_enantiopure_molecules_get_sohncke_groups_only():
+def test_named_space_groups_are_used_and_enantiopure_molecules_get_sohncke_groups_only(benzene):
     alanine = Molecule.from_smiles("C[C@H](N)C(=O)O")
     p = random_packings(alanine, 60, seed=1)
     assert all((np.linalg.det(q.cart_rot) > 0).all() for q in p.placements)
     refuses(SpaceGroupError, "enantiopure", random_packings, alanine, 5, space_groups=["P -1"])
+    p = random_packings(benzene, 40, space_groups=["P 21 21 21", "P -1"], seed=2)
+    assert set(p.space_groups) == {"P 21 21 21", "P -1"}
+    refuses(SpaceGroupError, "unknown space group", random_packings, benzene, 4, space_groups=["P 99"])
 
 
 def test_symmetric_molecules_also_go_to_special_positions(benzene):
     p = random_packings(benzene, 200, space_groups=["P b c a"], seed=2)
     assert set(p.z_prime) == {0.5, 1.0}
-
-
-def test_named_space_groups_are_used_and_wrong_names_refused(benzene):
-    p = random_packings(benzene, 40, space_groups=["P 21 21 21", "P -1"], seed=2)
-    assert set(p.space_groups) == {"P 21 21 21", "P -1"}
-    refuses(SpaceGroupError, "unknown space group", random_packings, benzene, 4, space_groups=["P 99"])
 
 
 @pytest.mark.parametrize("bad", [{"n": 0}, {"n": 3, "z_prime": 0}, {"n": 3, "z_prime": 9}])
@@ -119,14 +116,11 @@ def test_two_molecules_in_the_asymmetric_unit(benzene):
     assert q.ok.mean() > 0.9 and set(q.z_prime) == {2.0}
 
 
-def test_saved_packings_come_back_the_same(tmp_path, benzene, pressed):
+def test_saved_packings_come_back_the_same_and_a_truncated_file_is_a_named_error(tmp_path, benzene, pressed):
     pressed.save(tmp_path / "batch.npz")
     back = RigidPackings.load(tmp_path / "batch.npz", benzene)
     assert np.array_equal(back.energy, pressed.energy) and back.space_groups == pressed.space_groups
     assert np.array_equal(back.crystal(3).to_ase().positions, pressed.crystal(3).to_ase().positions)
-
-
-def test_a_truncated_file_is_a_named_error(tmp_path, benzene, pressed):
     path = tmp_path / "batch.npz"
     pressed.save(path)
     path.write_bytes(path.read_bytes()[:2000])

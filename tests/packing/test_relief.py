@@ -47,13 +47,10 @@ def test_space_groups_and_order_are_kept_and_symmetry_stays_exact(dense):
         assert np.linalg.det(moved.rotation[k, 0]) == pytest.approx(1.0, abs=1e-9)
 
 
-def test_no_evaluations_change_nothing_and_negative_numbers_are_refused(dense):
+def test_no_evaluations_change_nothing_and_numbers_out_of_range_are_refused(dense):
     assert relieve(dense, 0) is dense
     with pytest.raises(InputError):
         relieve(dense, -1)
     refuses(InputError, "between 0 and 1", relieve, dense, packing_coefficient=72.0)
-
-
-def test_packing_coefficients_out_of_range_are_refused():
     with pytest.raises(InputError, match="packing coefficients"):
         random_packings(Molecule.from_smiles("c1ccccc1"), 2, packing_coefficient=(0.7, 1.2))

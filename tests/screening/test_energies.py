@@ -125,14 +125,11 @@ def test_a_changed_model_file_is_another_model(tmp_path):
     assert energy_identity(f"ase:{__name__}:PerAtom") and energy_identity("gfn2-xtb")
 
 
-def test_a_failing_calculator_is_a_reason_not_a_crash():
+def test_a_failing_calculator_is_a_reason_and_without_tblite_the_install_command_is_given(monkeypatch):
     with pytest.raises(MolflowError, match="ArithmeticError: the SCF went wild"):
         energy_model(f"ase:{__name__}:Broken").energy(crystal(formamide()))
     with pytest.raises(NonFiniteError):
         EnergyModel("x", "x", lambda atoms: float("nan")).energy(crystal(formamide()))
-
-
-def test_without_tblite_the_install_command_is_given(monkeypatch):
     import sys
 
     monkeypatch.setitem(sys.modules, "tblite.ase", None)

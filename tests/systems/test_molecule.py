@@ -204,22 +204,13 @@ def test_bad_molecule_files_are_refused_by_name(name, text, word, tmp_path):
     refuses(InputError, word, Molecule.from_file, tmp_path / name)
 
 
-def test_a_missing_file_is_a_named_error(tmp_path):
+def test_missing_files_charges_wrong_shapes_and_radicals_are_named_errors(tmp_path, aspirin):
     refuses(MoleculeError, "cannot read", Molecule.from_file, tmp_path / "nowhere.xyz")
-
-
-def test_a_charge_given_with_an_xyz_is_used_and_then_refused(tmp_path):
     (tmp_path / "a.xyz").write_text("2\n\nO 0 0 0\nH 0.96 0 0\n")
     refuses(MoleculeError, "net charge -1", Molecule.from_file, tmp_path / "a.xyz", charge=-1)
-
-
-def test_wrong_shapes_are_refused(aspirin):
     refuses(MoleculeError, "shape", aspirin.with_conformers, np.zeros((1, 20, 3)))
     with pytest.raises(MoleculeError):
         aspirin.with_conformers(np.full((1, 21, 3), np.nan))
-
-
-def test_a_radical_has_no_closed_shell_assignment():
     methyl = np.array([[0.0, 0, 0], [1.08, 0, 0], [-0.54, 0.935, 0], [-0.54, -0.935, 0]])
     with pytest.raises(MoleculeError):
         molecule_from_graph(np.array([6, 1, 1, 1]), methyl, np.array([[0, 1], [0, 2], [0, 3]]))

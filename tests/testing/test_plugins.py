@@ -104,9 +104,6 @@ def test_two_of_one_name_are_both_named_and_others_work(installed):
     with pytest.raises(PluginError, match=r"two generators are called 'crystals/twice': .*one 0.1.0 and .*two 0.1.0"):
         make_generator("crystals", "twice")
     assert make_generator("crystals", "random")
-
-
-def test_a_name_of_ours_is_not_taken_over_without_a_word(installed):
     installed("thief", {"molflow.generators": {"crystals/random": "molflow_box:BoxGenerator"}})
     refuses(PluginError, r"of molflow-sim and molflow_box:BoxGenerator of thief", make_generator, "crystals", "random")
 

@@ -177,7 +177,7 @@ def test_killed_run_carries_on_to_its_full_length(folder, tmp_path):
     assert np.isfinite(jumps).all()
 
 
-def test_bond_beyond_its_range_stops_the_run_and_names_copy_bond_and_time(tmp_path):
+def test_bonds_beyond_their_range_and_dynamics_that_blow_up_are_errors_with_copy_and_time(tmp_path):
     class Torn(Springs):
         def energy_and_forces(self, x):
             energies, forces = super().energy_and_forces(x)
@@ -188,8 +188,6 @@ def test_bond_beyond_its_range_stops_the_run_and_names_copy_bond_and_time(tmp_pa
     with pytest.raises(TrajectoryError, match=r"report \d+ \(.* ps\), 300 K, copy 1: bond CG1-A to CG1-B is .* Å long"):
         simulate_cg(CGForceField(torn), 3, 0.01, output=tmp_path, start=torn.start(), report_every_ps=0.05)
 
-
-def test_dynamics_that_blows_up_is_a_named_error(tmp_path):
     class Burst(Springs):
         calls = 0
 
@@ -233,14 +231,11 @@ def test_folders_of_other_runs_are_left_alone(folder, frames, tmp_path):
     refuses(StoreError, "not empty", simulate_cg, folder, 2, **QUICK, start=frames, output=tmp_path / "full")
 
 
-def test_damaged_checkpoint_is_refused(folder, frames, tmp_path):
+def test_damaged_checkpoints_and_runs_without_anything_to_start_from_are_refused(folder, frames, tmp_path):
     run = simulate_cg(folder, 2, **QUICK, start=frames, output=tmp_path / "run")
     (run.folder / "state.npz").write_bytes(b"PK broken")
     with pytest.raises(StoreError, match=r"state\.npz cannot be read"):
         simulate_cg(folder, 2, **{**QUICK, "ns": 0.01}, start=frames, output=tmp_path / "run")
-
-
-def test_run_without_anything_to_start_from_says_so(folder, frames, tmp_path):
     refuses(InputError, "start=", simulate_cg, folder, 2, **QUICK, output=tmp_path / "run")
     with pytest.raises(InputError, match="other beads"):
         simulate_cg(folder, 2, **QUICK, start=Springs().start(), output=tmp_path / "run2")

@@ -166,14 +166,11 @@ def test_a_crash_after_any_write_changes_nothing(urea, finished, tmp_path, monke
     pd.testing.assert_frame_equal(result.to_dataframe(), finished.to_dataframe())
 
 
-def test_when_nothing_survives_the_press_the_reasons_are_counted(urea, tmp_path):
+def test_when_nothing_survives_the_press_or_the_relaxation_the_reasons_are_counted(urea, tmp_path):
     stages = replace(toy.TOY, press=toy.everything_fails)
     counted = r"none of 60 packings survived.*39 implausible density, 21 not finite.*kept in"
     refuses(NoCandidatesError, counted, run, urea, tmp_path / "run", stages=stages)
     assert (tmp_path / "run" / "store" / "press").is_dir(), "what was computed stays"
-
-
-def test_when_no_relaxed_structure_is_valid_the_reasons_are_counted(urea, tmp_path):
     with pytest.raises(NoCandidatesError, match=r"none of 12 relaxed structures.*12 bonds broke"):
         run(urea, tmp_path / "run", stages=replace(toy.TOY, validity=toy.never_valid))
 
