@@ -8,10 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refuses
 
-from molflow_sim.cg import reading
-from molflow_sim.cg.frames import BeadFrames, read_frames
-from molflow_sim.cg.mapping import BeadMapping, parse_beads
-from molflow_sim.cg.topology import backbone_topology
+from molflow_sim.cg import BeadFrames, BeadMapping, backbone_topology, parse_beads, read_frames, reading
 from molflow_sim.cg.whole import make_whole
 from molflow_sim.errors import MappingError, TrajectoryError
 from molflow_sim.units import KCAL_PER_MOL

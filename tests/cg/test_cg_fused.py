@@ -9,10 +9,10 @@ from bead_examples import fake_frames, tree
 from refusals import refuses
 from test_cg_student import student
 
-from molflow_sim.cg.student.cgnet import CGNet, CGNetSettings
+from molflow_sim.cg import CGNet, CGNetSettings, backbone_topology
+from molflow_sim.cg.frames import BeadFrames
 from molflow_sim.cg.student.fused import FusedCGNet
 from molflow_sim.cg.student.langevin import Langevin
-from molflow_sim.cg.topology import backbone_topology
 from molflow_sim.errors import InputError, NonFiniteError
 from molflow_sim.units import BOLTZMANN
 
@@ -56,8 +56,6 @@ def test_any_tree_and_any_width_will_do(topology, width, depth, replicas):
 
 
 def _jittered(topology):
-    from molflow_sim.cg.frames import BeadFrames
-
     rng = np.random.default_rng(1)
     one = fake_frames(1, 3, topology).positions if topology.n_beads > 2 else np.array([[[0.0, 0, 0], [1.4, 0, 0]]])
     return BeadFrames.from_arrays(one + 0.04 * rng.normal(size=(200, topology.n_beads, 3)), topology, 300.0)

@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import refuses
 
-from molflow_sim.cg.teacher.internal import InternalCoordinates
-from molflow_sim.cg.topology import BeadTopology
+from molflow_sim.cg import BeadTopology, InternalCoordinates
 from molflow_sim.errors import MappingError, NonFiniteError
 
 torch.set_num_threads(1)
@@ -28,8 +27,7 @@ def test_a_chain_gets_the_usual_bonds_angles_and_dihedrals():
     chain = InternalCoordinates(tree([0, 1, 2, 3]))
     assert chain.bonds.tolist() == [[0, 1], [1, 2], [2, 3], [3, 4]]
     assert chain.angles.tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 4]]
-    assert chain.torsions.tolist() == [[0, 1, 2, 3], [1, 2, 3, 4]]
-    assert not chain.is_improper.any()
+    assert chain.torsions.tolist() == [[0, 1, 2, 3], [1, 2, 3, 4]] and not chain.is_improper.any()
 
 
 def test_a_branch_is_turned_against_the_first_bead_of_the_fork():

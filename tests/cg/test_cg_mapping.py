@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refuses
 
+from molflow_sim.cg import BeadMapping, BeadTopology, backbone_topology, parse_beads
 from molflow_sim.cg.contraction import contracted_bonds
-from molflow_sim.cg.mapping import BeadMapping, parse_beads
-from molflow_sim.cg.topology import BeadTopology, backbone_topology
 from molflow_sim.errors import MappingError
 
 
@@ -120,14 +119,10 @@ def test_contracting_a_tree_always_gives_a_tree(molecule, data):
 @pytest.mark.parametrize(
     "text, beads",
     [
-        ("backbone", ["C", "N", "CA", "C", "N"]),
-        (" calpha ", ["CA", "CA"]),
-        ("name CA", ["CA", "CA"]),
-        ("4, 6, 9", ["CA", "C", "CA"]),
-        ("[4 6 9]", ["CA", "C", "CA"]),
-        ("0,1,2; 3,4", ["CH3+2", "N+1"]),
+        ("backbone", ["C", "N", "CA", "C", "N"]), (" calpha ", ["CA", "CA"]), ("name CA", ["CA", "CA"]),
+        ("4, 6, 9", ["CA", "C", "CA"]), ("[4 6 9]", ["CA", "C", "CA"]), ("0,1,2; 3,4", ["CH3+2", "N+1"]),
     ],
-)
+)  # fmt: skip
 def test_a_text_becomes_a_mapping(text, beads):
     topology = peptide(1 if text == "backbone" else 2)
     assert names_of(parse_beads(topology, text)) == beads
@@ -136,16 +131,11 @@ def test_a_text_becomes_a_mapping(text, beads):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("name XX", "selects no atom"),
-        ("name (CA", "cannot be read"),
-        ("CA", "cannot be read|selects no atom"),
-        ("", "no beads"),
-        ("4,99", "atom 99 is not there"),
-        ("4,4", "atom 4 belongs to several beads"),
-        ("4", "at least two"),
-        ("0,1;1,2", "not orthogonal: atom 1"),
+        ("name XX", "selects no atom"), ("name (CA", "cannot be read"), ("CA", "cannot be read|selects no atom"),
+        ("", "no beads"), ("4,99", "atom 99 is not there"), ("4,4", "atom 4 belongs to several beads"),
+        ("4", "at least two"), ("0,1;1,2", "not orthogonal: atom 1"),
     ],
-)
+)  # fmt: skip
 def test_a_text_that_maps_nothing_says_why(text, message):
     refuses(MappingError, message, parse_beads, peptide(2), text)
 

@@ -9,11 +9,10 @@ import pytest
 import torch
 from bead_examples import fake_frames, tree
 from refusals import refuses
+from safetensors.torch import load_file
 from test_cg_student import student
 
-from molflow_sim.cg.forcefield import ForceField
-from molflow_sim.cg.model import ModelFolder
-from molflow_sim.cg.student.cgnet import CGNet
+from molflow_sim.cg import CGNet, ForceField, ModelFolder
 from molflow_sim.errors import WeightsError
 from molflow_sim.registry import MODELS
 from molflow_sim.training.weights import save_weights
@@ -37,8 +36,6 @@ def test_a_student_comes_back_bit_by_bit(folder):
 
 
 def test_the_stored_weights_keep_the_bound_by_themselves(folder):
-    from safetensors.torch import load_file
-
     tensors = load_file(folder.path / "student.safetensors")
     weights = [w for name, w in tensors.items() if name.startswith("mlp") and w.ndim == 2]
     assert weights and all(float(torch.linalg.matrix_norm(w.double(), 2)) <= 4.0 for w in weights)

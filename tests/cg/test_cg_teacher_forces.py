@@ -78,8 +78,7 @@ class TestSamples:
         assert samples.positions.dtype == samples.forces.dtype == np.float64
         assert samples.kept_fraction == 1.0 and samples.temperature == 300.0 and len(samples) == 300
         assert abs(samples.weights.mean() - 1.0) < 1e-12
-        assert 1 <= samples.effective_sample_size <= 300
-        assert "effective sample size" in samples.summary
+        assert 1 <= samples.effective_sample_size <= 300 and "effective sample size" in samples.summary
         again = sample_with_forces(flow, 300, seed=4, settings=ForceSampleSettings(relative_bound=0.0))
         assert np.array_equal(samples.forces, again.forces)
         assert next(flow.parameters()).dtype == torch.float32  # the flow itself is not changed
@@ -149,8 +148,7 @@ class TestFlatness:
         )
         bins = [np.histogram(dihedrals(s.positions), 24, (-np.pi, np.pi))[0] / len(s) for s in (plain, flat)]
         entropy = [-(p[p > 0] * np.log(p[p > 0])).sum() for p in bins]
-        assert entropy[1] > entropy[0] + 0.02
-        assert entropy[1] < np.log(24)
+        assert entropy[1] > entropy[0] + 0.02 and entropy[1] < np.log(24)
 
     def test_the_forces_are_those_of_the_configurations_taken(self):
         # At fixed configuration and augmentation nothing changes; without augmentation that can be seen directly.

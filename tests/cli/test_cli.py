@@ -43,19 +43,11 @@ def test_help_comes_without_loading_the_science():
 @pytest.mark.parametrize(
     ("molecule", "words"),
     [
-        ("CC(", "SMILES"),
-        ("", "SMILES"),
-        ("CCO.O", "components"),
-        ("C[CH2]", "radical"),
-        ("[Na+].[Cl-]", "Na"),
-        ("C[Hg]C", "Hg"),
-        ("[Fe]", "Fe"),
-        ("C[N+](C)(C)C", "charge"),
-        ("C" * 100, "large|atoms"),
-        ("nothing-here.sdf", "no file nothing-here.sdf"),
-        ("experiment.cif", "--reference"),
+        ("CC(", "SMILES"), ("", "SMILES"), ("CCO.O", "components"), ("C[CH2]", "radical"), ("[Na+].[Cl-]", "Na"),
+        ("C[Hg]C", "Hg"), ("[Fe]", "Fe"), ("C[N+](C)(C)C", "charge"), ("C" * 100, "large|atoms"),
+        ("nothing-here.sdf", "no file nothing-here.sdf"), ("experiment.cif", "--reference"),
     ],
-)
+)  # fmt: skip
 def test_a_molecule_that_cannot_be_used_is_refused_in_one_line(molflow, tmp_path, molecule, words):
     code, out, err = molflow("screen", molecule, "-o", tmp_path / "run")
     assert code == 2 and out == ""

@@ -2,13 +2,18 @@
 
 import json
 import re
+from importlib.resources import files
 
 import mdtraj
 import numpy as np
 import pytest
 
-from molflow_sim.cg import BeadFrames
+from molflow_sim.cg import BeadFrames, DistillSettings
+from molflow_sim.cg.student.cgnet import CGNetSettings
+from molflow_sim.cg.student.prior import PriorSettings
+from molflow_sim.cg.teacher.forces import ForceSampleSettings
 from molflow_sim.data import alanine_card, alanine_frames
+from molflow_sim.evaluate import dihedral
 from molflow_sim.runs.files import sha256
 
 VERBS = ("fit", "distill", "simulate", "report", "export")
@@ -162,11 +167,6 @@ def test_distill_names_what_is_wrong_in_its_settings(molflow, tmp_path, text, wo
 
 
 def test_settings_of_a_distillation_come_back_from_yaml_and_what_is_left_out_keeps_its_default(tmp_path):
-    from molflow_sim.cg import DistillSettings
-    from molflow_sim.cg.student.cgnet import CGNetSettings
-    from molflow_sim.cg.student.prior import PriorSettings
-    from molflow_sim.cg.teacher.forces import ForceSampleSettings
-
     chosen = DistillSettings(CGNetSettings(width=24, prior=PriorSettings(exponent=8)), ForceSampleSettings(flatness=2))
     chosen.to_yaml(tmp_path / "small.yaml")
     assert DistillSettings.from_yaml(tmp_path / "small.yaml") == chosen
@@ -183,8 +183,6 @@ def test_a_fit_that_has_not_ended_is_not_distilled(molflow, tmp_path):
 
 
 def test_shipped_frames_are_those_of_their_card():
-    from importlib.resources import files
-
     card, frames = alanine_card(), alanine_frames()
     assert sha256((files("molflow_sim.data") / "alanine.npz").read_bytes()) == card["sha256"]
     assert frames.n_frames == card["frames"] and frames.temperature == card["temperature_K"]
@@ -193,8 +191,6 @@ def test_shipped_frames_are_those_of_their_card():
 
 
 def test_shipped_frames_are_l_alanine_in_its_usual_basins():
-    from molflow_sim.evaluate import dihedral
-
     frames = alanine_frames()
     phi = dihedral(frames.positions, frames.topology.phi_psi_indices())[:, 0]
     assert np.mean(phi < 0) > 0.95

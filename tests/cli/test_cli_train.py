@@ -11,6 +11,7 @@ from flow_stand_in import weights_of
 from refusals import refuses
 from screening_examples import landscape
 
+from molflow_sim import Molecule
 from molflow_sim.dataset import CrystalDataset, training_source
 from molflow_sim.dataset.skeletons import split_of_molecule
 from molflow_sim.dataset.sources import kind_of, landscape_dataset
@@ -27,8 +28,6 @@ def train(molflow):
 
 
 def sides(*smiles: str) -> list[str]:
-    from molflow_sim import Molecule
-
     return [split_of_molecule(Molecule.from_smiles(s).rdmol) for s in smiles]
 
 

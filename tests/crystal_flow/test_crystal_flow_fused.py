@@ -6,11 +6,10 @@ import torch
 from crystal_flow_examples import flow, packed
 from processes import threads
 
-from molflow_sim.models.crystal_flow import CrystalBatch
+from molflow_sim.models.crystal_flow import ContactNetwork, CrystalBatch
 from molflow_sim.models.crystal_flow.compiled_gradients import messages_gradient
 from molflow_sim.models.crystal_flow.compiled_graph import contacts
 from molflow_sim.models.crystal_flow.fused import fused_velocity, usable
-from molflow_sim.models.crystal_flow.network import ContactNetwork
 
 
 def gradients(network: ContactNetwork, batch: CrystalBatch, fused: bool) -> dict[str, torch.Tensor]:
@@ -54,5 +53,4 @@ def test_threads_add_up_to_the_same_gradients() -> None:
 def test_other_types_go_through_torch() -> None:
     network = flow(0).network
     batch = packed("CC(N)=O", 2, 0)
-    assert not usable(network.double(), batch)
-    assert not usable(torch.nn.Linear(2, 2), batch)
+    assert not usable(network.double(), batch) and not usable(torch.nn.Linear(2, 2), batch)

@@ -11,18 +11,16 @@ import torch
 from processes import killed, threads, without_chemistry
 from refusals import refuses
 
-from molflow_sim import Molecule
+from molflow_sim import Molecule, load_model
 from molflow_sim.dataset import CrystalDataset, DatasetSettings, build_crystal_dataset
 from molflow_sim.errors import InputError, TrainingError
-from molflow_sim.models.crystal_flow import CrystalFlowConfig, PairBatches, PairSet, make_pairs
+from molflow_sim.models.crystal_flow import ContactSettings, CrystalFlowConfig, PairBatches, PairSet, make_pairs
 from molflow_sim.models.crystal_flow.basins import make_basin_pairs
-from molflow_sim.models.crystal_flow.network import ContactSettings
 from molflow_sim.models.crystal_flow.path import distance, interpolate
 from molflow_sim.models.crystal_flow.starts import van_der_waals_volume
 from molflow_sim.models.crystal_flow.train import pairs_of, train_crystal_flow, train_on_pairs
 from molflow_sim.training import TrainSettings
 from molflow_sim.training.batches import validation_rows
-from molflow_sim.training.model import load_model
 
 CONFIG = CrystalFlowConfig(
     network=ContactSettings(width=16, radial=8, inner_layers=1, outer_layers=1, outer_cutoff=4.0),
@@ -85,8 +83,7 @@ def test_pairs_come_back_from_disk_and_join(tmp_path, pairs) -> None:
     assert PairSet.card(tmp_path / "pairs.npz") == {"identity": "x"}
     np.testing.assert_allclose(back.end_cell, pairs.end_cell, atol=1e-4)
     both = PairSet.join([pairs, back], [0.75, 0.25])
-    assert len(both) == 2 * len(pairs)
-    assert both.weight[: len(pairs.weight)].sum() == pytest.approx(0.75)
+    assert len(both) == 2 * len(pairs) and both.weight[: len(pairs.weight)].sum() == pytest.approx(0.75)
     a, b = both.batch(np.array([1, len(pairs) + 1]))[0], pairs.batch(np.array([1, 1]))[0]
     torch.testing.assert_close(a.positions(), b.positions(), rtol=0, atol=1e-3)
     (tmp_path / "bad.npz").write_bytes(b"PK not a zip")

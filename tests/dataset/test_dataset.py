@@ -10,7 +10,9 @@ from shutil import copytree
 
 import numpy as np
 import pytest
+from ase import Atoms
 from processes import without_chemistry
+from rdkit import Chem
 from refusals import refuses
 
 from molflow_sim import MolecularCrystal, Molecule, SpaceGroup, parametrize
@@ -28,16 +30,9 @@ from molflow_sim.units import KJ_PER_MOL
 
 SETTINGS = DatasetSettings(candidates=24, keep=6, window=12.0, max_atoms=16, space_groups="P-1,P21/c")
 MOLECULES = [
-    "NC=O formamide",
-    "# a comment",
-    "CC(=O)O acetic acid",
-    "C(N)=O written otherwise",
-    "no-smiles nonsense",
-    "[Na+].[Cl-] salt",
-    "CCCCCCCC octane",
-    "CC(=O)CC(C)=O keto",
-    "C[C@H](O)C#N lactonitrile",
-]
+    "NC=O formamide", "# a comment", "CC(=O)O acetic acid", "C(N)=O written otherwise", "no-smiles nonsense",
+    "[Na+].[Cl-] salt", "CCCCCCCC octane", "CC(=O)CC(C)=O keto", "C[C@H](O)C#N lactonitrile",
+]  # fmt: skip
 EXCLUDED = ["CC(O)=CC(C)=O", "C[C@@H](O)C#N", "NC(N)=O"]
 
 
@@ -89,8 +84,6 @@ def test_kept_packings_lie_within_the_window_lowest_first_and_not_more_than_aske
 
 
 def test_a_record_is_the_crystal_whose_energy_it_states(dataset):
-    from ase import Atoms
-
     class Crystal:  # what `evaluate` needs of one
         def __init__(self, record):
             self.z = record.z
@@ -122,8 +115,7 @@ def test_what_is_left_out_has_its_reason(folder):
     assert reasons["keto"].startswith("excluded") and EXCLUDED[0] in reasons["keto"]
     assert reasons["lactonitrile"].startswith("excluded") and EXCLUDED[1] in reasons["lactonitrile"]
     assert reasons["disordered"].startswith("DisorderedCrystalError")
-    assert reasons["empty"].startswith("CrystalError")
-    assert len(reasons) == 8
+    assert reasons["empty"].startswith("CrystalError") and len(reasons) == 8
 
 
 def test_an_experimental_crystal_of_an_excluded_molecule_is_flagged_and_never_in_train(dataset, folder):
@@ -152,8 +144,6 @@ def test_a_crystal_that_the_press_moves_away_is_kept_as_it_was_read(tmp_path, ci
 
 
 def test_the_split_is_that_of_the_skeleton_whatever_tautomer_or_stereoisomer():
-    from rdkit import Chem
-
     def side(smiles):
         return split_of(skeletons(Chem.MolFromSmiles(smiles))[0])
 

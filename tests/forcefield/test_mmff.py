@@ -30,14 +30,9 @@ O=[N+]([O-])N1CN([N+](=O)[O-])CN([N+](=O)[O-])C1 [NH3+]CC(=O)[O-] O=C1NC(=O)C(=O
 """.split()
 
 RDKIT_TERMS = {
-    "bond": "Bond",
-    "angle": "Angle",
-    "stretch_bend": "StretchBend",
-    "out_of_plane": "Oop",
-    "torsion": "Torsion",
-    "vdw": "VdW",
-    "electrostatic": "Ele",
-}
+    "bond": "Bond", "angle": "Angle", "stretch_bend": "StretchBend", "out_of_plane": "Oop", "torsion": "Torsion",
+    "vdw": "VdW", "electrostatic": "Ele",
+}  # fmt: skip
 
 
 def build(smiles: str) -> Chem.Mol:
@@ -224,8 +219,7 @@ def test_linear_centres_have_no_angle_or_torsion_term():
 
 def test_terms_without_rows_keep_their_shape():
     terms = extract_mmff(build("O"))
-    assert terms.torsions.shape == (0, 4)
-    assert terms.pairs.shape == (0, 2)
+    assert terms.torsions.shape == (0, 4) and terms.pairs.shape == (0, 2)
     assert terms.vdw_r.shape == (0,)
     assert total(terms, torch.tensor(positions_of(build("O")))).shape == ()
 

@@ -8,6 +8,7 @@ from refusals import refuses
 
 from molflow_sim import Molecule
 from molflow_sim.errors import CrystalError, InputError, RequestError, SpaceGroupError, WeightsError
+from molflow_sim.forcefield import parametrize
 from molflow_sim.generators.crystals import MixedGenerator, RandomGenerator
 from molflow_sim.generators.protocol import CrystalRequest, Drawn, make_generator
 from molflow_sim.models.crystal_flow.generator import FlowGenerator
@@ -127,8 +128,6 @@ def one_failed(packings: RigidPackings) -> Drawn:
 
 
 def test_candidates_of_any_class_are_pressed_and_the_failed_stay_rows_with_a_reason(formamide):
-    from molflow_sim.forcefield import parametrize
-
     drawn = random_packings(formamide, 6, seed=0, first_index=30, space_groups=["P-1"])
     made = packings_of(one_failed(drawn), formamide)
     given = np.arange(6) != 1

@@ -9,9 +9,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from molflow_sim.cg.frames import BeadFrames
-from molflow_sim.cg.teacher.internal import InternalCoordinates
-from molflow_sim.cg.topology import BeadTopology, backbone_topology
+from molflow_sim.cg import BeadFrames, BeadTopology, InternalCoordinates, backbone_topology
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "alanine_dipeptide"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the alanine dipeptide data set is not here")

@@ -5,12 +5,11 @@ from functools import cache
 import numpy as np
 import torch
 
-from molflow_sim import Molecule
+from molflow_sim import Molecule, SpaceGroup
 from molflow_sim.dataset import CrystalRecord
 from molflow_sim.models.crystal_flow import ContactNetwork, ContactSettings, CrystalBatch, CrystalFlow
 from molflow_sim.models.crystal_flow.model import batch_of
 from molflow_sim.packing import random_packings
-from molflow_sim.symmetry import SpaceGroup
 
 
 @cache

@@ -7,6 +7,11 @@ import numpy as np
 import pytest
 import torch
 import torch_sim as ts
+from ase import Atoms
+from molflow_ase import CrystalCalculator
+from molflow_openmm import crystalSystem
+from rdkit import Chem
+from rdkit.Chem import AllChem
 from refusals import refuses
 
 from molflow_sim import CrystalPotential, MolecularCrystal, Molecule
@@ -72,8 +77,6 @@ def test_deuterium_is_kept_in_masses_density_smiles_and_files(tmp_path):
         MolecularCrystal.from_pymatgen(crystal.to_pymatgen()),
     ):
         assert again.formula == "C6D6" and again.density == pytest.approx(crystal.density, rel=1e-6)
-    from molflow_openmm import crystalSystem
-
     _, system, _ = crystalSystem(crystal)
     masses = [system.getParticleMass(i)._value for i in range(system.getNumParticles())]
     assert min(masses) == pytest.approx(2.014, abs=0.001)
@@ -156,10 +159,6 @@ def test_byte_order_marks_wide_characters_and_old_line_ends_are_read(kind):
 
 def both(a: str, b: str) -> MolecularCrystal:
     """Two species in one P 1 cell, the second with its atoms in the order of the first one's elements."""
-    from ase import Atoms
-    from rdkit import Chem
-    from rdkit.Chem import AllChem
-
     found = []
     for smiles in (a, b):
         mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
@@ -173,9 +172,6 @@ def both(a: str, b: str) -> MolecularCrystal:
 
 
 def test_species_that_atoms_do_not_tell_apart_are_refused_through_every_front_end():
-    from molflow_ase import CrystalCalculator
-    from molflow_openmm import crystalSystem
-
     crystal = both("Nc1ccccc1O", "Nc1ccc(O)cc1")
     assert len(crystal.molecules) == 2
     for front_end in (CrystalCalculator, CrystalPotential.from_crystals, crystalSystem):
@@ -184,8 +180,6 @@ def test_species_that_atoms_do_not_tell_apart_are_refused_through_every_front_en
 
 
 def test_atoms_of_an_isomer_are_not_taken_for_the_molecule():
-    from molflow_ase import CrystalCalculator
-
     crystal = both("Nc1ccccc1O", "Nc1ccc(O)cc1")
     n = crystal.molecules[0].n_atoms
     ours, others = crystal.to_ase()[:n], crystal.to_ase()[n:]

@@ -149,8 +149,7 @@ def test_unlike_molecules_share_a_cell():
 def test_crystals_of_different_sizes_are_padded():
     found = P1Data.from_crystals([cocrystal(), crystal("aspirin"), crystal("acetonitrile")])
     batch = found.batch([0, 1, 2])
-    assert batch.mask.sum(1).tolist() == [3, 4, 2]
-    assert (batch.group[~batch.mask] == -1).all()
+    assert batch.mask.sum(1).tolist() == [3, 4, 2] and (batch.group[~batch.mask] == -1).all()
     assert all(same_crystal(c, batch, k=k) for k, c in enumerate([cocrystal(), crystal("aspirin")]))
 
 

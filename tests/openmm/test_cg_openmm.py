@@ -345,8 +345,7 @@ def test_torch_backends_say_what_to_install_where_they_cannot_run(forcefield, ba
 
 
 def test_temperatures_are_a_number_a_list_or_a_geometric_ladder():
-    assert temperature_ladder(300) == (300.0,)
-    assert temperature_ladder("300,400") == (300.0, 400.0)
+    assert temperature_ladder(300) == (300.0,) and temperature_ladder("300,400") == (300.0, 400.0)
     ladder = temperature_ladder("300:500:4")
     assert ladder[0] == 300 and ladder[-1] == pytest.approx(500)
     assert np.allclose([b / a for a, b in pairwise(ladder)], (500 / 300) ** (1 / 3))

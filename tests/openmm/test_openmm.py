@@ -12,11 +12,10 @@ from molflow_openmm.crystal.box import box_like, largest_cutoff, reduced_box, sm
 from molflow_openmm.crystal.forces import GROUPS
 from openmm import app, unit
 
+from molflow_sim import CrystalPotential, Molecule
 from molflow_sim.errors import InputError
-from molflow_sim.forcefield.potential import CrystalPotential
 from molflow_sim.symmetry import cell_matrix
 from molflow_sim.systems.crystal import MolecularCrystal, RigidMolecule
-from molflow_sim.systems.molecule import Molecule
 from molflow_sim.units import KJ_PER_MOL
 
 CUTOFF = 7.0

@@ -2,15 +2,16 @@
 
 import numpy as np
 import pytest
+from ase.neighborlist import neighbor_list
 from refusals import refuses
 
+from molflow_sim import Molecule, parametrize
 from molflow_sim.errors import InputError, SpaceGroupError, StoreError
-from molflow_sim.forcefield.parameters import parametrize
 from molflow_sim.packing import PressSettings, RigidPackings, press, random_packings
 from molflow_sim.packing.cell_reduction import reduce_cells
 from molflow_sim.packing.press import stages
+from molflow_sim.packing.tables import PressTables
 from molflow_sim.symmetry import cell_parameters
-from molflow_sim.systems.molecule import Molecule
 from molflow_sim.units import KJ_PER_MOL
 
 
@@ -58,8 +59,7 @@ def test_numbers_out_of_range_are_refused(benzene, bad):
 
 
 def test_nearly_all_random_benzene_packings_reach_a_sensible_minimum(pressed):
-    assert pressed.ok.mean() > 0.97
-    assert np.isfinite(pressed.energy[pressed.ok]).all()
+    assert pressed.ok.mean() > 0.97 and np.isfinite(pressed.energy[pressed.ok]).all()
     assert 0.85 < np.median(pressed.density[pressed.ok]) < 1.2
 
 
@@ -106,8 +106,7 @@ def test_overlapping_and_flat_cells_give_a_status_not_nan(benzene):
         benzene, p.conformers, p.placements, p.placement, p.conformer, cell, p.centroid, p.rotation
     )
     q = press(squashed, parametrize(benzene))
-    assert len(q) == 20
-    assert np.isfinite(q.energy[q.ok]).all()
+    assert len(q) == 20 and np.isfinite(q.energy[q.ok]).all()
     assert all((reason == "") == ok for reason, ok in zip(q.reasons, q.ok))
 
 
@@ -134,8 +133,6 @@ def test_joining_keeps_every_row(pressed):
 
 
 def test_reduced_cells_describe_the_same_crystals(benzene):
-    from ase.neighborlist import neighbor_list
-
     p = random_packings(benzene, 60, space_groups=["P -1", "P 1 21/c 1", "C 1 2/c 1"], seed=6)
     shear = np.array([[1, 0, 0], [0, 1, 0], [2, 0, 1]])
     q = RigidPackings.proposed(
@@ -153,8 +150,6 @@ def test_reduced_cells_describe_the_same_crystals(benzene):
 
 
 def test_the_last_stage_has_no_pressure(benzene, pressed):
-    from molflow_sim.packing.tables import PressTables
-
     p = parametrize(benzene)
     tables = PressTables(
         p.numbers, pressed.conformers, p.exp6_a, p.exp6_b, p.exp6_c, p.charges, benzene.bonds, pressed.placements

@@ -41,12 +41,9 @@ def test_the_cell_content_is_invariant_under_every_operation():
 
 def test_numbers_of_a_known_crystal():
     urea = MolecularCrystal.from_cif(UREA)
-    assert urea.z == 2
-    assert urea.z_prime == 0.25
-    assert urea.formula == "CH4N2O"
-    assert urea.volume == pytest.approx(145.06, abs=0.01)
-    assert urea.density == pytest.approx(1.375, abs=0.002)
-    assert urea.space_group.name == "P -4 21 m"
+    assert urea.z == 2 and urea.z_prime == 0.25
+    assert urea.formula == "CH4N2O" and urea.volume == pytest.approx(145.06, abs=0.01)
+    assert urea.density == pytest.approx(1.375, abs=0.002) and urea.space_group.name == "P -4 21 m"
 
 
 @pytest.mark.parametrize("name", SITES)
@@ -81,8 +78,7 @@ def _check_turned_and_wrapped(crystal):
     wrapped = np.mod(positions @ np.linalg.inv(crystal.cell), 1.0) @ crystal.cell
     turn = Rotation.random(random_state=5).as_matrix()
     back = crystal.with_geometry(crystal.cell @ turn.T, wrapped @ turn.T)
-    assert back.space_group.name == crystal.space_group.name
-    assert back.z == crystal.z
+    assert back.space_group.name == crystal.space_group.name and back.z == crystal.z
     np.testing.assert_allclose(back.cell, crystal.cell, atol=1e-8)
     fractional = back.unit_cell()[1] @ np.linalg.inv(back.cell)
     assert largest_distance(crystal, numbers, fractional) < 1e-8
@@ -98,8 +94,7 @@ def test_a_symmetric_strain_keeps_the_group_and_an_odd_atom_breaks_it():
     odd = positions.copy()
     odd[5] += 0.3
     broken = crystal.with_geometry(crystal.cell, odd)
-    assert broken.space_group.name == "P 1"
-    assert broken.z == crystal.z
+    assert broken.space_group.name == "P 1" and broken.z == crystal.z
     assert broken.info["symmetry_lost"] == "P 1 21/c 1"
     np.testing.assert_allclose(broken.unit_cell()[1], odd, atol=1e-8)
 
@@ -182,6 +177,5 @@ def test_several_species_count_in_the_formula():
         SpaceGroup.from_name("P 1"),
         water.cell,
     )
-    assert mixed.formula == "(H2O)3(CH2O)"
-    assert mixed.z == 4
+    assert mixed.formula == "(H2O)3(CH2O)" and mixed.z == 4
     assert len(mixed.unit_cell()[0]) == 13

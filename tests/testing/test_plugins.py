@@ -119,5 +119,4 @@ def test_what_is_no_generator_is_refused(installed, tmp_path):
 @pytest.mark.parametrize("registry", [GENERATORS, MODELS, ENERGIES], ids=lambda r: r.group)
 def test_everything_that_is_built_in_is_there(registry: Registry):
     for name in registry.builtin:
-        assert registry.get(name) is not None
-        assert registry.origin(name) == ""
+        assert registry.get(name) is not None and registry.origin(name) == ""

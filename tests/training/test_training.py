@@ -8,6 +8,7 @@ import torch
 from refusals import refuses
 from torch import nn
 
+import molflow_sim.training.weights as module
 from molflow_sim.errors import InputError, StoreError, TrainingError, WeightsError
 from molflow_sim.training import TensorBatches, TrainSettings, train
 from molflow_sim.training.weights import load_weights, save_weights
@@ -189,8 +190,6 @@ def test_damaged_weights_are_refused_by_name(tmp_path, damage) -> None:
 @pytest.mark.parametrize("cut_at", [1, 2, 3])
 def test_a_replacement_cut_off_anywhere_leaves_one_whole_pair(tmp_path, monkeypatch, cut_at) -> None:
     """Tensors, card, and the renaming that ends it: killed before any of them, old or new weights are there."""
-    import molflow_sim.training.weights as module
-
     save_weights(tmp_path, "net", {"a": torch.zeros(3)}, {"round": 1})
     done = []
 

@@ -13,11 +13,7 @@ import torch
 from molflow_openmm import CGForceField, simulate_cg
 from refusals import refuses
 
-from molflow_sim.cg.frames import BeadFrames
-from molflow_sim.cg.model import ModelFolder
-from molflow_sim.cg.simulation import CGSimulation
-from molflow_sim.cg.teacher import BeadFlow, TeacherSettings
-from molflow_sim.cg.topology import BeadTopology
+from molflow_sim.cg import BeadFlow, BeadFrames, BeadTopology, CGSimulation, ModelFolder, TeacherSettings
 from molflow_sim.errors import InputError, NonFiniteError, StoreError, TrajectoryError
 from molflow_sim.io.dcd import append_dcd, dcd_layout, read_positions, start_dcd, truncate_dcd
 from molflow_sim.units import BOLTZMANN
@@ -67,8 +63,7 @@ def test_langevin_run_samples_the_boltzmann_distribution_of_every_copy(tmp_path)
     p = grid**2 * np.exp(-0.5 * springs.k * (grid - springs.r0) ** 2 / (BOLTZMANN * 300))
     p /= p.sum()
     mean, variance = (p * grid).sum(), (p * grid**2).sum() - (p * grid).sum() ** 2
-    assert r.mean() == pytest.approx(mean, abs=0.005)
-    assert r.var() == pytest.approx(variance, rel=0.06)
+    assert r.mean() == pytest.approx(mean, abs=0.005) and r.var() == pytest.approx(variance, rel=0.06)
 
 
 def test_replica_exchange_samples_each_temperature_and_walkers_travel(tmp_path):

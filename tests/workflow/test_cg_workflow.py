@@ -14,9 +14,7 @@ from molflow_openmm import simulate_cg
 from processes import killed
 from refusals import refuses
 
-from molflow_sim.cg import ModelFolder
-from molflow_sim.cg.pipeline import distill, fit
-from molflow_sim.cg.reports.comparison import report
+from molflow_sim.cg import ModelFolder, distill, fit, report
 from molflow_sim.cli.main import run
 from molflow_sim.data import alanine_frames
 from molflow_sim.errors import InputError, StoreError, WeightsError
