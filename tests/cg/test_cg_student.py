@@ -36,12 +36,6 @@ def double(frames: BeadFrames, n: int = 8) -> torch.Tensor:
     return torch.from_numpy(frames.positions[:n].astype(np.float64))
 
 
-def rotation(seed: int) -> torch.Tensor:
-    q, r = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)))
-    q = q * torch.diagonal(r).sign()
-    return q if torch.linalg.det(q) > 0 else -q
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_energies_pass_the_conformance_kit(seed):
     frames = fake_frames(topology=BRANCHED, seed=seed)
@@ -202,13 +196,12 @@ def test_constrained_bonds_are_named_and_settings_and_topologies_that_cannot_wor
     bond = rigid[:, 1] - rigid[:, 0]
     rigid[:, 0] = rigid[:, 1] - 1.5 * bond / np.linalg.norm(bond, axis=1, keepdims=True)
     refuses(TrajectoryError, "bond 0 hardly changes", CGNet.from_data, rigid, frames.topology, 300.0, SMALL)
-    with pytest.raises(InputError):
-        CGNetSettings(width=0)
-    with pytest.raises(InputError):
-        CGNetSettings(precision="half")
-    with pytest.raises(InputError):
-        CGNetSettings(stiff_scale=0.0)
-    with pytest.raises(InputError):
-        PriorSettings(quantile=0.7)
+    for settings_of, wrong in (
+        (CGNetSettings, {"width": 0}),
+        (CGNetSettings, {"precision": "half"}),
+        (CGNetSettings, {"stiff_scale": 0.0}),
+        (PriorSettings, {"quantile": 0.7}),
+    ):
+        refuses(InputError, next(iter(wrong)), settings_of, **wrong)
     with pytest.raises(MappingError):
         CGNet(BeadTopology(("A", "B"), np.ones(2), np.zeros((0, 2))), 300.0, SMALL)

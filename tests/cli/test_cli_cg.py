@@ -7,6 +7,7 @@ from importlib.resources import files
 import mdtraj
 import numpy as np
 import pytest
+from bead_examples import peptide, peptide_trajectory
 
 from molflow_sim.cg import BeadFrames, DistillSettings
 from molflow_sim.cg.student.cgnet import CGNetSettings
@@ -19,28 +20,10 @@ from molflow_sim.runs.files import sha256
 VERBS = ("fit", "distill", "simulate", "report", "export")
 
 
-def chain(n_residues: int) -> mdtraj.Topology:
-    topology = mdtraj.Topology()
-    place = topology.add_chain()
-    for _ in range(n_residues):
-        residue = topology.add_residue("ALA", place)
-        for name, element in (
-            ("N", mdtraj.element.nitrogen),
-            ("CA", mdtraj.element.carbon),
-            ("C", mdtraj.element.carbon),
-        ):
-            topology.add_atom(name, element, residue)
-    return topology
-
-
 @pytest.fixture
-def peptide(tmp_path):
-    """A trajectory of the backbone of six residues (TRR, nm) and its PDB file."""
-    rng = np.random.default_rng(0)
-    n = np.arange(18)
-    helix = np.stack([0.12 * np.cos(n), 0.12 * np.sin(n), 0.08 * n], axis=1)
-    xyz = helix + 0.005 * rng.normal(size=(150, 18, 3))
-    trajectory = mdtraj.Trajectory(xyz.astype(np.float32), chain(6))
+def md(tmp_path):
+    """A folder with a trajectory of six residues (TRR, nm) and its PDB file."""
+    trajectory = peptide_trajectory(peptide(6, capped=False), frames=150)
     trajectory[0].save_pdb(str(tmp_path / "md.pdb"))
     trajectory.save_trr(str(tmp_path / "md.trr"))
     return tmp_path
@@ -83,34 +66,33 @@ def test_the_group_lists_its_verbs(molflow):
         ({"config": "nothing.yaml"}, "nothing.yaml"),
     ],
 )
-def test_fit_refuses_bad_input_in_one_line_before_any_work(molflow, peptide, changes, words):
-    code, out, err = molflow("cg", *fit_arguments(peptide, **changes))
+def test_fit_refuses_bad_input_in_one_line_before_any_work(molflow, md, changes, words):
+    code, out, err = molflow("cg", *fit_arguments(md, **changes))
     assert code == 2 and "training steps" not in out
     assert err.startswith("molflow: ") and err.count("\n") == 1 and re.search(words, err)
-    assert not (peptide / "model").exists()
+    assert not (md / "model").exists()
 
 
-def test_fit_refuses_a_topology_of_other_atoms(molflow, peptide):
-    other = mdtraj.Trajectory(np.ones((1, 21, 3), dtype=np.float32), chain(7))
-    other.save_pdb(str(peptide / "other.pdb"))
-    code, _, err = molflow("cg", *fit_arguments(peptide, topology=peptide / "other.pdb"))
-    assert code == 2 and err.count("\n") == 1 and "21" in err and "18" in err
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda md: np.put(md.xyz, md.xyz[0].size * 7, np.nan), "frame 7"),
+        (lambda md: np.add(md.xyz[9, 9:], 5.0, out=md.xyz[9, 9:]), "frame 9"),
+    ],
+    ids=["nan", "torn apart"],
+)
+def test_fit_refuses_spoilt_frames_and_names_them(molflow, md, spoil, words):
+    trajectory = mdtraj.load(str(md / "md.trr"), top=str(md / "md.pdb"))
+    spoil(trajectory)
+    trajectory.save_trr(str(md / "md.trr"))
+    code, _, err = molflow("cg", *fit_arguments(md))
+    assert code == 2 and err.count("\n") == 1 and words in err
 
 
-def test_fit_refuses_frames_with_nan_and_names_the_frame(molflow, peptide):
-    trajectory = mdtraj.load(str(peptide / "md.trr"), top=str(peptide / "md.pdb"))
-    trajectory.xyz[7, 4] = np.nan
-    trajectory.save_trr(str(peptide / "nan.trr"))
-    code, _, err = molflow("cg", *fit_arguments(peptide, trajectory=peptide / "nan.trr"))
-    assert code == 2 and err.count("\n") == 1 and "frame 7" in err
-
-
-def test_fit_refuses_a_molecule_torn_apart(molflow, peptide):
-    trajectory = mdtraj.load(str(peptide / "md.trr"), top=str(peptide / "md.pdb"))
-    trajectory.xyz[9, 9:] += 5.0
-    trajectory.save_trr(str(peptide / "torn.trr"))
-    code, _, err = molflow("cg", *fit_arguments(peptide, trajectory=peptide / "torn.trr"))
-    assert code == 2 and err.count("\n") == 1 and "9" in err
+def test_fit_refuses_a_topology_of_other_atoms(molflow, md):
+    peptide_trajectory(peptide(7, capped=False), frames=1).save_pdb(str(md / "other.pdb"))
+    code, _, err = molflow("cg", *fit_arguments(md, topology=md / "other.pdb"))
+    assert code == 2 and err.count("\n") == 1 and "35" in err and "30" in err
 
 
 def test_fit_refuses_an_npz_of_another_temperature_or_kind(molflow, tmp_path):
@@ -122,12 +104,12 @@ def test_fit_refuses_an_npz_of_another_temperature_or_kind(molflow, tmp_path):
     assert code == 2 and "other.npz" in err and err.count("\n") == 1
 
 
-def test_fit_leaves_a_folder_of_something_else_alone(molflow, peptide):
-    (peptide / "model").mkdir()
-    (peptide / "model" / "thesis.txt").write_text("years of work")
-    code, _, err = molflow("cg", *fit_arguments(peptide))
+def test_fit_leaves_a_folder_of_something_else_alone(molflow, md):
+    (md / "model").mkdir()
+    (md / "model" / "thesis.txt").write_text("years of work")
+    code, _, err = molflow("cg", *fit_arguments(md))
     assert code == 2 and "not empty" in err
-    assert [p.name for p in (peptide / "model").iterdir()] == ["thesis.txt"]
+    assert [p.name for p in (md / "model").iterdir()] == ["thesis.txt"]
 
 
 @pytest.mark.parametrize("verb", VERBS[1:])

@@ -181,7 +181,7 @@ def test_bonds_beyond_their_range_and_dynamics_that_blow_up_are_errors_with_copy
 
     torn = Torn()
     with pytest.raises(TrajectoryError, match=r"report \d+ \(.* ps\), 300 K, copy 1: bond CG1-A to CG1-B is .* Å long"):
-        simulate_cg(CGForceField(torn), 3, 0.01, output=tmp_path, start=torn.start(), report_every_ps=0.05)
+        simulate_cg(CGForceField(torn), 3, 0.01, output=tmp_path / "torn", start=torn.start(), report_every_ps=0.05)
 
     class Burst(Springs):
         calls = 0
@@ -231,7 +231,7 @@ def test_damaged_checkpoints_and_runs_without_anything_to_start_from_are_refused
     (run.folder / "state.npz").write_bytes(b"PK broken")
     with pytest.raises(StoreError, match=r"state\.npz cannot be read"):
         simulate_cg(folder, 2, **{**QUICK, "ns": 0.01}, start=frames, output=tmp_path / "run")
-    refuses(InputError, "start=", simulate_cg, folder, 2, **QUICK, output=tmp_path / "run")
+    refuses(InputError, "start=", simulate_cg, folder, 2, **QUICK, output=tmp_path / "new")
     with pytest.raises(InputError, match="other beads"):
         simulate_cg(folder, 2, **QUICK, start=Springs().start(), output=tmp_path / "run2")
     refuses(InputError, "output=", simulate_cg, CGForceField(Springs()), 2, **QUICK, start=Springs().start())
