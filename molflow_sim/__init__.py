@@ -20,6 +20,6 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "generators.generate": ["generate"],
         "training.model": ["load_model"],
         "dataset.train": ["train"],
-        "screening": ["screen", "Landscape"],
+        "screening": ["screen", "rank", "Landscape"],
     },
 )

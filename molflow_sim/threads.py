@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
 
 import torch
 
@@ -32,6 +34,20 @@ def one_torch_thread() -> Iterator[None]:
     finally:
         torch.set_num_threads(_wanted.n)
         _wanted.n = None
+
+
+@contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Keep the small matrix products of compiled loops on the thread that calls them."""
+    with _blas().limit(limits=1, user_api="blas"):
+        yield
+
+
+@lru_cache(maxsize=1)
+def _blas() -> Any:
+    from threadpoolctl import ThreadpoolController  # a machine that only trains has it not
+
+    return ThreadpoolController()
 
 
 def share(n_items: int, work: Callable[[int, int], None]) -> None:

@@ -22,9 +22,9 @@ import torch
 
 from molflow_sim.dataset import CrystalDataset, DatasetSettings, build_crystal_dataset
 from molflow_sim.models.crystal_flow import ContactNetwork, ContactSettings, PairSet, make_pairs
-from molflow_sim.models.crystal_flow.fused import fused_velocity
 from molflow_sim.models.crystal_flow.pairs import PairBatches
 from molflow_sim.models.crystal_flow.path import distance, interpolate
+from molflow_sim.models.crystal_flow.velocity import fused_velocity
 
 MOLECULES = [
     "CC(N)=O acetamide",

@@ -11,6 +11,7 @@ import torch_sim as ts
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
+from scipy.spatial import cKDTree
 
 from molflow_sim.errors import CrystalError, InputError, NonFiniteError
 from molflow_sim.forcefield.parameters import MoleculeParameters, distinct_species, parametrize
@@ -18,18 +19,23 @@ from molflow_sim.forcefield.potential import CrystalPotential
 from molflow_sim.systems.crystal import MolecularCrystal
 from molflow_sim.systems.molecule import Molecule
 
+JUMP = 1.0
+"""Å; atoms that move more between two calls, and have lost their bonds, are other atoms."""
+
 
 class CrystalCalculator(Calculator):
     """Energy, forces and stress of a molecular crystal: exp-6 + Ewald between molecules, MMFF94 within.
 
-    The atoms must be whole molecules one after another, each in the atom order of its Molecule (what
-    ``MolecularCrystal.to_ase()`` gives; ``atoms.repeat`` keeps it); wrapping into the cell does no harm. All three
-    directions must be periodic.
+    Like every ASE calculator it takes the atoms that it is attached to: any periodic molecular crystal, atoms in any
+    order. Which atoms form which molecules is read from their distances at first use, and again when the calculator is
+    given other atoms; in between the bonds stay what they are, so that a dynamics does not change its force field.
 
     Parameters
     ----------
-    source : Molecule, MoleculeParameters, MolecularCrystal, or a sequence of them
-        The species of the crystal.
+    source : Molecule, MoleculeParameters, MolecularCrystal, or a sequence of them, optional
+        The species of the crystal, where they are known: nothing is read from distances then, and the atoms must be
+        whole molecules one after another, each in the atom order of its Molecule (what ``MolecularCrystal.to_ase()``
+        gives; ``atoms.repeat`` keeps it); wrapping into the cell does no harm.
     charges : str
         Charge model for species that are not parametrised yet: "mmff94", "hf-esp", "gfn2-esp" or "gfn2".
     cutoff : float
@@ -46,8 +52,8 @@ class CrystalCalculator(Calculator):
 
     Examples
     --------
-    >>> atoms = crystal.to_ase()                                # doctest: +SKIP
-    >>> atoms.calc = CrystalCalculator.from_crystal(crystal)    # doctest: +SKIP
+    >>> atoms = ase.io.read("urea.cif")                         # doctest: +SKIP
+    >>> atoms.calc = CrystalCalculator()                        # doctest: +SKIP
     >>> atoms.get_potential_energy(), atoms.get_stress()        # doctest: +SKIP
     """
 
@@ -56,23 +62,31 @@ class CrystalCalculator(Calculator):
 
     def __init__(
         self,
-        source: Molecule | MoleculeParameters | MolecularCrystal | Sequence[Any],
+        source: Molecule | MoleculeParameters | MolecularCrystal | Sequence[Any] | None = None,
         charges: str = "mmff94",
         cutoff: float = 15.0,
         **options: Any,
     ) -> None:
         super().__init__(charges=charges, cutoff=cutoff)
+        self._charges, self._options = charges, {"cutoff": cutoff, **options}
+        self._reads = source is None
+        self._numbers = self._order = np.zeros(0, dtype=int)
+        self._last = np.zeros((0, 3))
+        self.potential: CrystalPotential | None = None if source is None else self._potential_of(source)
+
+    def _potential_of(self, source: Any) -> CrystalPotential:
         species: list[MoleculeParameters | Molecule] = []
         for item in source if isinstance(source, Sequence) else (source,):
             for molecule in item.molecules if isinstance(item, MolecularCrystal) else (item,):
                 if not isinstance(molecule, (Molecule, MoleculeParameters)):
                     raise InputError(
                         f"{type(molecule).__name__} is no Molecule, MoleculeParameters or MolecularCrystal; "
-                        "for plain atoms use MolecularCrystal.from_ase(atoms) first"
+                        "for plain atoms give nothing: the molecules are read from them"
                     )
                 species.append(molecule)
-        table = [m if isinstance(m, MoleculeParameters) else parametrize(m, charges) for m in distinct_species(species)]
-        self.potential = CrystalPotential(table, cutoff=cutoff, **options)
+        distinct = distinct_species(species)
+        table = [m if isinstance(m, MoleculeParameters) else parametrize(m, self._charges) for m in distinct]
+        return CrystalPotential(table, **self._options)
 
     @classmethod
     def from_crystal(cls, crystal: MolecularCrystal, charges: str = "mmff94", **options: Any) -> CrystalCalculator:
@@ -90,7 +104,10 @@ class CrystalCalculator(Calculator):
         Raises
         ------
         CrystalError
-            The atoms are not periodic, or not the calculator's molecules one after another, bonded as these are.
+            The atoms are not periodic or no molecular crystal; or, where the species were given, not these molecules
+            one after another, bonded as these are.
+        ParameterError, UnsupportedElementError
+            A molecule that was read has no parameters.
         NonFiniteError
             Positions or cell are not finite, or the cell has collapsed.
         """
@@ -99,11 +116,16 @@ class CrystalCalculator(Calculator):
             raise CrystalError("the potential needs atoms periodic in all three directions; set atoms.pbc = True")
         if not np.abs(self.atoms.cell.volume) > 0.0:
             raise CrystalError("the cell has no volume; set atoms.cell")
-        state = ts.io.atoms_to_state(self.atoms, self.potential.device, torch.float64)
-        out = {name: value.cpu().double().numpy() for name, value in self.potential(state).items()}
+        if self._reads and not np.array_equal(self.atoms.numbers, self._numbers):
+            self._read()
+        out, torn = self._evaluate()
+        if torn and self._reads and self._jumped():  # other atoms with the same elements, such as another polymorph
+            self._read()
+            out, torn = self._evaluate()
         energy = float(out["energy"][0])
-        if self.potential.torn:
-            raise CrystalError(self.potential.torn)
+        if torn:
+            raise CrystalError(torn)
+        self._last = self.atoms.get_scaled_positions(wrap=False)
         if not np.isfinite(energy):
             raise NonFiniteError("the energy is not finite: the cell has collapsed, or positions are NaN")
         self.results = {
@@ -114,3 +136,41 @@ class CrystalCalculator(Calculator):
             "intermolecular_energy": float(out["intermolecular_energy"][0]),
             "intramolecular_energy": float(out["intramolecular_energy"][0]),
         }
+
+    def _read(self) -> None:
+        """Find the molecules of the atoms, and the order in which these are whole molecules one after another."""
+        self._numbers = np.zeros(0, dtype=int)
+        crystal = MolecularCrystal.from_ase(self.atoms)
+        numbers, positions, *_ = crystal.unit_cell()
+        hand = np.sign(np.linalg.det(self.atoms.cell.array))  # a crystal's axes are right-handed
+        own, found = (
+            np.mod(np.round(f, 9), 1.0)
+            for f in (hand * self.atoms.get_scaled_positions(wrap=False), positions @ np.linalg.inv(crystal.cell))
+        )
+        _, order = cKDTree(np.where(own < 1.0, own, 0.0), boxsize=1.0).query(np.where(found < 1.0, found, 0.0))
+        if len(np.unique(order)) < len(self.atoms) or not np.array_equal(self.atoms.numbers[order], numbers):
+            raise CrystalError(f"{len(self.atoms)} atoms make {len(numbers)}: some of them lie upon each other")
+        self.potential = self._potential_of(crystal)
+        self._last = self.atoms.get_scaled_positions(wrap=False)
+        self._numbers, self._order = self.atoms.numbers.copy(), order
+
+    def _jumped(self) -> bool:
+        """Whether an atom is further from its last place than any dynamics or optimiser moves it."""
+        gap = self.atoms.get_scaled_positions(wrap=False) - self._last
+        gap -= np.rint(gap)
+        return bool(np.linalg.norm(gap @ self.atoms.cell.array, axis=1).max() > JUMP)
+
+    def _evaluate(self) -> tuple[dict[str, np.ndarray], str]:
+        """What the potential gives, forces in the order of the atoms, and how they contradict its molecules."""
+        if self.potential is None:
+            raise InputError("no molecules were given or read")
+        atoms, order = self.atoms, self._order if self._reads else np.arange(len(self.atoms))
+        if not np.array_equal(order, np.arange(len(order))):
+            atoms = atoms.copy()
+            atoms.set_constraint()
+            atoms = atoms[order]
+        state = ts.io.atoms_to_state(atoms, self.potential.device, torch.float64)
+        out = {name: value.cpu().double().numpy() for name, value in self.potential(state).items()}
+        forces = np.empty_like(out["forces"])
+        forces[order] = out["forces"]
+        return {**out, "forces": forces}, self.potential.torn

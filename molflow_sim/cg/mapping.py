@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import mdtraj
 
 Bonds = Sequence[tuple[int, int]] | np.ndarray
-PRESETS = ("backbone", "calpha")
+PRESETS = {"backbone": backbone_atoms, "calpha": calpha_atoms}
+"""Atoms of peptides, one bead each: N, CA and C with the C and N of caps (C-N-CA-C-N for capped alanine), or CA."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -174,44 +175,6 @@ class BeadMapping:
         return cls._from_groups(topology, [[i] for i in _indices(topology, atoms)], bonds)
 
     @classmethod
-    def backbone(cls, topology: mdtraj.Topology) -> BeadMapping:
-        """Backbone atoms N, CA, C of all residues and the caps' C and N: C-N-CA-C-N for capped alanine.
-
-        Parameters
-        ----------
-        topology : mdtraj.Topology
-            With atoms named as in the PDB.
-
-        Raises
-        ------
-        MappingError
-            No such residue, or chains that are not joined.
-        """
-        atoms = backbone_atoms(topology)
-        if not atoms:
-            raise MappingError("no residue with atoms N, CA and C: the preset 'backbone' is for peptides")
-        return cls.from_indices(topology, atoms)
-
-    @classmethod
-    def calpha(cls, topology: mdtraj.Topology) -> BeadMapping:
-        """The Cα of each residue.
-
-        Parameters
-        ----------
-        topology : mdtraj.Topology
-            With atoms named as in the PDB.
-
-        Raises
-        ------
-        MappingError
-            No Cα, or chains that are not joined.
-        """
-        atoms = calpha_atoms(topology)
-        if not atoms:
-            raise MappingError("no residue with atoms N, CA and C: the preset 'calpha' is for peptides")
-        return cls.from_indices(topology, atoms)
-
-    @classmethod
     def groups(
         cls, topology: mdtraj.Topology, groups: Sequence[Iterable[int]], bonds: Bonds | None = None
     ) -> BeadMapping:
@@ -300,7 +263,10 @@ def parse_beads(topology: mdtraj.Topology, text: str) -> BeadMapping:
     if not plain:
         raise MappingError(f"no beads are asked for: give a preset ({', '.join(PRESETS)}), a selection or indices")
     if plain in PRESETS:
-        return getattr(BeadMapping, plain)(topology)
+        atoms = PRESETS[plain](topology)
+        if not atoms:
+            raise MappingError(f"no residue with atoms N, CA and C: the preset {plain!r} is for peptides")
+        return BeadMapping.from_indices(topology, atoms)
     if re.fullmatch(r"[\d\s,;\[\]()]+", plain):
         groups = [[int(n) for n in re.findall(r"\d+", part)] for part in plain.split(";")]
         if len(groups) == 1:

@@ -144,6 +144,10 @@ class BeadTopology:
                 "choose fewer beads or give the bonds without the closing one"
             )
 
+    def has_beads_of(self, other: BeadTopology) -> bool:
+        """Whether names and bonds are those of the other."""
+        return self.names == other.names and np.array_equal(self.bonds, other.bonds)
+
     def _ring(self) -> list[int]:
         """Beads that lie on rings: what is left once leaves are taken off again and again."""
         degree = [len(x) for x in self.neighbours]

@@ -153,7 +153,7 @@ def distill(
     Writes student.safetensors and student.json into the model folder.
     """
     from molflow_sim.cg.pipeline import distill as run
-    from molflow_sim.cg.student.settings import DistillSettings
+    from molflow_sim.cg.student.training import DistillSettings
 
     start = time.monotonic()
     console = Console()
@@ -189,9 +189,7 @@ def simulate(
     friction: Annotated[float, typer.Option(help="Langevin friction, 1/ps.")] = 1.0,
     report_every: opt.ReportEvery = 1.0,
     exchange_every: Annotated[float, typer.Option(help="ps between attempts to exchange.")] = 1.0,
-    backend: Annotated[
-        Literal["python", "torchforce", "pythontorch"], typer.Option(help="How OpenMM calls it.")
-    ] = "python",
+    backend: Annotated[Literal["python", "torchforce"], typer.Option(help="How OpenMM calls it.")] = "python",
     platform: Annotated[
         str, typer.Option(help="OpenMM platform; Reference is the fastest for few beads.")
     ] = "Reference",

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from molflow_sim.cli import options as opt
+from molflow_sim.cli.output import say
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Make data sets to train on.")
 
@@ -91,9 +91,8 @@ def crystals(
         overwrite=overwrite,
         progress=not quiet,
     )
-    Console().print(
+    say(
+        Console(),
         f"{summary.packings} packings of {summary.molecules} molecules and {summary.experimental} experimental "
-        f"crystals in {escape(str(summary.folder))}; {summary.dropped} left out (dropped.csv)",
-        highlight=False,
-        soft_wrap=True,
+        f"crystals in {summary.folder}; {summary.dropped} left out (dropped.csv)",
     )

@@ -19,6 +19,8 @@ from molflow_sim.cli.cg import app as cg
 from molflow_sim.cli.dataset import app as dataset
 from molflow_sim.cli.doctor import doctor
 from molflow_sim.cli.generate import app as generate
+from molflow_sim.cli.rank import EPILOG as RANK_EPILOG
+from molflow_sim.cli.rank import rank
 from molflow_sim.cli.screen import EPILOG as SCREEN_EPILOG
 from molflow_sim.cli.screen import screen
 from molflow_sim.cli.simulate import EPILOG as SIMULATE_EPILOG
@@ -40,6 +42,7 @@ app = typer.Typer(
     epilog='Start with:  molflow screen "CC(=O)Oc1ccccc1C(=O)O" -o aspirin/',
 )
 app.command(epilog=SCREEN_EPILOG)(screen)
+app.command(epilog=RANK_EPILOG)(rank)
 app.command(epilog=SIMULATE_EPILOG)(simulate)
 app.add_typer(generate, name="generate")
 app.add_typer(cg, name="cg")

@@ -67,6 +67,19 @@ Overwrite = Annotated[
     bool,
     typer.Option("--overwrite", help="Replace what another run left there; without it a run is carried on."),
 ]
+Top = Annotated[int, typer.Option("--top", help="CIF files written.")]
+Energy = Annotated[
+    str,
+    typer.Option(
+        "--energy",
+        help="What ranks: fit (our potential), gfn2-xtb, gfn1-xtb, mace:FILE, ase:module:factory, "
+        "torchsim:module:factory.",
+    ),
+]
+Scheduler = Annotated[
+    str | None,
+    typer.Option("--scheduler", help="Dask scheduler (tcp://host:8786) that runs the batches.", show_default=False),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
 
 

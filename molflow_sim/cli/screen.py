@@ -58,12 +58,9 @@ def screen(
     generator: opt.Generator = DEFAULT_GENERATOR,
     weights: opt.Weights = None,
     option: opt.Options = None,
-    top: Annotated[int, typer.Option(help="CIF files written.")] = 100,
+    top: opt.Top = 100,
     name: opt.Name = "",
-    scheduler: Annotated[
-        str | None,
-        typer.Option(help="Dask scheduler (tcp://host:8786) that runs the batches.", show_default=False),
-    ] = None,
+    scheduler: opt.Scheduler = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
 ) -> None:
@@ -91,7 +88,7 @@ def screen(
         settings=ScreenSettings(top=top, generator=generator, generator_options=opt.pairs(option)),
     )
     if not quiet:
-        _summary(landscape, output)
+        summary(landscape, output)
 
 
 def read_molecule(text: str, *, charge: int = 0, name: str = "") -> Molecule:
@@ -119,13 +116,17 @@ def read_molecule(text: str, *, charge: int = 0, name: str = "") -> Molecule:
     return Molecule.from_smiles(text, name=name)
 
 
-def _summary(landscape: Landscape, output: Path) -> None:
+def summary(landscape: Landscape, output: Path) -> None:
+    """Print the first ten of a landscape."""
     from rich.console import Console
+    from rich.markup import escape
     from rich.table import Table
 
     table = Table(title=f"{landscape.molecule.name or landscape.molecule.formula}: {len(landscape)} structures")
-    for title in ("rank", "ΔE kJ/mol", "g/cm³", "space group", "Z", "Z′", "converged", "found"):
-        table.add_column(title, justify="left" if title == "space group" else "right")
+    given = any(entry.source for entry in landscape)
+    for title in ("rank", "ΔE kJ/mol", "g/cm³", "space group", "Z", "Z′", "converged", "found", *["source"] * given):
+        left = title in ("space group", "source")
+        table.add_column(title, justify="left" if left else "right", overflow="fold" if left else "ellipsis")
     for entry in landscape.entries[:10]:
         delta = f"{entry.relative_energy:.2f}" if entry.relative_energy == entry.relative_energy else "–"
         table.add_row(
@@ -137,6 +138,7 @@ def _summary(landscape: Landscape, output: Path) -> None:
             f"{entry.z_prime:g}",
             "yes" if entry.converged else "no",
             str(entry.copies),
+            *[escape(Path(entry.source).name)] * given,
         )
     console = Console()
     console.print(table)

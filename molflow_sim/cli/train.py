@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from molflow_sim.cli import options as opt
+from molflow_sim.cli.output import say
 from molflow_sim.registry import MODELS
 
 EPILOG = """
@@ -81,11 +82,8 @@ def train(
     )
     if not quiet:
         left_out = f"; {source.dropped} left out (see dropped.csv in {source.folder})" if source.dropped else ""
-        _say(f"{len(source.dataset)} crystals of {len(source.dataset.keys)} molecules ({source.kind}){left_out}")
+        found = f"{len(source.dataset)} crystals of {len(source.dataset.keys)} molecules ({source.kind})"
+        say(Console(), found + left_out)
     run_training(kind, source.dataset, output, config=settings, initial=initial, progress=not quiet)
     if not quiet:
-        _say(f"weights and curves in {output}; use them with --weights {output}")
-
-
-def _say(text: str) -> None:
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+        say(Console(), f"weights and curves in {output}; use them with --weights {output}")

@@ -245,17 +245,10 @@ def _meta(
     blocks: tuple[str, ...],
     caught: list[warnings.WarningMessage],
 ) -> dict[str, Any]:
-    from molflow_sim.dataset.skeletons import split_of_skeletons
-
     return {
-        "smiles": molecule.smiles,
+        **described(molecule, blocks, excluded),
         "name": item.name,
-        "key": molecule_key(molecule),
-        "skeleton": blocks[0],
-        "split": split_of_skeletons(blocks, excluded),
         "experimental": item.kind == "crystal",
-        "racemic": bool(molecule.racemic),
-        "enantiopure": bool(molecule.is_enantiopure),
         "conformer_energies": [float(e) if np.isfinite(e) else None for e in molecule.energies],
         "input": item.content if item.kind == "molecule" else item.name,
         "source": item.source,
@@ -263,6 +256,21 @@ def _meta(
         "notes": [" ".join(str(w.message).split()) for w in caught if "molflow" in w.filename],
         "code": code_version(*CODE),
         "settings": settings.to_dict(),
+    }
+
+
+def described(molecule: Molecule, blocks: tuple[str, ...], excluded: Mapping[str, str]) -> dict[str, Any]:
+    """What a shard says of its molecule; `blocks` are its `skeletons`, `excluded` those that are not trained on."""
+    from molflow_sim.dataset.skeletons import split_of_skeletons
+
+    return {
+        "smiles": molecule.smiles,
+        "name": molecule.name,
+        "key": molecule_key(molecule),
+        "skeleton": blocks[0],
+        "split": split_of_skeletons(blocks, excluded),
+        "racemic": bool(molecule.racemic),
+        "enantiopure": bool(molecule.is_enantiopure),
     }
 
 

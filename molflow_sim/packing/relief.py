@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from molflow_sim.errors import InputError
 from molflow_sim.packing.lattice_energy import LatticeEnergy
@@ -82,8 +81,7 @@ def _parted(packings: RigidPackings, evaluations: int) -> RigidPackings:
     reach = 2.0 * tables.radius + float(tables.contact.max()) + 1.0
     stage = Stage(True, RELIEF_PRESSURE * KJ_PER_MOL, reach, evaluations, 0.02, 10)
     with one_torch_thread():
-        arrays = (packings.cell, packings.centroid, packings.rotation, packings.conformer, packings.placement)
-        moved, *_ = minimise(energy, Geometry(*(torch.as_tensor(np.ascontiguousarray(a)) for a in arrays)), stage)
+        moved, *_ = minimise(energy, Geometry.of(packings), stage)
     cell, centroid, rotation = moved.cell.numpy(), np.mod(moved.centroid.numpy(), 1.0), moved.rotation.numpy()
     good = np.isfinite(cell).all((1, 2)) & np.isfinite(centroid).all((1, 2)) & np.isfinite(rotation).all((1, 2, 3))
     return replace(

@@ -1,9 +1,7 @@
 """Flexible relaxation of molecular crystals: all atoms and the cell, in batches, the space group kept.
 
-Two optimizers share the symmetry averaging, the convergence test and the result: a preconditioned L-BFGS (default, some
-tens of evaluations) and torch-sim's FIRE on Fréchet cell coordinates (some hundreds). A structure has converged when
-every force and every component of the true stress is small; the Fréchet filter's scaled cell gradient is not used
-for that, since it lets 0.6 GPa pass at fmax 0.05.
+A preconditioned L-BFGS needs some tens of evaluations. A structure has converged when every force and every component
+of the true stress is small; a Fréchet filter's scaled cell gradient would let 0.6 GPa pass at fmax 0.05.
 """
 
 from __future__ import annotations
@@ -14,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch_sim as ts
-from torch_sim.models.interface import ModelInterface
 
 from molflow_sim.errors import CrystalError, InputError, NonFiniteError
 from molflow_sim.forcefield.potential import CrystalPotential
@@ -67,7 +64,6 @@ def relax_flexible(
     max_steps: int = 500,
     symmetric: bool = True,
     batch_size: int = 32,
-    optimizer: str = "lbfgs",
     progress: Callable[[int], None] | None = None,
 ) -> list[RelaxResult]:
     """Relax atoms and cells; what becomes of a structure does not depend on the others, bit for bit.
@@ -87,8 +83,7 @@ def relax_flexible(
     symmetric : bool
         Keep the space group by averaging forces and stress over its operations; otherwise every atom is free.
     batch_size : int
-        Structures evaluated at once (FIRE: always one).
-    optimizer : {"lbfgs", "fire"}
+        Structures evaluated at once.
     progress : callable, optional
         Called with the number of structures that have just finished.
 
@@ -100,26 +95,21 @@ def relax_flexible(
     Raises
     ------
     InputError
-        Unknown optimizer, or a potential in float32.
+        A potential in float32.
     CrystalError
         A crystal that is not made of the potential's species.
     """
-    if optimizer not in ("lbfgs", "fire"):
-        raise InputError(f"optimizer {optimizer!r} is unknown; use 'lbfgs' or 'fire'")
     if potential.dtype != torch.float64:
         raise InputError("relaxation needs a potential in float64")
     jobs = [_Job(index, crystal, symmetric) for index, crystal in enumerate(crystals)]
     # similar sizes together: less padding and fewer stragglers
     order = sorted(jobs, key=lambda job: (len(job.numbers), job.index))
     goal = _Goal(fmax, max_stress_gpa * GPA, max_steps)
-    run = _relax_lbfgs if optimizer == "lbfgs" else _relax_fire
     results: dict[int, RelaxResult] = {}
-    if optimizer == "fire":
-        batch_size = 1  # its sums run over the batch
     with one_torch_thread():
         for first in range(0, len(order), batch_size):
             potential.forget()
-            for index, result in run(order[first : first + batch_size], potential, goal):
+            for index, result in _relax(order[first : first + batch_size], potential, goal):
                 results[index] = result
                 if progress:
                     progress(1)
@@ -196,13 +186,10 @@ class _Batch:
             torch.as_tensor(np.stack([j.crystal.cell for j in self.jobs])),
         )
 
-    def state(self, positions: torch.Tensor, cells: torch.Tensor) -> ts.SimState:
-        """Torch-sim state of this batch."""
-        return ts.SimState(positions, self.masses, cells.mT.contiguous(), True, self.numbers, self.system)
-
     def evaluate(self, positions: torch.Tensor, cells: torch.Tensor) -> Point:
         """Energy, averaged forces and stress."""
-        out = {k: v.cpu() for k, v in self.potential(self.state(positions, cells)).items()}
+        state = ts.SimState(positions, self.masses, cells.mT.contiguous(), True, self.numbers, self.system)
+        out = {k: v.cpu() for k, v in self.potential(state).items()}
         forces, stress = self.average(out["forces"], out["stress"], cells)
         return Point(positions, cells, out["energy"], forces, stress)
 
@@ -242,11 +229,8 @@ def _finish(
     return done, going
 
 
-# ---------------------------------------------------------------------------------------------- L-BFGS
-
-
-def _relax_lbfgs(jobs: Sequence[_Job], potential: CrystalPotential, goal: _Goal) -> Iterator[tuple[int, RelaxResult]]:
-    """One batch by preconditioned L-BFGS."""
+def _relax(jobs: Sequence[_Job], potential: CrystalPotential, goal: _Goal) -> Iterator[tuple[int, RelaxResult]]:
+    """One batch."""
     hessians: dict[tuple[int, bytes], torch.Tensor] = {}
     batch = _Batch(jobs, potential)
     optimizer: LBFGS | None = None
@@ -324,44 +308,3 @@ def _classes(
             )
         )
     return out
-
-
-# ---------------------------------------------------------------------------------------------- FIRE
-
-
-class _AveragedModel(ModelInterface):
-    """The potential with symmetry averaging, for torch-sim's optimizers; keeps the last true evaluation."""
-
-    def __init__(self, batch: _Batch) -> None:
-        super().__init__()
-        self._device, self._dtype = torch.device("cpu"), torch.float64
-        self._compute_stress = self._compute_forces = True
-        self.batch = batch
-        self.point: Point | None = None
-
-    def forward(self, state: ts.SimState, **_: object) -> dict[str, torch.Tensor]:
-        """Energy, averaged forces and stress of the current batch."""
-        self.point = p = self.batch.evaluate(state.positions, state.row_vector_cell)
-        return {"energy": p.energy, "forces": p.forces, "stress": p.stress}
-
-
-def _relax_fire(jobs: Sequence[_Job], potential: CrystalPotential, goal: _Goal) -> Iterator[tuple[int, RelaxResult]]:
-    """One batch by torch-sim's FIRE; its own step functions, since its driver counts steps for all systems together."""
-    batch = _Batch(jobs, potential)
-    model = _AveragedModel(batch)
-    # The stiffest bonds bound the time step (2/sqrt(100 eV/Å²) = 0.2); the cell's natural scale is sqrt(atoms), with
-    # torch-sim's own (the number of atoms) cells have hardly moved when the atoms are done.
-    start, step = ts.frechet_cell_fire(model, dt_start=0.05, dt_max=0.1, max_step=0.2)
-    state = start(batch.state(*batch.geometry()), cell_factor=torch.as_tensor(batch.sizes).double().sqrt())
-    for n_steps in range(1, goal.max_steps + 1):
-        if model.point is None:
-            raise NonFiniteError("the optimizer did not evaluate the model")
-        done, going = _finish(batch, model.point, goal, n_steps, {}, n_steps == goal.max_steps)
-        yield from done
-        if not going:
-            return
-        if done:
-            state = state[going]
-            batch, model.point = _select(batch, model.point, going)
-            model.batch = batch
-        state = step(state)

@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "pipeline": ["screen"],
+        "given": ["rank", "Ranking"],
         "landscape": ["Landscape", "LandscapeEntry", "ReferenceMatch"],
         "settings": ["ScreenSettings"],
         "stages": ["Stages"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +69,8 @@ class LandscapeEntry:
         What a reader should know, e.g. why the re-ranking failed.
     reference_rmsd : float
         RMSD15 (Å) to the reference structure where all 15 molecules match, else NaN.
+    source : str
+        Where a structure that was given came from: file and block, frame or row; empty for one that was searched.
     """
 
     rank: int
@@ -87,6 +89,7 @@ class LandscapeEntry:
     energy_model: str = "potential"
     note: str = ""
     reference_rmsd: float = float("nan")
+    source: str = ""
 
     @property
     def density(self) -> float:
@@ -134,6 +137,7 @@ class LandscapeEntry:
         return {
             "rank": self.rank,
             "id": self.id,
+            **({"source": self.source} if self.source else {}),
             "relative_energy_kj_per_mol": self.relative_energy,
             "density_g_per_cm3": self.density,
             "space_group": self.space_group,
@@ -163,7 +167,7 @@ class LandscapeEntry:
 
 @dataclass(frozen=True)
 class Dropped:
-    """A relaxed structure that is not in the ranking, and why."""
+    """A structure that is not in the ranking, and why."""
 
     id: str
     stage: str
@@ -171,6 +175,7 @@ class Dropped:
     energy: float | None = None
     density: float | None = None
     space_group: str = ""
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -266,11 +271,8 @@ class Landscape:
         return pd.DataFrame([entry.row() for entry in self.entries])
 
     def dropped_dataframe(self) -> pd.DataFrame:
-        """One row per relaxed structure that is not in the ranking, with the reason."""
-        import pandas as pd
-
-        frame = pd.DataFrame([asdict(row) for row in self.dropped], columns=list(Dropped.__dataclass_fields__))
-        return frame.rename(columns={"energy": "potential_ev_per_molecule", "density": "density_g_per_cm3"})
+        """One row per structure that is not in the ranking, with the reason."""
+        return dropped_dataframe(self.dropped)
 
     def report(self, path: str | Path) -> Path:
         """Write the self-contained HTML report and return its path."""
@@ -339,6 +341,14 @@ class Landscape:
             )
         except (KeyError, TypeError) as error:
             raise StoreError(f"{path} is damaged ({error}); run the same command again to rebuild it") from error
+
+
+def dropped_dataframe(dropped: Sequence[Dropped]) -> pd.DataFrame:
+    """Table of dropped structures."""
+    import pandas as pd
+
+    frame = pd.DataFrame([asdict(row) for row in dropped], columns=list(Dropped.__dataclass_fields__))
+    return frame.rename(columns={"energy": "potential_ev_per_molecule", "density": "density_g_per_cm3"})
 
 
 def short_symbol(crystal: MolecularCrystal) -> str:

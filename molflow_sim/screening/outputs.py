@@ -7,7 +7,6 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import molflow_sim
-from molflow_sim.generators.protocol import generator_identity
 from molflow_sim.runs.files import atomic_path, write_bytes_atomically
 from molflow_sim.runs.progress import Progress
 from molflow_sim.runs.store import Store
@@ -37,7 +36,7 @@ _STAGES = {
 }
 
 
-def provenance(store: Store, settings: ScreenSettings, molecule: Molecule) -> dict[str, Any]:
+def provenance(store: Store, settings: dict[str, Any], molecule: Molecule) -> dict[str, Any]:
     """What run.json and the report say about where the numbers come from."""
     seconds = {name: round(store.seconds(stage), 2) for stage, name in _STAGES.items() if store.seconds(stage) > 0}
     return {
@@ -48,8 +47,7 @@ def provenance(store: Store, settings: ScreenSettings, molecule: Molecule) -> di
             "key": molecule.key,
             "conformers": len(molecule.conformers),
         },
-        "settings": settings.to_dict(),
-        "packings": generator_identity(settings.make_generator()),
+        "settings": settings,
         "timings_s": seconds,
         "versions": {
             "molflow-sim": molflow_sim.__version__,
@@ -125,6 +123,7 @@ def _write_database(store: Store, landscape: Landscape) -> None:
                 "converged": row["converged"],
                 "copies": row["copies"],
                 "residual_stress_gpa": row["residual_stress_gpa"],
+                **({"source": entry.source} if entry.source else {}),
             }
             atoms = entry.to_ase()
             atoms.info.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,10 +34,10 @@ _EVALUATE_BATCH = 50
 _CODE = {
     "charges": ("stages:parametrize", "stages:stored_charges", "stages:with_charges"),
     "press": ("stages:press_batch", "stages:parametrize", "stages:generate", "stages:press", "stages:load_packings"),
-    "compare": ("pipeline:_Run._distinct_packings", "stages:deduplicate_packings"),
+    "compare": ("pipeline:Run._distinct_packings", "stages:deduplicate_packings"),
     "evaluate": ("stages:evaluate_batch", "stages:parametrize", "stages:evaluate"),
     "relax": ("stages:relax_batch", "stages:parametrize", "stages:relax", "stages:validity"),
-    "unique": ("pipeline:_Run._unique", "stages:deduplicate_crystals"),
+    "unique": ("pipeline:Run._unique", "stages:deduplicate_crystals"),
     "energy": ("ranking:energy_batch",),
     "reference": ("reference:locate", "stages:similarity"),
 }
@@ -144,11 +144,16 @@ def screen(
 
         experiment = read_reference(reference, molecule, reference_block)
     folder = Path(tempfile.mkdtemp(prefix="molflow-")) if output is None else Path(output)
-    return _Run(molecule, chosen, stages or Stages(), folder, overwrite, progress).run(scheduler, experiment)
+    return Run(molecule, chosen, stages or Stages(), folder, overwrite, progress).run(scheduler, experiment)
+
+
+def code_of(steps: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """For each step the identity of the code that its stored results depend on, see `_CODE`."""
+    return {name: code_identity(*(f"molflow_sim.screening.{root}" for root in roots)) for name, roots in steps.items()}
 
 
 @dataclass
-class _Run:
+class Run:
     """One call of `screen`: the steps in order, each reading from and writing to the store."""
 
     molecule: Any
@@ -159,8 +164,6 @@ class _Run:
     progress: bool
 
     def run(self, scheduler: str | None, experiment: Any) -> Landscape:
-        from molflow_sim.screening.outputs import OUTPUTS
-
         identity = {
             "what": "screening",
             "molecule": self.molecule.smiles,
@@ -168,18 +171,24 @@ class _Run:
             **self.settings.identity(),
         }
         self.key = digest(identity)
-        self.code = {
-            name: code_identity(*(f"molflow_sim.screening.{root}" for root in roots)) for name, roots in _CODE.items()
-        }
-        self.code["press"] = digest(self.code["press"], generator_identity(self.settings.make_generator()))
-        self.bars = Progress(self.progress)
+        code = code_of(_CODE)
+        code["press"] = digest(code["press"], generator_identity(self.settings.make_generator()))
+        return self.in_folder(identity, code, scheduler, lambda: self._steps(experiment))
+
+    def in_folder(
+        self, identity: dict[str, Any], code: dict[str, str], scheduler: str | None, steps: Callable[[], Landscape]
+    ) -> Landscape:
+        """Take the steps with the store open and an executor ready."""
+        from molflow_sim.screening.outputs import OUTPUTS
+
+        self.code, self.bars = code, Progress(self.progress)
         with Store(self.folder, identity, OUTPUTS, overwrite=self.overwrite) as self.store:
             before = read_run(self.folder).get("code", {})
             if changed := [name for name, code in self.code.items() if before.get(name, code) != code]:
                 self.bars.say(f"Computed again, since the code has changed: {', '.join(changed)}")
             self.executor: Executor = executor_for(scheduler)
             try:
-                return self._steps(experiment)
+                return steps()
             finally:
                 self.executor.close()
 
@@ -204,8 +213,9 @@ class _Run:
                 "reference.json", key, lambda: to_bytes(locate(experiment, keep, self.shared, self.bars))
             )
             found = from_bytes(data)
-        run = provenance(self.store, self.settings, self.molecule)
-        run["code"] = self.code
+        packings = generator_identity(self.settings.make_generator())
+        told = provenance(self.store, self.settings.to_dict(), self.molecule)
+        run = {**told, "packings": packings, "code": self.code}
         landscape = build_landscape(self.molecule, keep, dropped, tally, run, found, self.store.folder)
         write_outputs(self.store, landscape, self.settings, self.bars)
         return landscape
@@ -225,7 +235,7 @@ class _Run:
         data = self.store.once("charges.json", digest(self.key, self.code["charges"]), compute)
         return made[0] if made else steps.with_charges(self.stages.parametrize(self.molecule, "mmff94"), data)
 
-    def _press(self, tally: dict[str, dict[str, int]]) -> _Pool:
+    def _press(self, tally: dict[str, dict[str, int]]) -> Pool:
         s = self.settings
         run = digest(self.key, self.code["press"])
         tasks = [
@@ -240,9 +250,9 @@ class _Run:
         names = packings.STATUS
         counts = {str(names[k]): int(np.sum(packings.status == k)) for k in np.unique(packings.status)}
         tally["press"] = {"candidates": len(packings), **counts}
-        return _Pool(packings, ids, digest([task[1] for task in tasks]))
+        return Pool(packings, ids, digest([task[1] for task in tasks]))
 
-    def _compare(self, pool: _Pool, tally: dict[str, dict[str, int]]) -> _Chosen:
+    def _compare(self, pool: Pool, tally: dict[str, dict[str, int]]) -> Chosen:
         s = self.settings
         key = digest(pool.key, self.code["compare"], s.compare_top, s.minimum_density, s.maximum_density)
         data = self.store.once("compare/distinct.npz", key, lambda: self._distinct_packings(pool))
@@ -266,9 +276,9 @@ class _Run:
         if len(order) == 0:
             raise NoCandidatesError(f"the potential gave no finite energy for any of {len(rows)} packings")
         tally["compare"]["chosen to relax"] = len(order)
-        return _Chosen(table["index"][order], table["energy"][order], table["copies"][order], [rows[i] for i in order])
+        return Chosen(table["index"][order], table["energy"][order], table["copies"][order], [rows[i] for i in order])
 
-    def _distinct_packings(self, pool: _Pool) -> bytes:
+    def _distinct_packings(self, pool: Pool) -> bytes:
         p, s = pool.packings, self.settings
         inside = (p.density >= s.minimum_density) & (p.density <= s.maximum_density)
         usable = np.flatnonzero((p.status == 0) & np.isfinite(p.energy) & inside)
@@ -288,14 +298,20 @@ class _Run:
             }
         )
 
-    def _relax(self, pool: _Pool, chosen: _Chosen, tally: dict[str, dict[str, int]]) -> list[RelaxedRow]:
+    def _relax(
+        self,
+        pool: Pool,
+        chosen: Chosen,
+        tally: dict[str, dict[str, int]],
+        title: str = "Relaxing flexible molecules",
+    ) -> list[RelaxedRow]:
         size = self.settings.relax_batch
         ids = [pool.ids[i] for i in chosen.index]
         tasks = []
         for k in range(0, len(ids), size):
             key = digest(self.code["relax"], ids[k : k + size], self._relax_settings())
             tasks.append((f"relax/{key}.json", key, chosen.crystals[k : k + size], len(ids[k : k + size])))
-        parts = [from_bytes(d) for d in self._batches("Relaxing flexible molecules", steps.relax_batch, tasks)]
+        parts = [from_bytes(d) for d in self._batches(title, steps.relax_batch, tasks)]
         stored = [row for part in parts for row in part]
         rows = [
             RelaxedRow.from_stored(id, row, float(e), int(n), self.molecule)
@@ -313,7 +329,7 @@ class _Run:
                 text = row.reason.split(":")[0][:80] or "invalid"
                 reasons[text] = reasons.get(text, 0) + 1
             raise NoCandidatesError(
-                f"none of {len(rows)} relaxed structures is a valid crystal of the molecule ({_counts(reasons)}); "
+                f"none of {len(rows)} structures is a valid crystal of the molecule ({_counts(reasons)}); "
                 f"see {self.store.folder}"
             )
         return rows
@@ -336,7 +352,9 @@ class _Run:
 
         return unpack_arrays(self.store.once("unique/representative.npz", key, compute))["representative"]
 
-    def _second_energies(self, rows: Sequence[RelaxedRow]) -> list[dict[str, Any]]:
+    def _second_energies(
+        self, rows: Sequence[RelaxedRow], failures: str = "keep the potential's order after the others"
+    ) -> list[dict[str, Any]]:
         from molflow_sim.screening.ranking import energy_batch
 
         spec = self.settings.energy
@@ -355,8 +373,8 @@ class _Run:
         failed = [result["reason"] for result in results if result["energy"] is None]
         if failed:
             warnings.warn(
-                f"{spec} gave no energy for {len(failed)} of {len(results)} structures, which keep the potential's "
-                f"order after the others; the first because: {failed[0]}",
+                f"{spec} gave no energy for {len(failed)} of {len(results)} structures, which {failures}; "
+                f"the first because: {failed[0]}",
                 stacklevel=2,
             )
         return results
@@ -388,14 +406,14 @@ class _Run:
 
 
 @dataclass(frozen=True, eq=False)
-class _Pool:
+class Pool:
     packings: Any
     ids: list[str]
     key: str
 
 
 @dataclass(frozen=True, eq=False)
-class _Chosen:
+class Chosen:
     index: np.ndarray
     energy: np.ndarray
     copies: np.ndarray

@@ -45,6 +45,7 @@ class RelaxedRow:
     second_energy: float = float("nan")
     second_model: str = ""
     note: str = ""
+    source: str = ""
 
     @classmethod
     def from_stored(cls, id: str, row: dict[str, Any], press_energy: float, copies: int, molecule: Any) -> RelaxedRow:
@@ -80,7 +81,7 @@ def distinct(
     tally : dict
         Receives the counts of this step.
     """
-    dropped = [_dropped(row, "relax", row.reason or "invalid") for row in rows if not row.valid]
+    dropped = [dropped_row(row, "relax", row.reason or "invalid") for row in rows if not row.valid]
     valid = [row for row in rows if row.valid]
     copies: dict[int, int] = {}
     for row, k in zip(valid, representative.tolist()):
@@ -88,7 +89,7 @@ def distinct(
     kept = [replace(valid[k], copies=n) for k, n in copies.items()]
     for i, (row, k) in enumerate(zip(valid, representative.tolist())):
         if i != k:
-            dropped.append(_dropped(row, "compare", f"same structure as {valid[k].id}"))
+            dropped.append(dropped_row(row, "compare", f"same structure as {valid[k].source or valid[k].id}"))
     tally["rank"] = {"distinct": len(kept), "duplicates merged": len(valid) - len(kept)}
     return sorted(kept, key=lambda row: (round(row.energy, ENERGY_DIGITS), row.id)), dropped
 
@@ -159,6 +160,7 @@ def build_landscape(
             energy_model=row.second_model if np.isfinite(row.second_energy) else "potential",
             note=row.note,
             reference_rmsd=found.get(row.id, float("nan")),
+            source=row.source,
         )
         for i, row in enumerate(rows)
     )
@@ -174,7 +176,9 @@ def build_landscape(
     return Landscape(molecule, entries, tuple(dropped), tally, run, match, folder)
 
 
-def _dropped(row: RelaxedRow, stage: str, reason: str) -> Dropped:
+def dropped_row(row: RelaxedRow, stage: str, reason: str) -> Dropped:
+    """A row as one that is not ranked."""
     if row.crystal is None:
-        return Dropped(row.id, stage, reason)
-    return Dropped(row.id, stage, reason, row.energy, float(row.crystal.density), short_symbol(row.crystal))
+        return Dropped(row.id, stage, reason, source=row.source)
+    density, symbol = float(row.crystal.density), short_symbol(row.crystal)
+    return Dropped(row.id, stage, reason, row.energy, density, symbol, row.source)

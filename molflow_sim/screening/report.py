@@ -71,6 +71,7 @@ def _row(entry: LandscapeEntry, shown: float) -> dict[str, Any]:
     return {
         "rank": entry.rank,
         "id": entry.id,
+        "source": entry.source,
         "shown": round(float(shown), 4),
         "potential": round(entry.potential_relative, 4),
         "density": round(entry.density, 4),

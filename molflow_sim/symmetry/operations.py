@@ -74,13 +74,28 @@ def read_operations(triplets: list[str], where: str = "") -> tuple[list[gemmi.Op
     shift = _standard_origin(rotations, translations)
     if shift is None:
         raise SpaceGroupError(f"{where}: the translations of the symmetry operations fit no space group")
-    moved = translations + shift - rotations @ shift
+    operations = _moved(rotations, translations, shift)
+    if shift.any() and not _known(operations):  # on a symmetry element, but not the one where tables put the origin
+        for parts in (8, 12):
+            for further in product(range(parts), repeat=3):
+                origin = np.mod(shift + np.array(further) / parts, 1.0)
+                if _known(found := _moved(rotations, translations, origin)):
+                    return found, origin
+    return operations, shift
+
+
+def _moved(rotations: np.ndarray, translations: np.ndarray, shift: np.ndarray) -> list[gemmi.Op]:
     operations = []
+    moved = translations + shift - rotations @ shift
     for rotation, translation in zip(rotations, np.rint(moved * gemmi.Op.DEN).astype(int)):
         op = gemmi.Op()
         op.rot, op.tran = (rotation * gemmi.Op.DEN).tolist(), translation.tolist()
         operations.append(op.wrap())
-    return operations, shift
+    return operations
+
+
+def _known(operations: list[gemmi.Op]) -> bool:
+    return gemmi.find_spacegroup_by_ops(gemmi.GroupOps(operations)) is not None
 
 
 _TERM = re.compile(r"([+-]?)(?:([xyz])|(\d+(?:\.\d*)?|\.\d+)(?:/(\d+(?:\.\d*)?))?)")

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from molflow_sim.errors import CrystalError
+from molflow_sim.runs.files import atomic_path
 from molflow_sim.symmetry.operations import GIVEN_SETTING
 from molflow_sim.systems.crystal_symmetry import site_symmetry
 
@@ -105,25 +104,18 @@ def write(crystal: MolecularCrystal, path: Path) -> None:
     """
     from ase.io import write as ase_write
 
-    path = Path(path)
+    if not path.parent.is_dir():
+        raise CrystalError(f"cannot write {path}: there is no folder {path.parent}")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-        os.close(handle)
-    except OSError as error:
-        raise CrystalError(f"cannot write {path}: {error}") from error
-    try:
-        if path.suffix.lower() == ".cif":
-            Path(name).write_text(to_cif(crystal), encoding="utf-8")
-        else:
-            try:
-                ase_write(name, to_ase(crystal))
-            except Exception as error:  # ASE raises many kinds for formats it cannot write
-                raise CrystalError(f"cannot write {path}: {error}") from error
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+        with atomic_path(path) as temporary:
+            if path.suffix.lower() == ".cif":
+                temporary.write_text(to_cif(crystal), encoding="utf-8")
+            else:
+                ase_write(temporary, to_ase(crystal))
+    except CrystalError:
         raise
+    except Exception as error:  # ASE raises many kinds for formats it cannot write
+        raise CrystalError(f"cannot write {path}: {error}") from error
 
 
 def _unique_atoms(crystal: MolecularCrystal, k: int) -> list[tuple[int, np.ndarray, int]]:

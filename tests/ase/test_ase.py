@@ -5,6 +5,8 @@ import pytest
 import torch
 import torch_sim as ts
 from ase import Atoms, units
+from ase.build import bulk
+from ase.constraints import FixAtoms
 from ase.filters import FrechetCellFilter
 from ase.md.velocitydistribution import MaxwellBoltzmannDistribution, Stationary
 from ase.md.verlet import VelocityVerlet
@@ -16,6 +18,7 @@ from refusals import refuses
 from molflow_sim import CrystalPotential, parametrize
 from molflow_sim.errors import CrystalError, InputError, NonFiniteError
 from molflow_sim.relax.flexible import relax_flexible
+from molflow_sim.systems.crystal import MolecularCrystal
 
 
 def with_calculator(name: str, **options):
@@ -104,7 +107,86 @@ def test_what_it_cannot_evaluate_is_refused_by_name():
     lost.positions[0] = np.nan
     lost.calc = calc
     refuses(NonFiniteError, "not finite", lost.get_potential_energy)
-    refuses(InputError, "from_ase", CrystalCalculator, Atoms("H2"))
+    refuses(InputError, "are read from them", CrystalCalculator, Atoms("H2"))
+
+
+def strange(made, seed=0):
+    """The crystal's atoms in any order, wrapped, on turned axes; and where each of them was."""
+    atoms = made.to_ase()
+    order = np.random.default_rng(seed).permutation(len(atoms))
+    atoms = atoms[order]
+    atoms.wrap()
+    atoms.rotate(50.0, (3, 1, 2), rotate_cell=True)
+    return atoms, order
+
+
+@pytest.mark.parametrize("name", ["urea", "acetonitrile", "glycolic"])
+def test_without_an_argument_it_takes_the_atoms_that_it_is_attached_to(name):
+    plain = with_calculator(name)
+    atoms, order = strange(crystal(name))
+    atoms.set_constraint(FixAtoms([0]))
+    atoms.calc = CrystalCalculator()
+    assert atoms.get_potential_energy() == pytest.approx(plain.get_potential_energy(), abs=1e-8)
+    turned = plain.copy()
+    turned.set_array("forces", plain.get_forces())
+    turn = Atoms("H3", np.eye(3))
+    turn.rotate(50.0, (3, 1, 2))
+    assert np.allclose(atoms.get_forces(apply_constraint=False), plain.get_forces()[order] @ turn.positions, atol=1e-8)
+    stress = turn.positions.T @ plain.get_stress(voigt=False) @ turn.positions
+    assert np.allclose(atoms.get_stress(voigt=False), stress, atol=1e-9)
+
+
+def by_element(made, step=1):
+    """The crystal as a POSCAR has it, atoms by element, those of one element in or against their order."""
+    atoms = made.to_ase()[::step]
+    return atoms[np.argsort(atoms.numbers, kind="stable")]
+
+
+def test_molecules_are_read_once_and_again_for_other_atoms(monkeypatch):
+    calc, reads = CrystalCalculator(cutoff=9.0), []
+    from_ase = MolecularCrystal.from_ase
+    monkeypatch.setattr(MolecularCrystal, "from_ase", lambda atoms: reads.append(len(atoms)) or from_ase(atoms))
+    atoms = by_element(crystal("urea"))
+    atoms.calc = calc
+    for _ in range(3):
+        atoms.rattle(0.01)
+        atoms.get_forces()
+    assert len(reads) == 1
+    polymorph = by_element(crystal("urea", 1.1, seed=3), -1)
+    assert np.array_equal(polymorph.numbers, atoms.numbers)  # and other bonds
+    for other in (crystal("formamide").to_ase(), polymorph, atoms):
+        fresh = other.copy()
+        fresh.calc = CrystalCalculator(cutoff=9.0)
+        other.calc = calc
+        assert other.get_potential_energy() == pytest.approx(fresh.get_potential_energy(), abs=1e-9)
+
+
+def test_a_bond_that_stretches_little_by_little_is_no_other_molecule():
+    atoms, _ = strange(crystal("urea"))
+    atoms.calc = CrystalCalculator(cutoff=9.0)
+    hydrogen = int(np.flatnonzero(atoms.numbers == 1)[0])
+    with pytest.raises(CrystalError, match="should be bonded"):
+        for _ in range(10):
+            atoms.positions[hydrogen, 2] += 0.3
+            atoms.get_potential_energy()
+
+
+METHYL = [(0.0, 0.0, 0.0), (1.08, 0.0, 0.0), (-0.54, 0.935, 0.0), (-0.54, -0.935, 0.0)]
+
+
+@pytest.mark.parametrize(
+    "words, atoms",
+    [
+        ("radical", Atoms("CH3", METHYL, cell=[6.0, 6.0, 6.0], pbc=True)),
+        ("element Na", bulk("NaCl", "rocksalt", a=5.6)),
+        ("endless network", bulk("C", "diamond", a=3.57).repeat(2)),
+        ("set atoms.pbc", Atoms("H2", [(0.0, 0.0, 0.0), (0.74, 0.0, 0.0)])),
+        ("lie upon each other", Atoms("HHH", [(0, 0, 0), (0.74, 0, 0), (0.05, 0, 0)], cell=[4, 4, 4], pbc=True)),
+    ],
+)
+def test_atoms_that_are_no_molecular_crystal_are_named(words, atoms):
+    atoms.calc = CrystalCalculator()
+    refuses(InputError, words, atoms.get_potential_energy)
 
 
 def test_ase_relaxes_cell_and_atoms_to_the_minimum_of_our_own_relaxation():

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refuses
 
-from molflow_sim.cg import BeadFrames, BeadMapping, backbone_topology, parse_beads, read_frames, reading
+from molflow_sim.cg import BeadFrames, backbone_topology, parse_beads, read_frames, reading
 from molflow_sim.cg.whole import make_whole
 from molflow_sim.errors import MappingError, TrajectoryError
 from molflow_sim.units import KCAL_PER_MOL
@@ -31,7 +31,7 @@ def files(tmp_path):
 
 
 def expected_beads(trajectory):
-    return 10.0 * BeadMapping.backbone(trajectory.topology).apply(trajectory.xyz)
+    return 10.0 * parse_beads(trajectory.topology, "backbone").apply(trajectory.xyz)
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -184,7 +184,7 @@ def test_whole_molecules_come_back_to_the_last_bit(seed):
 def test_what_cannot_be_frames_of_this_molecule_is_an_error_that_names_the_frame(files):
     whole, top, write = files
     with pytest.raises(MappingError, match="map of 15 atoms for a topology of 10"):
-        read_frames(write(whole), top, BeadMapping.backbone(peptide(2)), 300.0)
+        read_frames(write(whole), top, parse_beads(peptide(2), "backbone"), 300.0)
     shuffled = mdtraj.Trajectory(whole.xyz[:, [0, 9, 1, 8, 2, 7, 3, 6, 4, 5]], None)
     shuffled.topology = whole.topology
     refuses(TrajectoryError, "another order", read_frames, write(shuffled, "md.dcd"), top, "backbone", 300.0)

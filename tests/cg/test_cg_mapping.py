@@ -22,19 +22,19 @@ def atoms_of(mapping: BeadMapping) -> list[int]:
 
 
 def test_the_backbone_preset_of_capped_alanine_is_the_five_bead_molecule():
-    mapping = BeadMapping.backbone(peptide())
+    mapping = parse_beads(peptide(), "backbone")
     assert mapping.topology == backbone_topology()
     assert atoms_of(mapping) == [1, 3, 4, 6, 8]
 
 
 def test_the_backbone_preset_follows_longer_chains_from_cap_to_cap():
-    assert names_of(BeadMapping.backbone(peptide(2))) == ["C", "N", "CA", "C", "N", "CA", "C", "N"]
-    assert names_of(BeadMapping.backbone(peptide(2, capped=False))) == ["N", "CA", "C", "N", "CA", "C"]
+    assert names_of(parse_beads(peptide(2), "backbone")) == ["C", "N", "CA", "C", "N", "CA", "C", "N"]
+    assert names_of(parse_beads(peptide(2, capped=False), "backbone")) == ["N", "CA", "C", "N", "CA", "C"]
 
 
-@pytest.mark.parametrize("make", [BeadMapping.calpha, lambda t: BeadMapping.from_selection(t, "name CA")])
-def test_successive_calpha_are_bonded(make):
-    mapping = make(peptide(4))
+@pytest.mark.parametrize("beads", ["calpha", "name CA"])
+def test_successive_calpha_are_bonded(beads):
+    mapping = parse_beads(peptide(4), beads)
     assert mapping.topology.bonds.tolist() == [[0, 1], [1, 2], [2, 3]]
     assert mapping.topology.residue_index.tolist() == [0, 1, 2, 3]
     assert mapping.topology.masses == pytest.approx(12.01078)
@@ -47,14 +47,14 @@ def test_calpha_need_no_bonds_in_the_topology():
         residue = bare.add_residue("GLY", chain)
         for name in ("N", "CA", "C"):
             bare.add_atom(name, mdtraj.element.get_by_symbol(name[0]), residue)
-    assert BeadMapping.calpha(bare).topology.bonds.tolist() == [[0, 1], [1, 2]]
+    assert parse_beads(bare, "calpha").topology.bonds.tolist() == [[0, 1], [1, 2]]
 
 
 def test_a_calcium_ion_is_no_calpha():
     with_ion = peptide(3)
     residue = with_ion.add_residue("CA", with_ion.add_chain())
     with_ion.add_atom("CA", mdtraj.element.calcium, residue)
-    assert BeadMapping.calpha(with_ion).topology.elements == ("C", "C", "C")
+    assert parse_beads(with_ion, "calpha").topology.elements == ("C", "C", "C")
 
 
 def test_atoms_that_are_not_selected_are_contracted():
@@ -142,7 +142,7 @@ def test_a_text_that_maps_nothing_says_why(text, message):
 
 def test_what_is_no_molecule_with_a_tree_of_beads_is_refused_with_the_reason():
     two = peptide(2).join(peptide(2))
-    refuses(MappingError, r"2 parts .*ALA1-CA, ALA2-CA; ALA3-CA", BeadMapping.calpha, two)
+    refuses(MappingError, r"2 parts .*ALA1-CA, ALA2-CA; ALA3-CA", parse_beads, two, "calpha")
     ring = mdtraj.Topology()
     residue = ring.add_residue("BNZ", ring.add_chain())
     atoms = [ring.add_atom(f"C{i}", mdtraj.element.carbon, residue) for i in range(6)]
@@ -156,7 +156,7 @@ def test_what_is_no_molecule_with_a_tree_of_beads_is_refused_with_the_reason():
     bare.add_atom("Z", mdtraj.element.carbon, residue)
     refuses(MappingError, "holds no bonds", BeadMapping.from_indices, bare, [0, 2])
     refuses(MappingError, "no mass", BeadMapping.from_indices, bare, [0, 1], bonds=[(0, 1)])
-    refuses(MappingError, "map of 10 atoms", BeadMapping.backbone(peptide()).apply, np.zeros((1, 9, 3)))
+    refuses(MappingError, "map of 10 atoms", parse_beads(peptide(), "backbone").apply, np.zeros((1, 9, 3)))
 
 
 @pytest.mark.parametrize(

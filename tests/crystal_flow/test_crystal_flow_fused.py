@@ -9,7 +9,7 @@ from processes import threads
 from molflow_sim.models.crystal_flow import ContactNetwork, CrystalBatch
 from molflow_sim.models.crystal_flow.compiled_gradients import messages_gradient
 from molflow_sim.models.crystal_flow.compiled_graph import contacts
-from molflow_sim.models.crystal_flow.fused import fused_velocity, usable
+from molflow_sim.models.crystal_flow.velocity import compiles, fused_velocity
 
 
 def gradients(network: ContactNetwork, batch: CrystalBatch, fused: bool) -> dict[str, torch.Tensor]:
@@ -26,7 +26,7 @@ def gradients(network: ContactNetwork, batch: CrystalBatch, fused: bool) -> dict
 def test_gradients_of_all_weights_agree_with_torch(smiles, z_prime) -> None:
     network = flow(2).network
     batch = packed(smiles, 6, 3, z_prime=z_prime)
-    assert usable(network, batch)
+    assert compiles(network, batch)
     expected, found = gradients(network, batch, False), gradients(network, batch, True)
     for name, gradient in expected.items():
         assert float((found[name] - gradient).norm()) <= 3e-3 * float(gradient.norm()), name
@@ -53,4 +53,4 @@ def test_threads_add_up_to_the_same_gradients() -> None:
 def test_other_types_go_through_torch() -> None:
     network = flow(0).network
     batch = packed("CC(N)=O", 2, 0)
-    assert not usable(network.double(), batch) and not usable(torch.nn.Linear(2, 2), batch)
+    assert not compiles(network.double(), batch) and not compiles(torch.nn.Linear(2, 2), batch)

@@ -153,7 +153,7 @@ def test_training_and_sampling_need_no_chemistry_library(tmp_path, pairs) -> Non
         flow = train_on_pairs(PairSet.load(sys.argv[1]), config, sys.argv[2])
         print("trained", flow.card["steps"])
     """
-    assert "trained 2" in without_chemistry(script, tmp_path / "pairs.npz", tmp_path / "out")
+    assert "trained 2" in without_chemistry(script, tmp_path / "pairs.npz", tmp_path / "out", also="numba")
 
 
 def test_whole_molecules_are_set_aside_for_validation_once_there_are_enough(dataset) -> None:

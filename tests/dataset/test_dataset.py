@@ -290,7 +290,7 @@ def test_reading_needs_no_chemistry_library(folder, dataset):
         data.weights(), list(data.molecules())
         print("read", sum(record.positions().size > 0 for record in data))
     """
-    assert without_chemistry(script, folder, also="rich").strip() == f"read {len(dataset)}"
+    assert without_chemistry(script, folder, also="numba rich").strip() == f"read {len(dataset)}"
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Crystals and networks for the tests of the crystal flow."""
 
+from collections.abc import Sequence
+from dataclasses import fields
 from functools import cache
 
 import numpy as np
@@ -29,6 +31,23 @@ def flow(seed: int) -> CrystalFlow:
 def packed(smiles: str, n: int, seed: int, z_prime: int = 1) -> CrystalBatch:
     """Random packings of all common groups, in float32 as the sampler has them."""
     return batch_of(random_packings(molecule_for(smiles), n, seed=seed, z_prime=z_prime))
+
+
+def collate(parts: Sequence[CrystalBatch]) -> CrystalBatch:
+    """One batch of several with the same M; atoms and operations are padded to the largest."""
+    atoms = max(p.numbers.shape[1] for p in parts)
+    images = max(p.frac_tran.shape[1] for p in parts)
+    joined = {}
+    for f in fields(CrystalBatch):
+        size = atoms if f.name in ("numbers", "conformer") else images
+        padded = f.name in ("numbers", "conformer", "frac_rot", "frac_tran", "cart_rot")
+        joined[f.name] = torch.cat([_padded(getattr(p, f.name), size) if padded else getattr(p, f.name) for p in parts])
+    return CrystalBatch(**joined)
+
+
+def _padded(x: torch.Tensor, size: int) -> torch.Tensor:
+    missing = size - x.shape[1]
+    return x if missing == 0 else torch.cat([x, x.new_zeros(len(x), missing, *x.shape[2:])], 1)
 
 
 def batch_for(smiles: str, group: str, n: int, seed: int, z_prime: int = 1) -> CrystalBatch:

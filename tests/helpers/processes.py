@@ -20,7 +20,7 @@ class Refuse:
 
 sys.meta_path.insert(0, Refuse())
 """
-CHEMISTRY = "rdkit ase gemmi numba pymatgen openmm typer spglib vesin oxtalign torch_sim torchpme mdtraj zuko"
+CHEMISTRY = "rdkit ase gemmi pymatgen openmm typer spglib vesin oxtalign torch_sim torchpme mdtraj zuko"
 
 
 def without_chemistry(script: str, *arguments: object, also: str = "") -> str:

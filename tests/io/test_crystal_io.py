@@ -93,8 +93,8 @@ def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
     crystal.write(path)
     before = path.read_text()
     same(crystal, MolecularCrystal.from_cif(path))
-    monkeypatch.setattr("molflow_sim.systems.export.os.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
-    with pytest.raises(OSError):
+    monkeypatch.setattr("molflow_sim.runs.files.os.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(CrystalError, match="full"):
         crystal.with_info(name="other").write(path)
     assert path.read_text() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.cif"]

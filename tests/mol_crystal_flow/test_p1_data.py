@@ -14,8 +14,8 @@ from scipy.spatial.transform import Rotation
 
 from molflow_sim.errors import CrystalError, StoreError, TrainingError
 from molflow_sim.models.mol_crystal_flow import P1Batches, P1Data, P1Settings
-from molflow_sim.models.mol_crystal_flow.batch import standard_frame as standard_frame_torch
-from molflow_sim.models.mol_crystal_flow.lattice import RELABELLINGS, change_basis, standard_frame
+from molflow_sim.models.mol_crystal_flow.batch import standard_frame
+from molflow_sim.models.mol_crystal_flow.data import change_basis
 from molflow_sim.symmetry import SpaceGroup, cell_matrix, cell_parameters
 from molflow_sim.symmetry.reduction import reduced_basis
 from molflow_sim.systems.crystal import MolecularCrystal
@@ -79,10 +79,10 @@ def test_a_flat_cell_is_refused_by_name():
 @settings(max_examples=50, deadline=None)
 def test_the_standard_frame_is_a_rotation_of_the_cell_in_numpy_and_torch_alike(seed):
     cell = _cell(seed) @ Rotation.random(random_state=seed).as_matrix()
-    standard, turn = standard_frame(cell)
+    standard, _, (turn,) = change_basis(np.eye(3), cell, np.zeros((1, 3)), np.eye(3)[None])
     assert np.allclose(turn @ turn.T, np.eye(3)) and np.linalg.det(turn) == pytest.approx(1)
     assert np.allclose(cell @ turn.T, standard, atol=1e-9) and np.allclose(standard, np.tril(standard))
-    other, other_turn = standard_frame_torch(torch.tensor(cell))
+    other, other_turn = standard_frame(torch.tensor(cell))
     assert np.allclose(other.numpy(), standard, atol=1e-9) and np.allclose(other_turn.numpy(), turn, atol=1e-9)
 
 
@@ -107,16 +107,6 @@ def test_trap_1_the_reduced_cell_is_not_put_around_unchanged_cartesians(name):
     from_parameters = moved.with_poses(type(poses)(moved.poses.cell, moved.poses.frac, poses.rotation, poses.chi))
     turned = not np.allclose(rotation, c.rotation, atol=1e-3)
     assert same_crystal(original, from_parameters) is not turned
-
-
-@given(seed=seeds, relabelling=st.integers(0, 23))
-@settings(max_examples=24, deadline=None)
-def test_relabelled_basis_vectors_describe_the_same_crystal(seed, relabelling):
-    k = seed % 4
-    c, batch = data().crystals[k], data().batch([k])
-    cell, frac, rotation = change_basis(RELABELLINGS[relabelling], c.cell, c.frac, c.rotation)
-    tensors = [torch.tensor(x, dtype=torch.float32)[None] for x in (cell, frac, rotation)]
-    assert same_crystal(batch, batch.with_poses(type(batch.poses)(*tensors, batch.poses.chi)))
 
 
 def test_the_copies_of_a_racemic_space_group_have_both_hands_and_proper_rotations():

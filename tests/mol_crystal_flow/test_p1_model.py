@@ -21,7 +21,6 @@ from molflow_sim.models.mol_crystal_flow.frames import body_frame
 from molflow_sim.models.mol_crystal_flow.interpolants import Velocities, draw_prior, without_mean
 from molflow_sim.models.mol_crystal_flow.molecules import fill
 from molflow_sim.models.mol_crystal_flow.sampler import integrate, scaled_step
-from molflow_sim.models.mol_crystal_flow.settings import published_training
 from molflow_sim.packing import RigidPackings, press, random_packings
 from molflow_sim.symmetry.placements import general_placement
 from molflow_sim.training import TrainSettings, train
@@ -265,8 +264,6 @@ def test_the_published_sizes_are_the_published_ones():
     assert (s.layers, s.width, s.frequencies, s.steps) == (6, 256, 32, 50)
     assert (s.centroid_weight, s.rotation_weight, s.lattice_weight) == (2.0, 1.0, 0.1)
     assert (s.centroid_scale, s.rotation_scale) == (9.0, 3.0)
-    t = published_training()
-    assert (t.learning_rate, t.batch_size, t.weight_decay) == (1e-4, 128, 1e-2)
     sizes = [sum(p.numel() for p in MolCrystalFlow(x).parameters()) for x in (P1Settings.small(), s)]
     assert sizes[0] < 0.5e6 < 3e6 < sizes[1]
 
@@ -288,7 +285,7 @@ def test_training_needs_no_chemistry_library(tmp_path):
         loss["loss"].backward()
         print("trained")
     """
-    assert without_chemistry(script, tmp_path / "crystals.npz").startswith("trained")
+    assert without_chemistry(script, tmp_path / "crystals.npz", also="numba").startswith("trained")
 
 
 def test_samples_of_both_hands_are_packings_that_the_press_takes():

@@ -1,4 +1,4 @@
-"""The press and its arrays work where torch, NumPy and SciPy are all there is, as on machines that train."""
+"""The press and its arrays work where torch, Numba, NumPy and SciPy are all there is, as on machines that train."""
 
 from processes import without_chemistry
 

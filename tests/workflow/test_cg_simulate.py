@@ -195,7 +195,7 @@ def test_bonds_beyond_their_range_and_dynamics_that_blow_up_are_errors_with_copy
 
     burst = Burst()
     with pytest.raises(NonFiniteError, match=r"report \d+ \(.* ps\), 300 K, copy 2: positions are not finite"):
-        simulate_cg(CGForceField(burst), 4, 0.01, output=tmp_path, start=burst.start(), report_every_ps=0.05)
+        simulate_cg(CGForceField(burst), 4, 0.01, output=tmp_path / "burst", start=burst.start(), report_every_ps=0.05)
 
 
 def test_strained_starting_frames_are_relaxed_first(folder, frames, tmp_path):

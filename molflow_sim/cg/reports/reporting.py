@@ -14,7 +14,7 @@ import numpy as np
 from molflow_sim import __version__
 from molflow_sim.cg.frames import BeadFrames
 from molflow_sim.cg.reports import numbers as numbers
-from molflow_sim.cg.reports.folding import Folding, check_native, folding_line, folding_numbers
+from molflow_sim.cg.reports.folding import Folding, folding_line, folding_numbers
 from molflow_sim.cg.reports.numbers import Plane, Score
 from molflow_sim.errors import InputError, MappingError, TrajectoryError
 from molflow_sim.evaluate.folding import FOLDED_BELOW, UNFOLDED_ABOVE
@@ -125,11 +125,9 @@ def report(
     for label, frames in {"reference": reference, **labelled}.items():
         if len(frames) < _FEWEST:
             raise TrajectoryError(f"{label}: {len(frames)} frames are too few for a free energy (fewest: {_FEWEST})")
-        same = frames.topology.names == reference.topology.names
-        if not same or not np.array_equal(frames.topology.bonds, reference.topology.bonds):
+    for label, frames in {**labelled, "native structure": native or reference}.items():
+        if not frames.topology.has_beads_of(reference.topology):
             raise MappingError(f"{label}: its beads are not those of the reference")
-    if native is not None:
-        check_native(native, reference)
     plane = numbers.choose_plane(reference, [reference, *labelled.values()], coordinates, bins, lag, native)
     known = plane.project(reference)
     p = plane.probabilities(known)

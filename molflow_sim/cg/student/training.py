@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,15 +15,16 @@ from torch import Tensor, nn
 from molflow_sim.cg.student.cgnet import CGNet, CGNetSettings
 from molflow_sim.cg.student.features import features_and_jacobian
 from molflow_sim.cg.student.langevin import Langevin
+from molflow_sim.cg.teacher.forces import ForceSamples, ForceSampleSettings
 from molflow_sim.errors import InputError, NonFiniteError, TrainingError
 from molflow_sim.training import TensorBatches, TrainSettings, train
+from molflow_sim.training.settings import YamlSettings
 
 if TYPE_CHECKING:
     from molflow_sim.cg.frames import BeadFrames
-    from molflow_sim.cg.teacher import ForceSamples
 
 METHODS = ("flow-forces", "force-matching", "density")
-Method = Literal["flow-forces", "force-matching", "density"]
+"""What a student may learn from: the flow's forces, the trajectory's forces, or the frames alone."""
 
 _MEMORY = 2**30
 """Bytes of stored Jacobians; above, their products are computed anew in every step."""
@@ -32,6 +34,30 @@ _NEGLIGIBLE = 1e-6
 
 _MOST_HELD = 8192
 """Held-out samples are looked at in one batch."""
+
+
+@dataclass(frozen=True)
+class DistillSettings(YamlSettings):
+    """What a student is and how the samples that it learns from are made.
+
+    Attributes
+    ----------
+    force_field : CGNetSettings
+        Size, bounds and prior of the network.
+    sampling : ForceSampleSettings
+        How configurations drawn from the flow are chosen, averaged and filtered ("flow-forces" only).
+    energy_weight : float
+        Weight of the energies of these configurations beside their forces; 0 for forces alone ("flow-forces" only).
+    """
+
+    force_field: CGNetSettings = field(default_factory=CGNetSettings)
+    sampling: ForceSampleSettings = field(default_factory=ForceSampleSettings)
+    energy_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        if not (math.isfinite(self.energy_weight) and self.energy_weight >= 0.0):
+            raise InputError(f"energy_weight must not be negative, got {self.energy_weight}")
 
 
 def student_train_settings(n: int, method: str = "flow-forces", seed: int = 0) -> TrainSettings:

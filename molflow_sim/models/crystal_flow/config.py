@@ -7,33 +7,26 @@ from dataclasses import dataclass, field
 from molflow_sim.errors import InputError
 from molflow_sim.models.crystal_flow.network import ContactSettings
 from molflow_sim.models.crystal_flow.pairs import DENSE
-from molflow_sim.training.settings import TrainSettings, YamlSettings
+from molflow_sim.training.fit import FitConfig
+from molflow_sim.training.settings import TrainSettings
 
 COUPLINGS = ("transport", "basin")
 
 
 @dataclass(frozen=True)
-class CrystalFlowConfig(YamlSettings):
-    """How a `CrystalFlow` is made.
+class CrystalFlowConfig(FitConfig):
+    """How a `CrystalFlow` is made; what is not named here is in `FitConfig`.
 
     Attributes
     ----------
     network : ContactSettings
-    training : TrainSettings
     starts : int
         Random starts made for each crystal.
-    energy_scale : float
-        kJ/mol per molecule: crystals are drawn with weights exp(-ΔE/energy_scale).
-    experimental_share : float
-        Share of the batches' crystals that come from experiment, where the data has any.
     coupling : str
         Which start belongs to which crystal: "transport", the assignment that moves things least, or "basin", the
         minimum that the press finds from the start (which takes the molecules of the data alone, and presses anew).
     packing_coefficient : (float, float)
         Range of (molecular volume)/(cell volume per molecule) of the random starts.
-    validation_share : float
-        Share of the molecules that `train_crystal_flow` keeps for the validation curve (and for `training.keep_best`)
-        where there are at least 20 of them.
     seed : int
         Of the pairs; `training.seed` is that of weights and batches.
     """
@@ -45,23 +38,16 @@ class CrystalFlowConfig(YamlSettings):
         )
     )
     starts: int = 4
-    energy_scale: float = 4.0
-    experimental_share: float = 0.1
     coupling: str = COUPLINGS[0]
     packing_coefficient: tuple[float, float] = DENSE
-    validation_share: float = 0.08
     seed: int = 0
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        if self.starts < 1 or self.energy_scale <= 0.0 or not 0.0 <= self.experimental_share < 1.0:
-            raise InputError("starts must be at least 1, energy_scale positive and experimental_share in [0, 1)")
+        super().__post_init__()
+        if self.starts < 1:
+            raise InputError(f"starts must be at least 1, got {self.starts}")
         if self.coupling not in COUPLINGS:
             raise InputError(f"the coupling is one of {', '.join(COUPLINGS)}, not {self.coupling!r}")
-        if not 0.0 <= self.validation_share < 0.5:
-            raise InputError(f"validation_share must lie in [0, 0.5), got {self.validation_share}")
-        if (
-            len(self.packing_coefficient) != 2
-            or not 0.0 < self.packing_coefficient[0] <= self.packing_coefficient[1] < 1.0
-        ):
+        if len(c := self.packing_coefficient) != 2 or not 0.0 < c[0] <= c[1] < 1.0:
             raise InputError(f"packing_coefficient must be two numbers in (0, 1), got {self.packing_coefficient}")

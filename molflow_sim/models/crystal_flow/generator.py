@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
 from molflow_sim.errors import InputError, MolflowError
 from molflow_sim.generators.protocol import CrystalRequest, served
+from molflow_sim.generators.trained import TrainedGenerator
 from molflow_sim.models.crystal_flow.model import STEPS, CrystalFlow
 from molflow_sim.packing.random_packing import random_packings
 from molflow_sim.packing.relief import RELIEF_EVALUATIONS, relieve
 from molflow_sim.packing.selection import select_low
-from molflow_sim.training.model import shared_model
 
 if TYPE_CHECKING:
     from molflow_sim.forcefield.parameters import MoleculeParameters
@@ -26,7 +26,7 @@ SELECTED_TOGETHER = 10
 
 
 @dataclass(frozen=True)
-class FlowGenerator:
+class FlowGenerator(TrainedGenerator):
     """A trained crystal flow (a `molflow_sim.generators.protocol.Generator`).
 
     Random packings are drawn and carried along the flow, what still overlaps is parted, and the lower ones are kept.
@@ -37,7 +37,7 @@ class FlowGenerator:
     Attributes
     ----------
     weights : str or None
-        Folder with the weights; those of the package if None.
+        See `TrainedGenerator`.
     draws : int
         Packings drawn for each one kept; 1 takes them as the flow makes them, and needs no potential. A molecule that
         the potential does not know is done with 1, with a warning.
@@ -60,7 +60,7 @@ class FlowGenerator:
     """
 
     kind: ClassVar[str] = "crystals/flow"
-    weights: str | None = None
+    model: ClassVar[str] = CrystalFlow.kind
     draws: int = 3
     steps: int = STEPS
     quality: float = 0.0
@@ -93,27 +93,6 @@ class FlowGenerator:
             return made
         kept = replace(select_low(made, parameters, together, of=together * draws), index=np.arange(first, last))
         return kept.select(slice(first_index - first, first_index - first + n))
-
-    def identity(self) -> dict[str, Any]:
-        """See `Generator.identity`.
-
-        Raises
-        ------
-        WeightsError
-            As `load`.
-        """
-        return {"generator": "flow", **asdict(self), "weights": self.load().card["sha256"]}
-
-    def load(self) -> CrystalFlow:
-        """The flow, loaded once in each process.
-
-        Raises
-        ------
-        WeightsError
-            Weights that are missing, damaged, changed or of another kind.
-        """
-        flow: CrystalFlow = shared_model(CrystalFlow.kind, self.weights)
-        return flow
 
 
 def _warn_of_size(flow: CrystalFlow, molecule: Molecule) -> None:

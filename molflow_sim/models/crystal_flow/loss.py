@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from molflow_sim.models.crystal_flow.fused import fused_velocity, usable
 from molflow_sim.models.crystal_flow.path import distance, interpolate
+from molflow_sim.models.crystal_flow.velocity import compiles, fused_velocity
 
 
 def flow_matching_loss(network: nn.Module, batch: tuple[Any, ...]) -> dict[str, Tensor]:
@@ -18,7 +18,7 @@ def flow_matching_loss(network: nn.Module, batch: tuple[Any, ...]) -> dict[str, 
     """
     start, end, quality, time = batch
     between, target = interpolate(start, end, time)
-    if usable(network, between):
+    if compiles(network, between):
         moving = fused_velocity(network, between, time, quality)
     else:
         moving = network(between, time, quality)

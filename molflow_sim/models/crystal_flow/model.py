@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from molflow_sim.models.crystal_flow.inference import VelocityField, velocity_field
 from molflow_sim.models.crystal_flow.loss import flow_matching_loss
 from molflow_sim.models.crystal_flow.network import ContactNetwork, ContactSettings, Velocity
 from molflow_sim.models.crystal_flow.path import step
 from molflow_sim.models.crystal_flow.state import CrystalBatch
+from molflow_sim.models.crystal_flow.velocity import VelocityField, velocity_field
 from molflow_sim.ordered import product
 from molflow_sim.threads import one_torch_thread
 from molflow_sim.training.weights import load_into

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 
 import torch
@@ -84,20 +83,3 @@ class CrystalBatch:
         """Cartesian positions (B, M, N, 3) in Å of the asymmetric unit."""
         centre = self.centroid @ self.cell
         return centre[:, :, None] + torch.einsum("bmxy,bny->bmnx", self.rotation, self.conformer)
-
-
-def collate(parts: Sequence[CrystalBatch]) -> CrystalBatch:
-    """One batch of several with the same M; atoms and operations are padded to the largest."""
-    atoms = max(p.numbers.shape[1] for p in parts)
-    images = max(p.frac_tran.shape[1] for p in parts)
-    joined = {}
-    for f in fields(CrystalBatch):
-        size = atoms if f.name in ("numbers", "conformer") else images
-        padded = f.name in ("numbers", "conformer", "frac_rot", "frac_tran", "cart_rot")
-        joined[f.name] = torch.cat([_pad(getattr(p, f.name), size) if padded else getattr(p, f.name) for p in parts])
-    return CrystalBatch(**joined)
-
-
-def _pad(x: Tensor, size: int) -> Tensor:
-    missing = size - x.shape[1]
-    return x if missing == 0 else torch.cat([x, x.new_zeros(len(x), missing, *x.shape[2:])], 1)

@@ -14,13 +14,12 @@ from molflow_sim.errors import TrainingError
 from molflow_sim.models.crystal_flow.basins import make_basin_pairs
 from molflow_sim.models.crystal_flow.config import COUPLINGS, CrystalFlowConfig
 from molflow_sim.models.crystal_flow.grow import grown
-from molflow_sim.models.crystal_flow.loss import flow_matching_loss
 from molflow_sim.models.crystal_flow.model import CrystalFlow
 from molflow_sim.models.crystal_flow.network import ContactNetwork
 from molflow_sim.models.crystal_flow.pairs import PairBatches, PairSet, make_pairs
 from molflow_sim.runs.files import sha256
 from molflow_sim.training.batches import data_identity, molecule_counts, validation_rows
-from molflow_sim.training.model import save_model
+from molflow_sim.training.fit import fit
 
 if TYPE_CHECKING:
     from molflow_sim.dataset import CrystalDataset
@@ -69,37 +68,27 @@ def train_on_pairs(
     InputError
         If the initial weights' network cannot be grown to the width wanted.
     """
-    from molflow_sim.training import train
-
     torch.manual_seed(config.training.seed)
     if initial is None:
         network = ContactNetwork(config.network)
     else:
         network = grown(initial.network, config.network, config.training.seed)
-    size = config.training.batch_size
-    result = train(
-        network,
-        flow_matching_loss,
-        PairBatches(pairs, size, config.training.seed),
-        config.training,
+    size, seed = config.training.batch_size, config.training.seed
+    flow: CrystalFlow = fit(
+        CrystalFlow(network),
+        PairBatches(pairs, size, seed),
+        config,
         folder,
-        validation=None if validation is None else PairBatches(validation, size, config.training.seed + 1),
-        validation_batches=VALIDATION_BATCHES,
+        data={"pairs": len(pairs), "crystals": len(pairs.weight), "atoms": _range(pairs), **(card or {})},
         identity={
             "data": sha256(pairs.end_cell.tobytes()),
-            "initial": None if initial is None else initial.card.get("sha256"),
             "config": {k: v for k, v in asdict(config).items() if k != "training"},
         },
+        initial=initial,
+        validation=None if validation is None else PairBatches(validation, size, seed + 1),
+        validation_batches=VALIDATION_BATCHES,
         progress=progress,
     )
-    flow = CrystalFlow(network)
-    flow.card = {
-        "config": asdict(config),
-        "data": {"pairs": len(pairs), "crystals": len(pairs.weight), "atoms": _range(pairs), **(card or {})},
-        "fine-tuned from": None if initial is None else initial.card.get("sha256"),
-        **result.card(config.training.keep_best),
-    }
-    save_model(folder, flow)
     return flow
 
 

@@ -14,8 +14,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from molflow_sim.flow.manifolds import rotation_distance
-from molflow_sim.models.mol_crystal_flow.batch import P1Batch, Poses, standard_frame
-from molflow_sim.models.mol_crystal_flow.lattice import RELABELLINGS
+from molflow_sim.models.mol_crystal_flow.batch import P1Batch, Poses
 from molflow_sim.models.mol_crystal_flow.settings import P1Settings
 
 
@@ -56,12 +55,10 @@ def couple(prior: Poses, batch: P1Batch, settings: P1Settings) -> tuple[Poses, P
     Returns
     -------
     prior, target : Poses
-        The prior with its molecules in another order; the crystals, possibly described differently (basis vectors,
-        origin, symmetry-equivalent orientations), never changed.
+        The prior with its molecules in another order; the crystals, possibly described differently (origin,
+        symmetry-equivalent orientations), never changed.
     """
     target = batch.poses
-    if settings.relabel_cell:
-        target = nearest_description(prior.cell, target)
     target = Poses(target.cell, target.frac, nearest_rotation(prior, target, batch, pairs=False), target.chi)
     if not settings.optimal_transport:
         return prior, target
@@ -131,30 +128,3 @@ def _place(frac0: np.ndarray, frac1: np.ndarray, group: np.ndarray, free: bool) 
         if total < best[0]:
             best = (total, shift - common, source)
     return best[1], best[2]
-
-
-def nearest_description(cell0: Tensor, target: Poses, tolerance: float = 0.02) -> Poses:
-    """Each crystal with its basis vectors relabelled (24 ways) so that its cell comes nearest to a prior's.
-
-    Parameters
-    ----------
-    cell0 : Tensor, shape (B, 3, 3)
-        In the standard frame.
-    target : Poses
-    tolerance : float
-        Å²; a relabelling must gain this much.
-
-    Returns
-    -------
-    Poses
-        The same crystals in the standard frame of the new basis.
-    """
-    changes = torch.as_tensor(RELABELLINGS, dtype=target.cell.dtype)
-    cells, turns = standard_frame(changes @ target.cell.unsqueeze(1))
-    cost = (cells - cell0.unsqueeze(1)).pow(2).sum((-1, -2))
-    best = cost.argmin(1)
-    identity = torch.zeros_like(best)
-    best = torch.where(cost.gather(1, best[:, None])[:, 0] < cost[:, 0] - tolerance, best, identity)
-    rows = torch.arange(len(best))
-    frac = torch.remainder(target.frac @ torch.linalg.inv(changes[best]), 1.0)
-    return Poses(cells[rows, best], frac, turns[rows, best].unsqueeze(1) @ target.rotation, target.chi)

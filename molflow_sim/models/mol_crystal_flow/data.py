@@ -20,7 +20,6 @@ from molflow_sim.models.mol_crystal_flow.features import (
     invariants,
 )
 from molflow_sim.models.mol_crystal_flow.frames import BodyFrame, body_frame, proper_pose
-from molflow_sim.models.mol_crystal_flow.lattice import change_basis
 from molflow_sim.runs.files import atomic_path
 from molflow_sim.symmetry.reduction import reduced_basis
 
@@ -190,9 +189,8 @@ class P1Data:
         change = reduced_basis(cell, centring)
         poses = [proper_pose(q, self.shapes[k].frame) for k, _, q in copies]
         cell, frac, rotation = change_basis(
-            change, np.asarray(cell, float), np.array([centre for _, centre, _ in copies]),
-            np.array([r for r, _ in poses]),
-        )  # fmt: skip
+            change, cell, np.array([centre for _, centre, _ in copies]), np.array([r for r, _ in poses])
+        )
         # Of the copies that a centring translation makes one is left.
         apart = frac[:, None] - frac[None]
         apart -= np.rint(apart)
@@ -296,6 +294,39 @@ class P1Data:
             return data, str(a["identity"])
         except (OSError, KeyError, ValueError, IndexError, EOFError, zipfile.BadZipFile) as error:
             raise StoreError(f"{Path(path).name} is damaged or holds no P 1 crystals: {error}") from error
+
+
+def change_basis(
+    change: np.ndarray, cell: np.ndarray, frac: np.ndarray, rotation: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same crystal in another basis, its cell in the standard frame (lower triangular, positive diagonal).
+
+    The cell becomes P L and fractional coordinates s (rows) become s P⁻¹. The standard frame turns *everything*
+    Cartesian, the molecules' orientations among it: a cell rebuilt from its six parameters around unchanged Cartesian
+    coordinates is another crystal.
+
+    Parameters
+    ----------
+    change : ndarray (3, 3)
+        P, with a positive determinant.
+    cell : ndarray (3, 3); frac : ndarray (M, 3); rotation : ndarray (M, 3, 3)
+
+    Returns
+    -------
+    cell, frac, rotation : ndarray
+        As given, transformed; fractional coordinates in [0, 1).
+
+    Raises
+    ------
+    CrystalError
+        If the cell has no volume or is left-handed.
+    """
+    cell = change @ np.asarray(cell, dtype=float)
+    if not np.isfinite(cell).all() or np.linalg.det(cell) < 1e-6:
+        raise CrystalError("the cell must be finite and right-handed, with a volume")
+    standard = np.linalg.cholesky(cell @ cell.T)
+    turn = np.linalg.solve(cell, standard).T
+    return standard, np.mod(frac @ np.linalg.inv(change), 1.0), turn @ rotation
 
 
 def shape_tensors(shapes: Sequence[Shape]) -> Shapes:

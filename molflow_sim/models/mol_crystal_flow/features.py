@@ -8,15 +8,11 @@ for.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from molflow_sim.errors import MoleculeError
-from molflow_sim.models.mol_crystal_flow.frames import body_frame
-
-if TYPE_CHECKING:
-    pass
 
 NAMES = (
     "atoms", "moment_1", "moment_2", "moment_3", "radius_of_gyration", "asphericity", "eccentricity", "planarity",
@@ -44,24 +40,11 @@ def crystal_volume(numbers: np.ndarray) -> float:
     return float(sum(_VOLUMES.get(int(z), 30.0) for z in np.asarray(numbers)))
 
 
-def geometric_features(numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """The eight invariants that need no chemistry (8,).
+def geometric_features(n: int, moments: np.ndarray) -> np.ndarray:
+    """The eight invariants of n atoms that need no chemistry (8,), from their principal moments λ₁ ≥ λ₂ ≥ λ₃ in Å².
 
-    Parameters
-    ----------
-    numbers : ndarray (N,)
-    positions : ndarray (N, 3)
-        Å.
-
-    Notes
-    -----
-    With the principal moments λ₁ ≥ λ₂ ≥ λ₃ of the atoms' scatter (weighted with the atomic numbers):
-    asphericity λ₁ − (λ₂ + λ₃)/2, eccentricity sqrt(1 − λ₃/λ₁), planarity 1 − λ₃/λ₂ (1 for flat molecules).
+    Asphericity is λ₁ − (λ₂ + λ₃)/2, eccentricity sqrt(1 − λ₃/λ₁), planarity 1 − λ₃/λ₂ (1 for flat molecules).
     """
-    return _geometric(len(numbers), body_frame(numbers, positions).moments)
-
-
-def _geometric(n: int, moments: np.ndarray) -> np.ndarray:
     l1, l2, l3 = moments
     return np.array(
         [
@@ -114,5 +97,5 @@ def chemical_features_of_smiles(smiles: str) -> np.ndarray:
 
 def invariants(numbers: np.ndarray, moments: np.ndarray, chemical: np.ndarray) -> np.ndarray:
     """All 18 (18,), centred and scaled for the network, cut off at five widths."""
-    raw = np.concatenate([_geometric(len(numbers), moments), chemical])
+    raw = np.concatenate([geometric_features(len(numbers), moments), chemical])
     return np.clip((raw - _CENTRE) / _WIDTH, -5.0, 5.0)

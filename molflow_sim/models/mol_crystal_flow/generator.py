@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from molflow_sim.errors import InputError, RequestError
 from molflow_sim.generators.protocol import CrystalRequest, served
+from molflow_sim.generators.trained import TrainedGenerator
 from molflow_sim.models.mol_crystal_flow.model import MolCrystalFlow
-from molflow_sim.training.model import shared_model
 
 if TYPE_CHECKING:
     from molflow_sim.packing import RigidPackings
 
 
 @dataclass(frozen=True)
-class MolCrystalFlowGenerator:
+class MolCrystalFlowGenerator(TrainedGenerator):
     """A trained `MolCrystalFlow` (a `molflow_sim.generators.protocol.Generator`).
 
     Every molecule of the cell is free: packings have space group P 1 and `z` molecules in the asymmetric unit, whatever
@@ -24,7 +24,7 @@ class MolCrystalFlowGenerator:
     Attributes
     ----------
     weights : str or None
-        Folder with the weights; those of the package if None.
+        See `TrainedGenerator`.
     z : int
         Molecules in the (primitive) cell; a request for more than one molecule in the asymmetric unit gives it instead.
     hands : {"any", "same", "both"}
@@ -44,7 +44,7 @@ class MolCrystalFlowGenerator:
     """
 
     kind: ClassVar[str] = "crystals/mol-crystal-flow"
-    weights: str | None = None
+    model: ClassVar[str] = MolCrystalFlow.kind
     z: int = 4
     hands: str = "any"
     steps: int = 50
@@ -70,30 +70,8 @@ class MolCrystalFlowGenerator:
                 "leave the space groups open, or choose the method flow"
             )
         z = self.z if asked.z_prime == 1 else asked.z_prime
-        samples = self.load().sample(
+        flow: MolCrystalFlow = self.load()
+        samples = flow.sample(
             asked.molecule, z, n, seed, first_index=first_index, hands=self.hands, steps=self.steps
         )
         return samples.packings()
-
-    def identity(self) -> dict[str, Any]:
-        """See `Generator.identity`.
-
-        Raises
-        ------
-        WeightsError
-            As `load`.
-        """
-        weights = self.load().card["sha256"]
-        own = {"z": self.z, "hands": self.hands, "steps": self.steps}
-        return {"generator": "mol-crystal-flow", "weights": weights, **own}
-
-    def load(self) -> MolCrystalFlow:
-        """The flow, loaded once in each process.
-
-        Raises
-        ------
-        WeightsError
-            Weights that are missing, damaged, changed or of another kind.
-        """
-        flow: MolCrystalFlow = shared_model(MolCrystalFlow.kind, self.weights)
-        return flow

@@ -191,6 +191,9 @@ class MolCrystalFlow(nn.Module):
         InputError, WeightsError
             Settings or tensors of something else.
         """
-        model = cls(P1Settings.from_dict(card.get("settings"), "settings"), card)
+        settings = card.get("settings")
+        if isinstance(settings, Mapping):  # older weights name a coupling that was never on
+            settings = {name: value for name, value in settings.items() if name != "relabel_cell"}
+        model = cls(P1Settings.from_dict(settings, "settings"), card)
         load_into(model, tensors, cls.kind)
         return model.eval()

@@ -18,9 +18,7 @@ SHORTEST = 1.0
 """Å, least diagonal entry of a cell during sampling."""
 
 
-def integrate(
-    field: Field, batch: P1Batch, settings: P1Settings, steps: int | None = None, record: list[Poses] | None = None
-) -> P1Batch:
+def integrate(field: Field, batch: P1Batch, settings: P1Settings, steps: int | None = None) -> P1Batch:
     """Carry a batch from the prior (its poses) to time 1.
 
     Parameters
@@ -34,8 +32,6 @@ def integrate(
         the time 1 − t that is left, so that no step is longer than this; the cell's velocity is not scaled.
     steps : int, optional
         Instead of ``settings.steps``.
-    record : list, optional
-        Gets the poses after every step.
     """
     steps = settings.steps if steps is None else steps
     times = torch.linspace(settings.min_time, 1.0, steps + 1).tolist()
@@ -50,8 +46,6 @@ def integrate(
         frac = torus_exp(poses.frac, scaled_step(now, dt, settings.centroid_scale) * velocity.frac)
         turned = rotation_step(poses.rotation, velocity.omega, scaled_step(now, dt, settings.rotation_scale))
         poses = Poses(cell, frac, turned, poses.chi)
-        if record is not None:
-            record.append(poses)
     return batch.with_poses(poses)
 
 

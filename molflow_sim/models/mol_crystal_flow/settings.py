@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from molflow_sim.errors import InputError
-from molflow_sim.training.settings import TrainSettings, YamlSettings
+from molflow_sim.training.settings import YamlSettings
 
 
 @dataclass(frozen=True)
 class P1Settings(YamlSettings):
-    """Everything that defines a `MolCrystalFlowP1` besides its weights.
+    """Everything that defines a `MolCrystalFlow` besides its weights.
 
     The defaults of the prior are what Niggli cells of 113 organic crystals from the Crystallography Open Database have.
 
@@ -47,8 +47,6 @@ class P1Settings(YamlSettings):
         Choose the free origin of P 1 in the coupling as well.
     mirror_images : bool
         Train on each crystal and its mirror image in equal parts.
-    relabel_cell : bool
-        Choose signs and order of the basis vectors in the coupling, too.
     steps : int
         Euler steps of sampling.
     centroid_scale, rotation_scale : float
@@ -79,7 +77,6 @@ class P1Settings(YamlSettings):
     optimal_transport: bool = True
     align_origin: bool = True
     mirror_images: bool = True
-    relabel_cell: bool = False
     steps: int = 50
     centroid_scale: float = 9.0
     rotation_scale: float = 3.0
@@ -87,16 +84,8 @@ class P1Settings(YamlSettings):
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        for name in (
-            "embedder_layers",
-            "embedder_width",
-            "layers",
-            "width",
-            "frequencies",
-            "time_width",
-            "steps",
-            "images",
-        ):
+        sizes = ("embedder_layers", "embedder_width", "layers", "width", "frequencies", "time_width", "steps", "images")
+        for name in sizes:
             if getattr(self, name) < 1:
                 raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
         for name in ("body_tensors", "radial", "centroid_scale", "rotation_scale", "volume_std"):
@@ -118,8 +107,9 @@ class P1Settings(YamlSettings):
     def published(cls) -> P1Settings:
         """As published (MolCrystalFlow, arXiv:2602.16020): sizes, loss weights, prior and sampling.
 
-        The prior's lengths are those of the authors' larger training set, in Å. What differs on purpose is written
-        in `MolCrystalFlowP1`.
+        The prior's lengths are those of the authors' larger training set, in Å; their optimiser was AdamW at 1e-4 with
+        weight decay 0.01, batches of 128 and gradients clipped at 0.5. What differs on purpose is written in
+        `MolCrystalFlow`.
         """
         return cls(
             body_tensors=0, volume_prior=False, align_origin=False, mirror_images=False,
@@ -132,13 +122,3 @@ class P1Settings(YamlSettings):
         return replace(
             cls(), embedder_layers=3, embedder_width=32, layers=4, width=96, frequencies=16, time_width=32, images=1
         )
-
-
-def published_training(max_steps: int = 100_000) -> TrainSettings:
-    """Optimiser as published: AdamW at 1e-4, weight decay 0.01, batches of 128, gradients clipped at 0.5.
-
-    The published rate falls when the validation loss stalls; here it follows a cosine over `max_steps`.
-    """
-    return TrainSettings(
-        max_steps=max_steps, batch_size=128, learning_rate=1e-4, weight_decay=1e-2, gradient_clip=0.5, ema_decay=0.999
-    )

@@ -15,7 +15,8 @@ from molflow_sim.models.mol_crystal_flow.interpolants import FlowPath, make_path
 from molflow_sim.models.mol_crystal_flow.model import MolCrystalFlow
 from molflow_sim.models.mol_crystal_flow.settings import P1Settings
 from molflow_sim.training.batches import data_identity, molecule_counts, validation_rows
-from molflow_sim.training.settings import TrainSettings, YamlSettings
+from molflow_sim.training.fit import FitConfig, fit
+from molflow_sim.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from molflow_sim.dataset import CrystalDataset
@@ -25,22 +26,15 @@ VALIDATION_BATCHES = 16
 
 
 @dataclass(frozen=True)
-class MolCrystalFlowConfig(YamlSettings):
-    """Everything that decides the weights of a `MolCrystalFlow` besides the data.
+class MolCrystalFlowConfig(FitConfig):
+    """Everything that decides the weights of a `MolCrystalFlow` besides the data; see `FitConfig` too.
 
     Attributes
     ----------
     flow : P1Settings
         The mean and spread of the prior's cell lengths are replaced by the data's.
-    training : TrainSettings
     draws : int
         Priors and times drawn for each crystal of a batch: the molecules are embedded once for all of them.
-    energy_scale : float
-        kJ/mol per molecule: crystals are drawn with weights exp(-ΔE/energy_scale).
-    experimental_share : float
-        Share of the batches' crystals that come from experiment, where the data has any.
-    validation_share : float
-        Share of the molecules that are kept for the validation curve where there are at least 20 of them.
     max_z, max_atoms : int
         Crystals with more molecules in the primitive cell, or larger ones, are left out.
     """
@@ -52,20 +46,15 @@ class MolCrystalFlowConfig(YamlSettings):
         )
     )
     draws: int = 4
-    energy_scale: float = 4.0
     experimental_share: float = 0.3
-    validation_share: float = 0.08
     max_z: int = 8
     max_atoms: int = 60
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
+        super().__post_init__()
         if self.draws < 1 or self.training.batch_size % self.draws:
             raise InputError(f"draws must divide the batch size {self.training.batch_size}, got {self.draws}")
-        if self.energy_scale <= 0.0 or not 0.0 <= self.experimental_share < 1.0:
-            raise InputError("energy_scale must be positive and experimental_share in [0, 1)")
-        if not 0.0 <= self.validation_share < 0.5:
-            raise InputError(f"validation_share must lie in [0, 0.5), got {self.validation_share}")
 
 
 class P1Batches:
@@ -88,9 +77,7 @@ class P1Batches:
         If there is nothing to draw from.
     """
 
-    def __init__(
-        self, data: P1Data, settings: P1Settings, batch_size: int, seed: int = 0, draws: int = 1
-    ) -> None:
+    def __init__(self, data: P1Data, settings: P1Settings, batch_size: int, seed: int = 0, draws: int = 1) -> None:
         weights = np.asarray(data.weights, dtype=float)
         if len(weights) == 0 or not np.isfinite(weights).all() or weights.min() < 0 or weights.sum() <= 0:
             reason = f"; left out: {data.skipped[0][1]}" if data.skipped else ""
@@ -138,8 +125,7 @@ def train_mol_crystal_flow(
     TrainingError
         If the data holds no usable crystal, the folder holds one on other data, or the loss is not finite.
     """
-    from molflow_sim.training import plot_curves, train
-    from molflow_sim.training.model import save_model
+    from molflow_sim.training import plot_curves
 
     config = config or MolCrystalFlowConfig()
     folder = Path(folder)
@@ -161,29 +147,20 @@ def train_mol_crystal_flow(
         model.load_state_dict(initial.state_dict())
     model.remember_range(crystals)
     size, seed = config.training.batch_size, config.training.seed
-    result = train(
+    trained: MolCrystalFlow = fit(
         model,
-        lambda net, batch: net.loss(batch),
         P1Batches(crystals, model.settings, size, seed, config.draws),
-        config.training,
+        config,
         folder,
+        data={"crystals": len(crystals), **molecule_counts(data, aside), "identity": identity},
+        identity={"data": identity, "flow": asdict(config.flow), "draws": config.draws},
+        initial=initial,
         validation=None if validation is None else P1Batches(validation, model.settings, size, seed + 1, config.draws),
         validation_batches=VALIDATION_BATCHES,
-        identity={
-            "data": identity, "initial": None if initial is None else initial.card.get("sha256"),
-            "flow": asdict(config.flow), "draws": config.draws,
-        },
         progress=progress,
     )
-    model.card |= {
-        "config": asdict(config),
-        "data": {"crystals": len(crystals), **molecule_counts(data, aside), "identity": identity},
-        "fine-tuned from": None if initial is None else initial.card.get("sha256"),
-        **result.card(config.training.keep_best),
-    }  # fmt: skip
-    save_model(folder, model)
     plot_curves(folder)
-    return model
+    return trained
 
 
 def _weights(data: CrystalDataset, config: MolCrystalFlowConfig) -> np.ndarray:
