@@ -38,7 +38,7 @@ from molflow_sim.evaluate import CLASH_OVERLAP, heavy_atom_overlap
 from molflow_sim.generators.protocol import CrystalRequest
 from molflow_sim.models.crystal_flow import CrystalFlow, CrystalFlowConfig, PairSet, train_on_pairs
 from molflow_sim.models.crystal_flow.generator import FlowGenerator
-from molflow_sim.models.crystal_flow.loss import flow_matching_loss
+from molflow_sim.models.crystal_flow.model import flow_matching_loss
 from molflow_sim.models.crystal_flow.pairs import DENSE, PairBatches
 from molflow_sim.models.crystal_flow.train import pairs_of
 from molflow_sim.models.mol_crystal_flow import MolCrystalFlow, P1Batches, P1Data, P1Settings

@@ -95,11 +95,7 @@ class BeadMapping:
         MappingError
             Another number of atoms than the map's.
         """
-        positions = np.asarray(positions)
-        if positions.ndim != 3 or positions.shape[1:] != (self.n_atoms, 3):
-            raise MappingError(f"positions of shape {positions.shape} for a map of {self.n_atoms} atoms")
-        atoms = self.atoms
-        return np.matmul(self.weights[:, atoms].astype(positions.dtype), positions[:, atoms])
+        return self._summed(self.weights, positions)
 
     def apply_forces(self, forces: np.ndarray) -> np.ndarray:
         """Mapped forces: the sum over the atoms of each bead.
@@ -121,11 +117,13 @@ class BeadMapping:
         MappingError
             Another number of atoms than the map's.
         """
-        forces = np.asarray(forces)
-        if forces.ndim != 3 or forces.shape[1:] != (self.n_atoms, 3):
-            raise MappingError(f"forces of shape {forces.shape} for a map of {self.n_atoms} atoms")
-        atoms = self.atoms
-        return np.matmul((self.weights[:, atoms] > 0).astype(forces.dtype), forces[:, atoms])
+        return self._summed(self.weights > 0, forces)
+
+    def _summed(self, shares: np.ndarray, values: np.ndarray) -> np.ndarray:
+        values, atoms = np.asarray(values), self.atoms
+        if values.ndim != 3 or values.shape[1:] != (self.n_atoms, 3):
+            raise MappingError(f"an array of shape {values.shape} for a map of {self.n_atoms} atoms")
+        return np.matmul(shares[:, atoms].astype(values.dtype), values[:, atoms])
 
     @classmethod
     def from_selection(cls, topology: mdtraj.Topology, selection: str, bonds: Bonds | None = None) -> BeadMapping:

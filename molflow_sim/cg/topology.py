@@ -225,10 +225,7 @@ class BeadTopology:
         last: tuple[int, int] | None = None
         for i, name in enumerate(self.names):
             chain_id, residue_id = int(self.chain_index[i]), int(self.residue_index[i])
-            if (
-                chain_id,
-                residue_id,
-            ) != last:  # MDTraj keeps the atoms of a residue together: a new one keeps our order
+            if (chain_id, residue_id) != last:  # MDTraj keeps a residue's atoms together: a new one keeps our order
                 if chain_id not in chains:
                     chains[chain_id] = topology.add_chain()
                 residue = topology.add_residue(self.residue_names[i], chains[chain_id], resSeq=residue_id + 1)

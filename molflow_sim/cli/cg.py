@@ -115,19 +115,10 @@ def fit(
     start = time.monotonic()
     console = Console()
     flow = run(
-        trajectory,
-        output,
-        topology=topology,
-        beads=beads,
-        temperature=temperature,
-        stride=stride,
-        settings=TeacherSettings.from_yaml(config) if config else None,
-        steps=steps,
-        seed=seed,
-        device=device,
-        overwrite=overwrite,
-        progress=None if quiet else line(console),
-    )
+        trajectory, output, topology=topology, beads=beads, temperature=temperature, stride=stride,
+        settings=TeacherSettings.from_yaml(config) if config else None, steps=steps, seed=seed, device=device,
+        overwrite=overwrite, progress=None if quiet else line(console),
+    )  # fmt: skip
     if not quiet:
         n = sum(p.numel() for p in flow.parameters())
         say(console, f"flow of {n} parameters in {output} after {spent(start)}; next: molflow cg distill {output}")
@@ -158,16 +149,9 @@ def distill(
     start = time.monotonic()
     console = Console()
     run(
-        model,
-        method=method,
-        samples=samples,
-        settings=DistillSettings.from_yaml(config) if config else None,
-        steps=steps,
-        seed=seed,
-        device=device,
-        overwrite=overwrite,
-        progress=None if quiet else line(console),
-    )
+        model, method=method, samples=samples, settings=DistillSettings.from_yaml(config) if config else None,
+        steps=steps, seed=seed, device=device, overwrite=overwrite, progress=None if quiet else line(console),
+    )  # fmt: skip
     if not quiet:
         say(console, f"force field in {model} after {spent(start)}; next: molflow cg simulate {model}")
 
@@ -209,21 +193,10 @@ def simulate(
     console = Console()
     with Bar(console, "report", "frames", quiet) as bar:
         done = simulate_cg(
-            model,
-            replicas=replicas,
-            ns=ns,
-            temperatures=temperatures,
-            timestep_fs=timestep,
-            friction_per_ps=friction,
-            report_every_ps=report_every,
-            exchange_every_ps=exchange_every,
-            backend=backend,
-            platform=platform,
-            seed=seed,
-            output=output,
-            overwrite=overwrite,
-            progress=bar,
-        )
+            model, replicas=replicas, ns=ns, temperatures=temperatures, timestep_fs=timestep, friction_per_ps=friction,
+            report_every_ps=report_every, exchange_every_ps=exchange_every, backend=backend, platform=platform,
+            seed=seed, output=output, overwrite=overwrite, progress=bar,
+        )  # fmt: skip
     if not quiet:
         cost = done.summary["microseconds_per_step"]
         kelvin = ", ".join(f"{t:.4g}" for t in done.temperatures)
@@ -269,15 +242,9 @@ def report(
     from molflow_sim.cg.reports.comparison import report as run
 
     made = run(
-        model,
-        reference,
-        topology=topology,
-        beads=beads,
-        native=native,
-        simulation=simulation,
-        discard_ps=discard_ps,
+        model, reference, topology=topology, beads=beads, native=native, simulation=simulation, discard_ps=discard_ps,
         output=output,
-    )
+    )  # fmt: skip
     if not quiet:
         show_report(Console(), made)
 

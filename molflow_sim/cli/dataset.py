@@ -70,27 +70,14 @@ def crystals(
     from molflow_sim.dataset import DatasetSettings, build_crystal_dataset
 
     settings = DatasetSettings(
-        candidates=candidates,
-        window=window,
-        keep=keep,
-        max_atoms=max_atoms,
-        seed=seed,
-        space_groups=space_groups,
-        charges=charges,
-        generator=generator,
-        weights=None if weights is None else str(weights),
+        candidates=candidates, window=window, keep=keep, max_atoms=max_atoms, seed=seed, space_groups=space_groups,
+        charges=charges, generator=generator, weights=None if weights is None else str(weights),
         generator_options=opt.pairs(option),
-    )
+    )  # fmt: skip
     summary = build_crystal_dataset(
-        molecules,
-        output,
-        cifs=cifs,
-        exclude=exclude,
-        settings=settings,
-        processes=processes,
-        overwrite=overwrite,
+        molecules, output, cifs=cifs, exclude=exclude, settings=settings, processes=processes, overwrite=overwrite,
         progress=not quiet,
-    )
+    )  # fmt: skip
     say(
         Console(),
         f"{summary.packings} packings of {summary.molecules} molecules and {summary.experimental} experimental "

@@ -44,8 +44,7 @@ def crystals(
         ),
     ],
     output: Annotated[
-        Path,
-        typer.Option("--output", "-o", help="File (.extxyz, .db, .cif) or folder for CIFs.", show_default=False),
+        Path, typer.Option("--output", "-o", help="File (.extxyz, .db, .cif) or folder for CIFs.", show_default=False)
     ],
     number: Annotated[int, typer.Option("--candidates", "--number", "-n", help="How many for each molecule.")] = 100,
     method: opt.Method = "flow",

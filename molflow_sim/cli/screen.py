@@ -69,24 +69,12 @@ def screen(
     from molflow_sim.screening import screen as run_screening
 
     landscape = run_screening(
-        read_molecule(molecule, charge=charge, name=name),
-        candidates,
-        seed=seed,
-        output=output,
-        space_groups=space_groups,
-        z_prime=z_prime,
-        charges=charges,
-        relax_top=relax_top,
-        reference=reference,
-        reference_block=block,
-        energy=energy,
-        energy_top=energy_top,
-        weights=weights,
-        scheduler=scheduler,
-        overwrite=overwrite,
-        progress=not quiet,
+        read_molecule(molecule, charge=charge, name=name), candidates, seed=seed, output=output,
+        space_groups=space_groups, z_prime=z_prime, charges=charges, relax_top=relax_top, reference=reference,
+        reference_block=block, energy=energy, energy_top=energy_top, weights=weights, scheduler=scheduler,
+        overwrite=overwrite, progress=not quiet,
         settings=ScreenSettings(top=top, generator=generator, generator_options=opt.pairs(option)),
-    )
+    )  # fmt: skip
     if not quiet:
         summary(landscape, output)
 

@@ -77,9 +77,7 @@ class NeighbourList:
     offset: np.ndarray  # (S + 1,) room reserved for each system
 
     @classmethod
-    def empty(
-        cls, cells: np.ndarray, group_start: np.ndarray, system_group: np.ndarray, reach: float
-    ) -> NeighbourList:
+    def empty(cls, cells: np.ndarray, group_start: np.ndarray, system_group: np.ndarray, reach: float) -> NeighbourList:
         """No entries yet, and room for about as many as a batch has within `reach` Å."""
         per_atom = np.diff(group_start[system_group]) / np.abs(np.linalg.det(cells)) * (4.0 / 3.0 * np.pi)
         room = (0.6 * (per_atom * (reach + 2.5) ** 3) * np.diff(system_group)).astype(np.int64) + 64

@@ -25,7 +25,7 @@ CRYSTAL_PACKING_COEFFICIENT = 0.72
 def relieve(
     packings: RigidPackings,
     evaluations: int = RELIEF_EVALUATIONS,
-    packing_coefficient: float | None = CRYSTAL_PACKING_COEFFICIENT,
+    packing_coefficient: float = CRYSTAL_PACKING_COEFFICIENT,
 ) -> RigidPackings:
     """Part overlapping molecules by the press's soft overlap energy, and bring the cells to a density.
 
@@ -38,9 +38,9 @@ def relieve(
     evaluations : int
         Evaluations of the soft overlap, under a pressure that balances it near the density of crystals; 0 changes
         nothing.
-    packing_coefficient : float or None
-        The cells are scaled to this before and after; None leaves the volume that the pressure gives, which differs by
-        a tenth and more from that of crystals.
+    packing_coefficient : float
+        The cells are scaled to this before and after: the volume that the pressure alone gives differs by a tenth and
+        more from that of crystals.
 
     Returns
     -------
@@ -57,8 +57,6 @@ def relieve(
         raise InputError(f"evaluations must not be negative, got {evaluations}")
     if evaluations == 0 or len(packings) == 0:
         return packings
-    if packing_coefficient is None:
-        return _parted(packings, evaluations)
     if not 0.0 < packing_coefficient < 1.0:
         raise InputError(f"a packing coefficient lies between 0 and 1, got {packing_coefficient}")
     dense = _scaled(packings, packing_coefficient)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from molflow_sim.chemistry.checks import canonical_smiles, mirror_image
-from molflow_sim.errors import CrystalError, MolflowError, NoCandidatesError, StoreError
+from molflow_sim.errors import CrystalError, InputError, MolflowError, NoCandidatesError, StoreError
 from molflow_sim.runs.files import write_bytes_atomically
 from molflow_sim.runs.identity import digest
 from molflow_sim.runs.progress import Progress
@@ -131,7 +131,10 @@ def rank(
     from molflow_sim.systems.collect import find_crystals
 
     spec = None if energy == POTENTIAL else energy
-    check_energy_spec(spec)
+    try:
+        check_energy_spec(spec)
+    except InputError as error:
+        raise type(error)(str(error).replace("; use ", f"; use {POTENTIAL}, ", 1)) from error
     settings = ScreenSettings(generator="random", energy=spec, charges=charges, top=top)
     bars = Progress(progress)
     with bars.stage("Reading structures", 1) as advance:
@@ -148,6 +151,7 @@ def rank(
     landscapes = []
     for group in groups:
         molecule = group[0].crystal.molecules[0]
+        bars.say(f"{molecule.formula}, {molecule.smiles}: {len(group)} structures")
         name = f"{molecule.formula}_{digest(without_hand(molecule), length=6)}"
         where = folder if len(groups) == 1 else folder / name
         chosen = replace(settings, energy_top=len(group), relax_top=len(group))

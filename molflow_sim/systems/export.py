@@ -10,7 +10,7 @@ import numpy as np
 
 from molflow_sim.errors import CrystalError
 from molflow_sim.runs.files import atomic_path
-from molflow_sim.symmetry.operations import GIVEN_SETTING
+from molflow_sim.symmetry.spacegroup import GIVEN_SETTING
 from molflow_sim.systems.crystal_symmetry import site_symmetry
 
 if TYPE_CHECKING:
@@ -67,10 +67,7 @@ def to_cif(crystal: MolecularCrystal) -> str:
     ]
     names = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
     items += [(f"_cell_{name}", f"{value:.8f}") for name, value in zip(names, crystal.cell_parameters)]
-    items += [
-        ("_cell_volume", f"{crystal.volume:.5f}"),
-        ("_exptl_crystal_density_diffrn", f"{crystal.density:.5f}"),
-    ]
+    items += [("_cell_volume", f"{crystal.volume:.5f}"), ("_exptl_crystal_density_diffrn", f"{crystal.density:.5f}")]
     items.append(("_space_group_IT_number", group.number))
     if not group.name.endswith(GIVEN_SETTING):  # such a setting is defined by its operations alone
         items += [

@@ -30,12 +30,6 @@ def test_the_density_becomes_that_of_crystals(dense):
     np.testing.assert_allclose(filled / np.linalg.det(moved.cell), 0.72)
 
 
-def test_left_alone_the_pressure_keeps_the_density_near_that_of_crystals(dense):
-    ratio = np.linalg.det(relieve(dense, packing_coefficient=None).cell) / np.linalg.det(dense.cell)
-    assert 0.8 < np.median(ratio) < 1.25
-    assert np.ptp(ratio) > 0.05
-
-
 def test_space_groups_and_order_are_kept_and_symmetry_stays_exact(dense):
     moved = relieve(dense)
     assert moved.space_groups == dense.space_groups and np.array_equal(moved.index, dense.index)

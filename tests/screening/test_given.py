@@ -109,9 +109,9 @@ def test_the_same_call_computes_nothing_again_and_more_files_may_be_added(ranked
 
 
 def test_other_settings_or_another_molecule_need_another_folder(ranked, pool):
-    refuses(StoreError, "relax", rank, pool / "a.cif", relax=True, output=ranked.folder, progress=False)
-    with pytest.raises(StoreError, match="one molecule"):
-        rank([pool / "a.cif", DATA / "benzene_D.cif"], output=ranked.folder, progress=False)
+    here = {"output": ranked.folder, "progress": False}
+    refuses(StoreError, "relax", rank, pool / "a.cif", relax=True, **here)
+    refuses(StoreError, "one molecule", rank, [pool / "a.cif", DATA / "benzene_D.cif"], **here)
 
 
 def test_relaxed_structures_fall_into_one_minimum(pool, tmp_path):
@@ -146,9 +146,9 @@ def test_each_molecule_has_a_table_of_its_own_and_one_without_parameters_stops_n
     assert [d.source for d in ranking.dropped] == list(dropped["source"])
 
 
-def test_what_cannot_be_ranked_at_all_is_named(tmp_path):
+def test_what_cannot_be_ranked_at_all_is_named():
     refuses(InputError, "no structures", rank, [], progress=False)
-    refuses(InputError, "unknown energy model 'gfn3'", rank, PARACETAMOL, "gfn3", progress=False)
+    refuses(InputError, "unknown energy model 'gfn3'; use fit, ", rank, PARACETAMOL, "gfn3", progress=False)
     methyl = Atoms("CH3", [(0, 0, 0), (1.08, 0, 0), (-0.54, 0.935, 0), (-0.54, -0.935, 0)], cell=[6, 6, 6], pbc=True)
     refuses(NoCandidatesError, r"none of 1 structures .* structures\[0\]: .*radical", rank, methyl, progress=False)
 

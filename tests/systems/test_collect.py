@@ -39,7 +39,7 @@ def write(kind: str, atoms: Atoms, crystal: MolecularCrystal, folder: Path) -> P
     path = folder / kind
     if kind == "a.json":
         path.write_text(json.dumps(crystal.to_pymatgen().as_dict()))
-    elif kind == "a.db":
+    elif kind in ("a.db", "db.json"):
         with ase.db.connect(path) as database:
             database.write(atoms)
     else:
@@ -47,7 +47,7 @@ def write(kind: str, atoms: Atoms, crystal: MolecularCrystal, folder: Path) -> P
     return path
 
 
-@pytest.mark.parametrize("kind", ["a.extxyz", "a.db", "a.json", "POSCAR_a", "a.vasp", "a.traj", "a.cif"])
+@pytest.mark.parametrize("kind", ["a.extxyz", "a.db", "db.json", "a.json", "POSCAR_a", "a.vasp", "a.traj", "a.cif"])
 def test_a_crystal_is_found_again_with_its_symmetry_in_whatever_it_was_written(kind, crystal, tmp_path):
     path = write(kind, shuffled(crystal), crystal, tmp_path)
     (found,) = find_crystals(path)
@@ -101,9 +101,12 @@ def test_what_is_no_molecular_crystal_has_a_reason(crystal, tmp_path):
 
 
 def test_a_wrong_argument_is_refused_before_anything_is_read(tmp_path):
-    refuses(InputError, "no structures", list, find_crystals([]))
-    refuses(InputError, r"there is no file .*absent\.cif", list, find_crystals([PARACETAMOL, tmp_path / "absent.cif"]))
-    refuses(InputError, "int is no structure", list, find_crystals([3]))
+    def read(*given):
+        return list(find_crystals(given))
+
+    refuses(InputError, "no structures", read)
+    refuses(InputError, r"there is no file .*absent\.cif", read, PARACETAMOL, tmp_path / "absent.cif")
+    refuses(InputError, "int is no structure", read, 3)
 
 
 def test_translations_such_as_599_903_are_an_origin_and_the_crystal_is_the_same(crystal, tmp_path):

@@ -45,9 +45,7 @@ def nearest_images(box: CrystalBox, cell: np.ndarray, positions: np.ndarray) -> 
     return positions - (np.rint(moved) @ cell)[index]
 
 
-def read_frames(
-    box: CrystalBox, trajectory: Path, first: int = 0, most: int = 400
-) -> tuple[np.ndarray, np.ndarray]:
+def read_frames(box: CrystalBox, trajectory: Path, first: int = 0, most: int = 400) -> tuple[np.ndarray, np.ndarray]:
     """Read a DCD trajectory of this box from frame `first` on, thinned evenly to at most `most` frames.
 
     Returns

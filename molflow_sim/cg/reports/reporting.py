@@ -209,17 +209,13 @@ def _distributions(
     reference: BeadFrames, samples: dict[str, BeadFrames], native: BeadFrames | None
 ) -> list[dict[str, Any]]:
     """Overlaid histograms; of each kind the `_SHOWN` that differ most."""
-    measures = [(kind, label, function) for kind, label, function in numbers.local_coordinates(reference.topology)]
+    everything = (reference, *samples.values())
     panels = []
-    for kind, label, function in measures:
-        panels.append(_panel(kind, label, [function(f.positions) for f in (reference, *samples.values())]))
+    for kind, label, function in numbers.local_coordinates(reference.topology):
+        panels.append(_panel(kind, label, [function(f.positions) for f in everything]))
     origin, named = numbers.origin_of_rmsd(reference, native)
-    shape = {
-        f"RMSD to {named}": lambda f: numbers.rmsd(f, origin),
-        "radius of gyration": numbers.radius_of_gyration,
-    }
-    for label, measure in shape.items():
-        panels.append(_panel("shape", label, [measure(f) for f in (reference, *samples.values())]))
+    panels.append(_panel("shape", f"RMSD to {named}", [numbers.rmsd(f, origin) for f in everything]))
+    panels.append(_panel("shape", "radius of gyration", [numbers.radius_of_gyration(f) for f in everything]))
     shown = []
     for kind in ("bond", "angle", "dihedral", "shape"):
         ours = [panel for panel in panels if panel["kind"] == kind]

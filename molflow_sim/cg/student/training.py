@@ -60,17 +60,17 @@ class DistillSettings(YamlSettings):
             raise InputError(f"energy_weight must not be negative, got {self.energy_weight}")
 
 
-def student_train_settings(n: int, method: str = "flow-forces", seed: int = 0) -> TrainSettings:
+def student_train_settings(n: int, method: str = "flow-forces") -> TrainSettings:
     """How a student is trained by default, for `n` samples or frames.
 
     Fifty epochs as in Köhler et al., within bounds: fewer steps would leave small sets unfitted.
     """
     if method == "density":
-        return TrainSettings(max_steps=1500, batch_size=512, warmup_steps=50, ema_decay=0.99, seed=seed, device="cpu")
+        return TrainSettings(max_steps=1500, batch_size=512, warmup_steps=50, ema_decay=0.99, device="cpu")
     steps = int(np.clip(50 * n / 256, 2000, 40_000))
     return TrainSettings(
         max_steps=steps, batch_size=256, warmup_steps=200, ema_decay=0.995, validate_every=max(50, steps // 40),
-        seed=seed, device="cpu",
+        device="cpu",
     )  # fmt: skip
 
 

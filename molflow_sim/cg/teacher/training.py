@@ -20,15 +20,13 @@ LEAST_STEPS = 400
 MOST_STEPS = 100_000
 
 
-def teacher_training(n_frames: int, seed: int = 0) -> TrainSettings:
+def teacher_training(n_frames: int) -> TrainSettings:
     """How a teacher is trained by default: epochs over the frames, with bounds on the number of steps.
 
     Parameters
     ----------
     n_frames : int
         Frames to fit to.
-    seed : int
-        Of weights, batches and augmentations.
 
     Returns
     -------
@@ -37,17 +35,9 @@ def teacher_training(n_frames: int, seed: int = 0) -> TrainSettings:
     size = 256
     steps = min(max(EPOCHS * (n_frames // size), LEAST_STEPS), MOST_STEPS)
     return TrainSettings(
-        max_steps=steps,
-        batch_size=size,
-        learning_rate=1e-3,
-        weight_decay=0.1,
-        warmup_steps=100,
-        gradient_clip=1.0,
-        ema_decay=0.99,
-        device="cpu",
-        log_every=100,
-        seed=seed,
-    )
+        max_steps=steps, batch_size=size, learning_rate=1e-3, weight_decay=0.1, warmup_steps=100, gradient_clip=1.0,
+        ema_decay=0.99, device="cpu", log_every=100,
+    )  # fmt: skip
 
 
 def bound_loss(flow: nn.Module, batch: Sequence[Tensor]) -> dict[str, Tensor]:
