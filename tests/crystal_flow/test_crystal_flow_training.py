@@ -14,11 +14,11 @@ from refusals import refuses
 from molflow_sim import Molecule, load_model
 from molflow_sim.dataset import CrystalDataset, DatasetSettings, build_crystal_dataset
 from molflow_sim.errors import InputError, TrainingError
-from molflow_sim.models.crystal_flow import ContactSettings, CrystalFlowConfig, PairBatches, PairSet, make_pairs
-from molflow_sim.models.crystal_flow.basins import make_basin_pairs
+from molflow_sim.models.crystal_flow import CrystalFlowConfig, PairBatches, PairSet, make_pairs
+from molflow_sim.models.crystal_flow.network import ContactSettings
 from molflow_sim.models.crystal_flow.path import distance, interpolate
 from molflow_sim.models.crystal_flow.starts import van_der_waals_volume
-from molflow_sim.models.crystal_flow.train import pairs_of, train_crystal_flow, train_on_pairs
+from molflow_sim.models.crystal_flow.train import train_crystal_flow, train_on_pairs
 from molflow_sim.training import TrainSettings
 from molflow_sim.training.batches import validation_rows
 
@@ -170,22 +170,3 @@ def test_whole_molecules_are_set_aside_for_validation_once_there_are_enough(data
     assert (aside.reshape(200, 3).sum(1) % 3 == 0).all()
     assert 0.1 < aside.mean() < 0.3
     assert (validation_rows(Many(), 0.4) >= aside).all()  # type: ignore[arg-type]
-
-
-def test_basins_pair_starts_with_the_minima_they_press_into(dataset) -> None:
-    config = replace(CONFIG, coupling="basin", starts=2)
-    made = pairs_of(dataset, config)
-    assert 0.8 * 2 * len(dataset) <= len(made) <= 2 * len(dataset)
-    assert {tuple(n[n > 0]) for n in made.numbers} == {
-        tuple(dataset[int(r[0])].numbers) for _, r in dataset.molecules()
-    }
-    assert made.weight.sum() == pytest.approx(1.0) and made.weight.min() < made.weight.max()
-    start, end, quality = made.batch(np.arange(len(made)))
-    assert float(quality.min()) == 0.0
-    assert float((end.volume_per_molecule / start.volume_per_molecule - 1.0).abs().median()) < 0.3
-    formamide = Molecule.from_smiles("NC=O")
-    again = make_basin_pairs(dataset, 2, seed=config.seed, scale=config.energy_scale)
-    np.testing.assert_array_equal(again.end_cell, made.end_cell)
-    own = (made.numbers > 0).sum(1) == formamide.n_atoms
-    density = formamide.molar_mass * 1.66053907 / np.asarray(end.volume_per_molecule)[own]
-    assert 1.0 < float(np.median(density)) < 1.8

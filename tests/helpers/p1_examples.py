@@ -10,6 +10,7 @@ from crystal_examples import crystal, molecule
 from molflow_sim.flow import priors
 from molflow_sim.models.mol_crystal_flow import P1Batch, P1Data, P1Settings
 from molflow_sim.models.mol_crystal_flow.batch import Poses
+from molflow_sim.models.mol_crystal_flow.interpolants import FlowPath, make_path
 from molflow_sim.models.mol_crystal_flow.network import P1Network
 from molflow_sim.symmetry import SpaceGroup, cell_matrix
 from molflow_sim.systems.crystal import MolecularCrystal, RigidMolecule
@@ -30,6 +31,11 @@ def haar(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
 def data() -> P1Data:
     """Five crystals of five molecules in P 21/c, P -1 and P 21 21 21."""
     return P1Data.from_crystals([crystal(name) for name in NAMES])
+
+
+def path(batch: P1Batch, seed: int = 0) -> FlowPath:
+    """Crystals on their paths from a prior."""
+    return make_path(batch, TINY, np.random.default_rng(seed))
 
 
 def cocrystal() -> MolecularCrystal:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from crystal_flow_examples import batch_for, flow
-from p1_examples import TINY, data, network, random_state
+from p1_examples import TINY, data, network, path, random_state
 from refusals import refuses
 from torch import nn
 
@@ -189,7 +189,7 @@ def test_the_crystal_flow_passes_as_a_model():
 
 def test_mol_crystal_flow_passes_as_a_model():
     torch.manual_seed(0)
-    validate_model(MolCrystalFlow(TINY), data().batch((0, 2, 4), seed=1))
+    validate_model(MolCrystalFlow(TINY), path(data().batch((0, 2, 4)), 1))
 
 
 @pytest.mark.parametrize(
