@@ -7,6 +7,8 @@ import pytest
 import torch
 from crystal_examples import crystal, molecule
 from p1_examples import TINY, cocrystal, data, haar, path, random_state, same_crystal
+from processes import threads, without_chemistry
+from rdkit import Chem
 from refusals import refuses
 
 from molflow_sim import Molecule
