@@ -19,6 +19,7 @@ from molflow_sim.runs.progress import Progress
 from molflow_sim.screening.energies import check_energy_spec
 from molflow_sim.screening.landscape import Dropped, Landscape, dropped_dataframe
 from molflow_sim.screening.pipeline import Chosen, Pool, Run, code_of
+from molflow_sim.screening.powder import measured
 from molflow_sim.screening.ranking import RelaxedRow, build_landscape, distinct, dropped_row, rerank
 from molflow_sim.screening.serialise import (
     crystal_to_json,
@@ -43,6 +44,7 @@ _CODE = {
     "relax": ("stages:relax_batch", "stages:parametrize", "stages:relax", "stages:validity", "given:as_given"),
     "unique": ("pipeline:Run._unique", "stages:deduplicate_crystals"),
     "energy": ("ranking:energy_batch",),
+    "pxrd": ("powder:match_batch",),
 }
 
 
@@ -81,6 +83,8 @@ def rank(
     *,
     charges: str = "mmff94",
     output: str | Path | None = None,
+    pxrd: str | Path | None = None,
+    wavelength: float | None = None,
     top: int = 100,
     scheduler: str | None = None,
     overwrite: bool = False,
@@ -103,6 +107,8 @@ def rank(
     output : path, optional
         Results folder, with a subfolder for each molecule if there are several; a temporary one if not given. The same
         call again carries on where a former one was stopped; more structures may be added.
+    pxrd, wavelength : path, float, optional
+        Measured powder pattern to compare with, and its wavelength in Å, as in `screen`.
     top : int
         CIF files written.
     scheduler : str, optional
@@ -135,7 +141,11 @@ def rank(
         check_energy_spec(spec)
     except InputError as error:
         raise type(error)(str(error).replace("; use ", f"; use {POTENTIAL}, ", 1)) from error
-    settings = ScreenSettings(generator="random", energy=spec, charges=charges, top=top)
+    file = None if pxrd is None else str(pxrd)
+    settings = ScreenSettings(
+        generator="random", energy=spec, charges=charges, top=top, pxrd=file, wavelength=wavelength
+    )
+    measured(settings)  # refuses what cannot be compared before the work begins
     bars = Progress(progress)
     with bars.stage("Reading structures", 1) as advance:
         found = list(find_crystals(structures))
@@ -266,6 +276,7 @@ class RankRun(Run):
         shown = {"energy": self.settings.energy or POTENTIAL, "relax": self.flexible, "charges": self.settings.charges}
         run = {**provenance(self.store, shown, self.molecule), "code": self.code}
         landscape = build_landscape(self.molecule, keep, [*unread, *dropped], tally, run, None, self.store.folder)
+        landscape = self._matched(landscape)
         write_outputs(self.store, landscape, self.settings, self.bars)
         return landscape
 

@@ -270,7 +270,7 @@ def test_the_command_line_runs_the_real_thing(tmp_path, capsys):
     assert 1 <= len(result) <= 3 and all(e.converged for e in result)
     assert all(1.0 < e.density < 2.0 for e in result), "formamide is near 1.3 g/cm³"
     assert sorted(p.name for p in (tmp_path / "run" / "structures").iterdir()) == [
-        f"rank_{k:03d}.cif" for k in range(1, min(2, len(result)) + 1)
+        f"rank_{k:03d}.{suffix}" for k in range(1, min(2, len(result)) + 1) for suffix in ("cif", "xy")
     ]
 
 
