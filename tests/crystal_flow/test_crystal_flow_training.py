@@ -141,7 +141,6 @@ def test_nonsense_in_the_settings_and_data_without_a_usable_crystal_are_refused(
     made = CrystalFlowConfig.from_yaml(path)
     assert (made.training.max_steps, made.training.batch_size, made.starts) == (5, 64, 3)
     refuses(InputError, "starts", CrystalFlowConfig, starts=0)
-    refuses(InputError, "coupling", CrystalFlowConfig, coupling="nearest")
     refuses(TrainingError, "no crystal", make_pairs, dataset, 2, rows=np.zeros(len(dataset), bool))
 
 
