@@ -42,7 +42,7 @@ POTENTIAL = "fit"
 _CODE = {
     "charges": ("stages:parametrize", "stages:stored_charges", "stages:with_charges"),
     "relax": ("stages:relax_batch", "stages:parametrize", "stages:relax", "stages:validity", "given:as_given"),
-    "unique": ("pipeline:Run._unique", "stages:deduplicate_crystals"),
+    "unique": ("pipeline:Run._unique", "given:same_or_mirrored"),
     "energy": ("ranking:energy_batch",),
     "pxrd": ("powder:match_batch",),
 }
@@ -212,9 +212,6 @@ def by_molecule(found: Sequence[Found]) -> tuple[list[list[Given]], list[Dropped
                     except CrystalError:  # an isomer
                         continue
                     group.append(Given(item.source, ordered))
-                    if crystal.molecules[0].racemic and not ordered.molecules[0].racemic:
-                        molecule = replace(ordered.molecules[0], racemic=True)
-                        group[:] = [Given(g.source, replace(g.crystal, molecules=(molecule,))) for g in group]
                     break
             else:
                 groups.append([Given(item.source, crystal)])
@@ -238,6 +235,13 @@ def as_given(crystals: Sequence[MolecularCrystal], parameters: Any) -> list[Any]
     ]
 
 
+def same_or_mirrored(crystals: Sequence[MolecularCrystal], energies: np.ndarray) -> np.ndarray:
+    """For each crystal the index of the one that stands for it; a mirror image, which has its energy, is no other."""
+    from molflow_sim.evaluate.deduplicate import deduplicate_crystals
+
+    return np.asarray(deduplicate_crystals(crystals, energies, allow_inversion=True))
+
+
 @dataclass
 class RankRun(Run):
     """The ranking of the crystals of one molecule, with the steps and the store of a screening."""
@@ -253,6 +257,7 @@ class RankRun(Run):
             "relax": self.flexible,
         }  # fmt: skip
         self.key = digest(identity)
+        self.stages = replace(self.stages, deduplicate_crystals=same_or_mirrored)
         if not self.flexible:
             self.stages = replace(self.stages, relax=as_given)
         return self.in_folder(identity, code_of(_CODE), scheduler, lambda: self._rank(unread))
@@ -262,10 +267,9 @@ class RankRun(Run):
         from molflow_sim.systems.collect import in_order_of
 
         data = self.store.once("molecule.json", self.key, lambda: to_bytes(molecule_to_json(self.molecule)))
-        molecule = molecule_from_json(from_bytes(data))
-        crystals = [in_order_of(g.crystal, molecule) for g in self.given]
-        self.molecule = replace(molecule, racemic=molecule.racemic or self.molecule.racemic)
-        self.key = digest(self.key, molecule_identity(molecule))
+        self.molecule = molecule_from_json(from_bytes(data))
+        crystals = [in_order_of(g.crystal, self.molecule) for g in self.given]
+        self.key = digest(self.key, molecule_identity(self.molecule))
         self.shared = Shared(self.stages, self.molecule, self._parameters(), self.settings)
         tally: dict[str, dict[str, int]] = {
             "read": {"structures": len(crystals) + len(unread), "not read": len(unread)}

@@ -34,7 +34,6 @@ _STAGES = {
     "unique": "merge duplicates",
     "energy": "re-rank",
     "reference.json": "reference",
-    "pxrd": "powder patterns",
 }
 
 

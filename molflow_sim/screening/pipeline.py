@@ -408,7 +408,9 @@ class Run:
             tasks.append((f"pxrd/{key}.json", key, (target, rows[k : k + BATCH]), len(rows[k : k + BATCH])))
         found = fields_of(self._batches("Comparing with the powder pattern", match_batch, tasks))
         entries = tuple(replace(entry, **fields) for entry, fields in zip(landscape, found))
-        return replace(landscape, entries=entries, wavelength=pattern.wavelength, measured=pattern)
+        timings = {**landscape.run["timings_s"], "powder patterns": round(self.store.seconds("pxrd"), 2)}
+        run = {**landscape.run, "timings_s": timings}
+        return replace(landscape, entries=entries, run=run, wavelength=pattern.wavelength, measured=pattern)
 
     # -- batches ------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from refusals import refuses
 
-from molflow_sim import Landscape, MolecularCrystal, rank
+from molflow_sim import Landscape, MolecularCrystal, Molecule, SpaceGroup, rank
 from molflow_sim.cli.main import run as molflow
 from molflow_sim.errors import InputError, NoCandidatesError, StoreError
 from molflow_sim.evaluate.powder import simulate, write_xy
@@ -19,6 +19,7 @@ from molflow_sim.forcefield import CrystalPotential
 from molflow_sim.io.powder_read import read_pattern
 from molflow_sim.relax import flexible
 from molflow_sim.screening import given, stages
+from molflow_sim.systems.crystal import RigidMolecule
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 LANDSCAPES = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "landscapes"
@@ -83,6 +84,17 @@ def test_a_duplicate_is_merged_and_both_files_are_named(ranked):
     names = {Path(entry.source).name, Path(merged.source).name}
     assert names == {"c.cif", "again.extxyz"}
     assert merged.reason == f"same structure as {entry.source}"
+
+
+def test_the_mirror_image_of_a_crystal_of_one_hand_is_no_other_structure(tmp_path):
+    molecule = Molecule.from_smiles("C[C@H](O)C(=O)O", n_conformers=1)
+    group = SpaceGroup.from_name("P 21 21 21")
+    unit = RigidMolecule(0, molecule.conformers[0], np.full(3, 0.05), np.eye(3), (0, 1, 2, 3))
+    crystal = MolecularCrystal((molecule,), (unit,), group, np.diag([9.5, 9.5, 10.0]))
+    mirrored = crystal.to_ase()
+    mirrored.positions *= -1.0
+    (landscape,) = rank([crystal, mirrored], output=tmp_path / "r", progress=False)
+    assert len(landscape) == 1 and landscape[0].copies == 2 and landscape.dropped[0].stage == "compare"
 
 
 def test_the_folder_holds_the_table_of_a_screening_with_the_sources(ranked):
