@@ -171,8 +171,9 @@ def both(a: str, b: str) -> MolecularCrystal:
     return MolecularCrystal.from_ase(Atoms(found[0][0] * 2, positions, cell=[18.0, 12.0, 12.0], pbc=True))
 
 
-def test_species_that_atoms_do_not_tell_apart_are_refused_through_every_front_end():
-    crystal = both("Nc1ccccc1O", "Nc1ccc(O)cc1")
+@pytest.mark.parametrize("pair", [("Nc1ccccc1O", "Nc1ccc(O)cc1"), ("NCC(=O)O", "[NH3+]CC(=O)[O-]")])
+def test_species_that_atoms_do_not_tell_apart_are_refused_through_every_front_end(pair):
+    crystal = both(*pair)
     assert len(crystal.molecules) == 2
     for front_end in (CrystalCalculator, CrystalPotential.from_crystals, crystalSystem):
         with pytest.raises(InputError, match="different bonds"):
