@@ -207,7 +207,7 @@ class P1Data:
     # ------------------------------------------------------------------ batches
 
     def batch(
-        self, indices: Sequence[int] | np.ndarray, seed: int = 0, inverted: Sequence[bool] | np.ndarray | None = None
+        self, indices: Sequence[int] | np.ndarray, inverted: Sequence[bool] | np.ndarray | None = None
     ) -> P1Batch:
         """The crystals at `indices` as one padded float32 batch; those `inverted` as their mirror images."""
         chosen = [self.crystals[int(i)] for i in indices]
@@ -225,7 +225,7 @@ class P1Data:
         cell = np.stack([c.cell for c in chosen])
         poses = Poses(*(torch.tensor(a, dtype=torch.float32) for a in (cell, frac, rotation, chi)))
         shapes = shape_tensors([self.shapes[k] for k in used])
-        return P1Batch(shapes, poses, torch.tensor(species), torch.tensor(mask), seed)
+        return P1Batch(shapes, poses, torch.tensor(species), torch.tensor(mask))
 
     def _inverted(self, crystal: P1Crystal) -> P1Crystal:
         """The crystal after inversion in the origin: same cell, opposite hands."""
