@@ -1,7 +1,5 @@
 """Structures of anybody ranked: tables, reasons, merging, carrying on."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

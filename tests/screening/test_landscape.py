@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from refusals import refuses
 from screening_examples import crystal, formamide, landscape
 
-from molflow_sim import Molecule
+from molflow_sim import Molecule, parametrize
 from molflow_sim.errors import InputError, StoreError
-from molflow_sim.forcefield import parametrize
 from molflow_sim.screening import Landscape, ScreenSettings
 from molflow_sim.screening.landscape import relative_energies, short_symbol
 from molflow_sim.screening.ranking import RelaxedRow, build_landscape, distinct, rerank
