@@ -3,7 +3,7 @@
     python -m benchmarks cg_speed [--torchforce-python OTHER/bin/python] [--model FOLDER] [-o speed.json]
 
 All in one run, on one core, with the same integrator (LangevinMiddleIntegrator, 2 fs) and the same network: no force at
-all, an empty `PythonForce`, a `PythonForce` around torch's autograd, openmmtorch's `TorchForce` and `PythonTorchForce`,
+all, an empty `PythonForce`, a `PythonForce` around torch's autograd, openmmtorch's `TorchForce`,
 and the backend "python" with 1, 10 and 100 copies of the molecule in one context; then 100 copies on two cores. The
 wheels of openmmtorch need a torch of their own: --torchforce-python names the Python of an environment that has them
 (``TORCHFORCE_VENV=folder .ci/torchforce`` keeps one), and the same network is measured there in between. Each figure is
@@ -36,7 +36,6 @@ from molflow_sim.errors import MissingDependencyError
 
 ROOT = Path(__file__).resolve().parents[1]
 PRECISIONS = ("double", "single")
-BACKENDS = {"torchforce": "TorchForce", "pythontorch": "PythonTorchForce"}
 
 
 class Measurements:
@@ -97,14 +96,13 @@ class Measurements:
             )
 
     def plugin(self) -> None:
-        """The forces of openmmtorch, as `CGForceField` makes them."""
+        """The force of openmmtorch, as `CGForceField` makes it."""
         field = CGForceField(self.network)
-        for backend, name in BACKENDS.items():
-            for precision in PRECISIONS:
-                self.steps(
-                    f"{name}, {precision}",
-                    lambda b=backend, p=precision: field.createSystem(backend=b, precision=p, removeCMMotion=False),
-                )
+        for precision in PRECISIONS:
+            self.steps(
+                f"TorchForce, {precision}",
+                lambda p=precision: field.createSystem(backend="torchforce", precision=p, removeCMMotion=False),
+            )
 
     def plugin_elsewhere(self, python: str) -> None:
         """The same in another environment, one core as here."""

@@ -56,6 +56,10 @@ class OverlappingAtomsError(CrystalError):
     """Two atoms closer than any chemical bond allows."""
 
 
+class PatternError(InputError):
+    """A measured powder pattern that cannot be used: no numbers, another axis, another wavelength."""
+
+
 class SpaceGroupError(InputError):
     """An unknown space group, or one that cannot host the molecule as asked."""
 

@@ -38,7 +38,7 @@ from molflow_sim.evaluate import CLASH_OVERLAP, heavy_atom_overlap
 from molflow_sim.generators.protocol import CrystalRequest
 from molflow_sim.models.crystal_flow import CrystalFlow, CrystalFlowConfig, PairSet, train_on_pairs
 from molflow_sim.models.crystal_flow.generator import FlowGenerator
-from molflow_sim.models.crystal_flow.loss import flow_matching_loss
+from molflow_sim.models.crystal_flow.model import flow_matching_loss
 from molflow_sim.models.crystal_flow.pairs import DENSE, PairBatches
 from molflow_sim.models.crystal_flow.train import pairs_of
 from molflow_sim.models.mol_crystal_flow import MolCrystalFlow, P1Batches, P1Data, P1Settings
@@ -46,6 +46,7 @@ from molflow_sim.packing.random_packing import PACKING_COEFFICIENT
 from molflow_sim.runs.files import write_json
 from molflow_sim.training import TrainSettings, train
 from molflow_sim.training.model import load_model, save_model
+from studies.basin_pairs import make_basin_pairs
 
 NETWORKS = ("p1", "contact", "contact-loose", "contact-basin")
 STEPS = (1, 2, 4, 8, 16)
@@ -70,7 +71,7 @@ def trained_p1(folder: Path, data: CrystalDataset, minutes: float, batch_size: i
 
 
 def trained_contact(
-    folder: Path, data: CrystalDataset, minutes: float, batch_size: int, config: CrystalFlowConfig
+    folder: Path, data: CrystalDataset, minutes: float, batch_size: int, config: CrystalFlowConfig, basins: bool
 ) -> CrystalFlow:
     """Contact network, trained or taken from the folder."""
     if (folder / "crystal_flow.json").exists():
@@ -79,7 +80,8 @@ def trained_contact(
     path = folder / "pairs.npz"
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        pairs_of(data, config).save(path)
+        options = {"seed": config.seed, "scale": config.energy_scale}
+        (make_basin_pairs(data, config.starts, **options) if basins else pairs_of(data, config)).save(path)
     pairs = PairSet.load(path)
     batches = PairBatches(pairs, batch_size)
     torch.manual_seed(0)
@@ -161,10 +163,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         else:
             config = CrystalFlowConfig(
                 packing_coefficient=PACKING_COEFFICIENT if name == "contact-loose" else DENSE,
-                coupling="basin" if name == "contact-basin" else "transport",
                 starts=2 if name == "contact-basin" else 4,
             )
-            model = trained_contact(folder, data, options.minutes, options.batch_size, config)
+            basins = name == "contact-basin"
+            model = trained_contact(folder, data, options.minutes, options.batch_size, config, basins)
         for target in chosen:
             try:
                 molecule = target.generated()

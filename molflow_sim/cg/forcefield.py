@@ -7,18 +7,20 @@ line find it by the kind in its card.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from torch import Tensor
 
 from molflow_sim.cg.topology import BeadTopology
+from molflow_sim.training.model import Stored
 
 
 @runtime_checkable
-class ForceField(Protocol):
+class ForceField(Stored, Protocol):
     """Free energy of the beads of one molecule as a function of their positions.
+
+    The card of its `state` holds "topology" (JSON text) and "temperature" as well.
 
     Attributes
     ----------
@@ -29,7 +31,6 @@ class ForceField(Protocol):
         K, at which the free energy holds.
     """
 
-    kind: str
     topology: BeadTopology
     temperature: float
 
@@ -46,20 +47,5 @@ class ForceField(Protocol):
         ------
         NonFiniteError
             Positions that are not finite, or beads at one point.
-        """
-        ...
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors and a card that JSON can hold, with "kind", "topology" (JSON text) and "temperature"."""
-        ...
-
-    @classmethod
-    def from_state(cls, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> Self:
-        """Rebuild from what `state` gave.
-
-        Raises
-        ------
-        WeightsError
-            Tensors or a card of something else.
         """
         ...

@@ -45,7 +45,7 @@ def load_frames(
     from molflow_sim.cg.frames import BeadFrames, read_frames
 
     paths = [Path(p) for p in ([trajectory] if isinstance(trajectory, (str, Path)) else trajectory)]
-    if len(paths) == 1 and paths[0].suffix == ".npz":
+    if is_npz(paths):
         frames = BeadFrames.load(paths[0])
         if temperature is not None and abs(temperature - frames.temperature) > 1e-6:
             raise TrajectoryError(f"{paths[0]} holds frames at {frames.temperature:g} K, not {temperature:g} K")

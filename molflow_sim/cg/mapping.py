@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     import mdtraj
 
 Bonds = Sequence[tuple[int, int]] | np.ndarray
-PRESETS = ("backbone", "calpha")
+PRESETS = {"backbone": backbone_atoms, "calpha": calpha_atoms}
+"""Atoms of peptides, one bead each: N, CA and C with the C and N of caps (C-N-CA-C-N for capped alanine), or CA."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,11 +95,7 @@ class BeadMapping:
         MappingError
             Another number of atoms than the map's.
         """
-        positions = np.asarray(positions)
-        if positions.ndim != 3 or positions.shape[1:] != (self.n_atoms, 3):
-            raise MappingError(f"positions of shape {positions.shape} for a map of {self.n_atoms} atoms")
-        atoms = self.atoms
-        return np.matmul(self.weights[:, atoms].astype(positions.dtype), positions[:, atoms])
+        return self._summed(self.weights, positions)
 
     def apply_forces(self, forces: np.ndarray) -> np.ndarray:
         """Mapped forces: the sum over the atoms of each bead.
@@ -120,11 +117,13 @@ class BeadMapping:
         MappingError
             Another number of atoms than the map's.
         """
-        forces = np.asarray(forces)
-        if forces.ndim != 3 or forces.shape[1:] != (self.n_atoms, 3):
-            raise MappingError(f"forces of shape {forces.shape} for a map of {self.n_atoms} atoms")
-        atoms = self.atoms
-        return np.matmul((self.weights[:, atoms] > 0).astype(forces.dtype), forces[:, atoms])
+        return self._summed(self.weights > 0, forces)
+
+    def _summed(self, shares: np.ndarray, values: np.ndarray) -> np.ndarray:
+        values, atoms = np.asarray(values), self.atoms
+        if values.ndim != 3 or values.shape[1:] != (self.n_atoms, 3):
+            raise MappingError(f"an array of shape {values.shape} for a map of {self.n_atoms} atoms")
+        return np.matmul(shares[:, atoms].astype(values.dtype), values[:, atoms])
 
     @classmethod
     def from_selection(cls, topology: mdtraj.Topology, selection: str, bonds: Bonds | None = None) -> BeadMapping:
@@ -172,44 +171,6 @@ class BeadMapping:
             An index out of range or given twice, an atom without mass, or as in the class.
         """
         return cls._from_groups(topology, [[i] for i in _indices(topology, atoms)], bonds)
-
-    @classmethod
-    def backbone(cls, topology: mdtraj.Topology) -> BeadMapping:
-        """Backbone atoms N, CA, C of all residues and the caps' C and N: C-N-CA-C-N for capped alanine.
-
-        Parameters
-        ----------
-        topology : mdtraj.Topology
-            With atoms named as in the PDB.
-
-        Raises
-        ------
-        MappingError
-            No such residue, or chains that are not joined.
-        """
-        atoms = backbone_atoms(topology)
-        if not atoms:
-            raise MappingError("no residue with atoms N, CA and C: the preset 'backbone' is for peptides")
-        return cls.from_indices(topology, atoms)
-
-    @classmethod
-    def calpha(cls, topology: mdtraj.Topology) -> BeadMapping:
-        """The Cα of each residue.
-
-        Parameters
-        ----------
-        topology : mdtraj.Topology
-            With atoms named as in the PDB.
-
-        Raises
-        ------
-        MappingError
-            No Cα, or chains that are not joined.
-        """
-        atoms = calpha_atoms(topology)
-        if not atoms:
-            raise MappingError("no residue with atoms N, CA and C: the preset 'calpha' is for peptides")
-        return cls.from_indices(topology, atoms)
 
     @classmethod
     def groups(
@@ -300,7 +261,10 @@ def parse_beads(topology: mdtraj.Topology, text: str) -> BeadMapping:
     if not plain:
         raise MappingError(f"no beads are asked for: give a preset ({', '.join(PRESETS)}), a selection or indices")
     if plain in PRESETS:
-        return getattr(BeadMapping, plain)(topology)
+        atoms = PRESETS[plain](topology)
+        if not atoms:
+            raise MappingError(f"no residue with atoms N, CA and C: the preset {plain!r} is for peptides")
+        return BeadMapping.from_indices(topology, atoms)
     if re.fullmatch(r"[\d\s,;\[\]()]+", plain):
         groups = [[int(n) for n in re.findall(r"\d+", part)] for part in plain.split(";")]
         if len(groups) == 1:

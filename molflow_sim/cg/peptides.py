@@ -8,18 +8,7 @@ import numpy as np
 
 
 def backbone_atoms(topology: Any) -> list[int]:
-    """N, CA and C of each residue that has all three, with the C before and the N after from caps, chain by chain.
-
-    Parameters
-    ----------
-    topology : mdtraj.Topology
-        The atoms.
-
-    Returns
-    -------
-    list of int
-        Atom indices along the chain.
-    """
+    """N, CA and C of each residue that has all three, with the C before and the N after from caps, chain by chain."""
     atoms: list[int] = []
     for chain in topology.chains:
         named = [{a.name: a.index for a in residue.atoms} for residue in chain.residues]
@@ -35,18 +24,7 @@ def backbone_atoms(topology: Any) -> list[int]:
 
 
 def calpha_atoms(topology: Any) -> list[int]:
-    """CA of each residue that also has N and C (so that calcium ions are left out).
-
-    Parameters
-    ----------
-    topology : mdtraj.Topology
-        The atoms.
-
-    Returns
-    -------
-    list of int
-        Atom indices.
-    """
+    """CA of each residue that also has N and C (so that calcium ions are left out)."""
     named = [{a.name: a.index for a in residue.atoms} for residue in topology.residues]
     return [names["CA"] for names in named if {"N", "CA", "C"} <= names.keys()]
 

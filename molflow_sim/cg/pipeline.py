@@ -19,7 +19,7 @@ from molflow_sim.runs.folder import JobFolder
 
 if TYPE_CHECKING:
     from molflow_sim.cg.forcefield import ForceField
-    from molflow_sim.cg.student.settings import DistillSettings
+    from molflow_sim.cg.student.training import DistillSettings
     from molflow_sim.cg.teacher import BeadFlow, TeacherSettings
     from molflow_sim.training import TrainSettings
 
@@ -31,8 +31,6 @@ OUTPUTS = {
     "distill": _STUDENT,
 }
 """What a stage writes; a fit of something else takes the student with it."""
-METHODS = ("flow-forces", "force-matching", "density")
-"""What a student may learn from: the flow's forces, the trajectory's forces, or the frames alone."""
 Progress = Callable[[str], None]
 
 
@@ -174,8 +172,7 @@ def distill(
     """
     from molflow_sim.cg.frames import BeadFrames
     from molflow_sim.cg.model import ModelFolder
-    from molflow_sim.cg.student.settings import DistillSettings
-    from molflow_sim.cg.student.training import fit_student, student_train_settings
+    from molflow_sim.cg.student.training import METHODS, DistillSettings, fit_student, student_train_settings
     from molflow_sim.cg.teacher import sample_with_forces
     from molflow_sim.training.weights import read_card
 

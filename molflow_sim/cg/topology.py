@@ -144,6 +144,10 @@ class BeadTopology:
                 "choose fewer beads or give the bonds without the closing one"
             )
 
+    def has_beads_of(self, other: BeadTopology) -> bool:
+        """Whether names and bonds are those of the other."""
+        return self.names == other.names and np.array_equal(self.bonds, other.bonds)
+
     def _ring(self) -> list[int]:
         """Beads that lie on rings: what is left once leaves are taken off again and again."""
         degree = [len(x) for x in self.neighbours]
@@ -221,10 +225,7 @@ class BeadTopology:
         last: tuple[int, int] | None = None
         for i, name in enumerate(self.names):
             chain_id, residue_id = int(self.chain_index[i]), int(self.residue_index[i])
-            if (
-                chain_id,
-                residue_id,
-            ) != last:  # MDTraj keeps the atoms of a residue together: a new one keeps our order
+            if (chain_id, residue_id) != last:  # MDTraj keeps a residue's atoms together: a new one keeps our order
                 if chain_id not in chains:
                     chains[chain_id] = topology.add_chain()
                 residue = topology.add_residue(self.residue_names[i], chains[chain_id], resSeq=residue_id + 1)

@@ -242,15 +242,7 @@ def _minimised(mols: list[Chem.Mol]) -> tuple[np.ndarray, np.ndarray]:
     return np.array(energies), np.array(positions)
 
 
-def prune(
-    rdmol: Chem.Mol,
-    positions: np.ndarray,
-    energies: np.ndarray,
-    *,
-    mirror: bool,
-    limit: int,
-    rmsd: float = DUPLICATE_RMSD,
-) -> list[int]:
+def prune(rdmol: Chem.Mol, positions: np.ndarray, energies: np.ndarray, *, mirror: bool, limit: int) -> list[int]:
     """Indices of the distinct conformers inside the energy window, lowest first.
 
     `positions` (K, N, 3) in Å and `energies` (K,) in eV must be sorted by energy.
@@ -262,7 +254,7 @@ def prune(
         if len(kept) >= limit or energies[k] - energies[0] > ENERGY_WINDOW * KJ_PER_MOL:
             break
         x = positions[k][core]
-        if all(best_rmsd(positions[j][core], x, matches, mirror=mirror) > rmsd for j in kept):
+        if all(best_rmsd(positions[j][core], x, matches, mirror=mirror) > DUPLICATE_RMSD for j in kept):
             kept.append(k)
     return kept
 

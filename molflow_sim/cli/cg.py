@@ -115,19 +115,10 @@ def fit(
     start = time.monotonic()
     console = Console()
     flow = run(
-        trajectory,
-        output,
-        topology=topology,
-        beads=beads,
-        temperature=temperature,
-        stride=stride,
-        settings=TeacherSettings.from_yaml(config) if config else None,
-        steps=steps,
-        seed=seed,
-        device=device,
-        overwrite=overwrite,
-        progress=None if quiet else line(console),
-    )
+        trajectory, output, topology=topology, beads=beads, temperature=temperature, stride=stride,
+        settings=TeacherSettings.from_yaml(config) if config else None, steps=steps, seed=seed, device=device,
+        overwrite=overwrite, progress=None if quiet else line(console),
+    )  # fmt: skip
     if not quiet:
         n = sum(p.numel() for p in flow.parameters())
         say(console, f"flow of {n} parameters in {output} after {spent(start)}; next: molflow cg distill {output}")
@@ -153,21 +144,14 @@ def distill(
     Writes student.safetensors and student.json into the model folder.
     """
     from molflow_sim.cg.pipeline import distill as run
-    from molflow_sim.cg.student.settings import DistillSettings
+    from molflow_sim.cg.student.training import DistillSettings
 
     start = time.monotonic()
     console = Console()
     run(
-        model,
-        method=method,
-        samples=samples,
-        settings=DistillSettings.from_yaml(config) if config else None,
-        steps=steps,
-        seed=seed,
-        device=device,
-        overwrite=overwrite,
-        progress=None if quiet else line(console),
-    )
+        model, method=method, samples=samples, settings=DistillSettings.from_yaml(config) if config else None,
+        steps=steps, seed=seed, device=device, overwrite=overwrite, progress=None if quiet else line(console),
+    )  # fmt: skip
     if not quiet:
         say(console, f"force field in {model} after {spent(start)}; next: molflow cg simulate {model}")
 
@@ -189,9 +173,7 @@ def simulate(
     friction: Annotated[float, typer.Option(help="Langevin friction, 1/ps.")] = 1.0,
     report_every: opt.ReportEvery = 1.0,
     exchange_every: Annotated[float, typer.Option(help="ps between attempts to exchange.")] = 1.0,
-    backend: Annotated[
-        Literal["python", "torchforce", "pythontorch"], typer.Option(help="How OpenMM calls it.")
-    ] = "python",
+    backend: Annotated[Literal["python", "torchforce"], typer.Option(help="How OpenMM calls it.")] = "python",
     platform: Annotated[
         str, typer.Option(help="OpenMM platform; Reference is the fastest for few beads.")
     ] = "Reference",
@@ -211,21 +193,10 @@ def simulate(
     console = Console()
     with Bar(console, "report", "frames", quiet) as bar:
         done = simulate_cg(
-            model,
-            replicas=replicas,
-            ns=ns,
-            temperatures=temperatures,
-            timestep_fs=timestep,
-            friction_per_ps=friction,
-            report_every_ps=report_every,
-            exchange_every_ps=exchange_every,
-            backend=backend,
-            platform=platform,
-            seed=seed,
-            output=output,
-            overwrite=overwrite,
-            progress=bar,
-        )
+            model, replicas=replicas, ns=ns, temperatures=temperatures, timestep_fs=timestep, friction_per_ps=friction,
+            report_every_ps=report_every, exchange_every_ps=exchange_every, backend=backend, platform=platform,
+            seed=seed, output=output, overwrite=overwrite, progress=bar,
+        )  # fmt: skip
     if not quiet:
         cost = done.summary["microseconds_per_step"]
         kelvin = ", ".join(f"{t:.4g}" for t in done.temperatures)
@@ -271,15 +242,9 @@ def report(
     from molflow_sim.cg.reports.comparison import report as run
 
     made = run(
-        model,
-        reference,
-        topology=topology,
-        beads=beads,
-        native=native,
-        simulation=simulation,
-        discard_ps=discard_ps,
+        model, reference, topology=topology, beads=beads, native=native, simulation=simulation, discard_ps=discard_ps,
         output=output,
-    )
+    )  # fmt: skip
     if not quiet:
         show_report(Console(), made)
 

@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
 from molflow_sim.cli import options as opt
+from molflow_sim.cli.output import say
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Make data sets to train on.")
 
@@ -70,30 +70,16 @@ def crystals(
     from molflow_sim.dataset import DatasetSettings, build_crystal_dataset
 
     settings = DatasetSettings(
-        candidates=candidates,
-        window=window,
-        keep=keep,
-        max_atoms=max_atoms,
-        seed=seed,
-        space_groups=space_groups,
-        charges=charges,
-        generator=generator,
-        weights=None if weights is None else str(weights),
+        candidates=candidates, window=window, keep=keep, max_atoms=max_atoms, seed=seed, space_groups=space_groups,
+        charges=charges, generator=generator, weights=None if weights is None else str(weights),
         generator_options=opt.pairs(option),
-    )
+    )  # fmt: skip
     summary = build_crystal_dataset(
-        molecules,
-        output,
-        cifs=cifs,
-        exclude=exclude,
-        settings=settings,
-        processes=processes,
-        overwrite=overwrite,
+        molecules, output, cifs=cifs, exclude=exclude, settings=settings, processes=processes, overwrite=overwrite,
         progress=not quiet,
-    )
-    Console().print(
+    )  # fmt: skip
+    say(
+        Console(),
         f"{summary.packings} packings of {summary.molecules} molecules and {summary.experimental} experimental "
-        f"crystals in {escape(str(summary.folder))}; {summary.dropped} left out (dropped.csv)",
-        highlight=False,
-        soft_wrap=True,
+        f"crystals in {summary.folder}; {summary.dropped} left out (dropped.csv)",
     )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache, partial
+from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Annotated
 
 import typer
@@ -20,37 +21,22 @@ from molflow_sim.registry import ENERGIES, GENERATORS, MODELS, OURS, Registry
 CORE = "core"
 OPTIONAL = "optional"
 
-# Distribution -> (kind, what needs it)
-PACKAGES = {
-    "molflow-sim": (CORE, ""),
-    "numpy": (CORE, ""),
-    "scipy": (CORE, ""),
-    "torch": (CORE, "potential, relaxation"),
-    "numba": (CORE, "rigid press"),
-    "rdkit": (CORE, "molecules, MMFF94"),
-    "ase": (CORE, "structures, calculators"),
-    "gemmi": (CORE, "CIF, space groups"),
-    "spglib": (CORE, "symmetry detection"),
-    "pymatgen-core": (CORE, "structures"),
-    "oxtalign": (CORE, "packing comparison"),
-    "torch-sim-atomistic": (CORE, "batched relaxation"),
-    "vesin": (CORE, "neighbour lists"),
-    "openmm": (CORE, "molflow simulate"),
-    "tblite": (OPTIONAL, "GFN2-xTB energies and charges"),
-    "pyscf": (OPTIONAL, "HF-ESP charges"),
-    "torch-pme": (OPTIONAL, "reference of the Ewald sums in the tests"),
-    "openmmtorch": (OPTIONAL, "TorchForce"),
-    "dask": (OPTIONAL, "--scheduler"),
-    "distributed": (OPTIONAL, "--scheduler"),
-}
-EXTRAS = {
-    "torch-pme": "test",
-    "tblite": "xtb",
-    "pyscf": "esp",
-    "openmmtorch": "openmm-torch",
-    "dask": "dask",
-    "distributed": "dask",
-}
+_FOR_DEVELOPERS = ("test", "bench", "docs", "lint")
+
+
+@cache
+def packages() -> dict[str, str]:
+    """Each package that this one asks for, with the extra that it comes with: "" for the core."""
+    found = {OURS: ""}
+    try:
+        asked = requires(OURS) or []
+    except PackageNotFoundError:
+        return found
+    for text in asked:
+        extra = re.search(r"extra == ['\"](.+?)['\"]", text)
+        if extra is None or extra[1] not in _FOR_DEVELOPERS:
+            found.setdefault(re.split(r"[^\w.-]", text)[0], extra[1] if extra else "")
+    return found
 
 
 @dataclass(frozen=True)
@@ -93,7 +79,7 @@ def diagnose() -> list[Row]:
         Packages first, then backends. Nothing raises: a failure is a row with its reason.
     """
     rows = [Row("python", CORE, "ok", platform.python_version())]
-    rows += [_package(name, kind, use) for name, (kind, use) in PACKAGES.items()]
+    rows += [_package(name, extra) for name, extra in packages().items()]
     for name, kind, check in _BACKENDS:
         rows.append(_try(name, kind, check))
     for registry in (GENERATORS, MODELS, ENERGIES):
@@ -110,12 +96,12 @@ def _plugin(registry: Registry, name: str, package: str) -> str:
     return package
 
 
-def _package(name: str, kind: str, use: str) -> Row:
+def _package(name: str, extra: str) -> Row:
+    kind = OPTIONAL if extra else CORE
     try:
         return Row(name, kind, "ok", version(name))
     except PackageNotFoundError:
-        hint = f"molflow-sim[{EXTRAS[name]}]" if name in EXTRAS else "molflow-sim"
-        return Row(name, kind, "missing", (f"for {use}: " if use else "") + f"pip install '{hint}'")
+        return Row(name, kind, "missing", f"pip install '{OURS}[{extra}]'" if extra else f"pip install {OURS}")
 
 
 def _try(name: str, kind: str, check: Callable[[], str]) -> Row:
@@ -125,8 +111,8 @@ def _try(name: str, kind: str, check: Callable[[], str]) -> Row:
         return Row(name, kind, "missing", str(reason))
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]
-        if missing in EXTRAS:
-            return Row(name, kind, "missing", f"pip install 'molflow-sim[{EXTRAS[missing]}]'")
+        if extra := packages().get(missing):
+            return Row(name, kind, "missing", f"pip install '{OURS}[{extra}]'")
         return Row(name, kind, "broken", str(error))
     except Exception as error:  # a diagnosis reports every failure, whatever its type
         return Row(name, kind, "broken", f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
+from rich.console import Console
 
 from molflow_sim.cli import options as opt
+from molflow_sim.cli.output import say
 from molflow_sim.errors import InputError, MolflowError, NoCandidatesError
-
-if TYPE_CHECKING:
-    from molflow_sim.systems.molecule import Molecule
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Structures straight from a generator.")
 
@@ -47,8 +44,7 @@ def crystals(
         ),
     ],
     output: Annotated[
-        Path,
-        typer.Option("--output", "-o", help="File (.extxyz, .db, .cif) or folder for CIFs.", show_default=False),
+        Path, typer.Option("--output", "-o", help="File (.extxyz, .db, .cif) or folder for CIFs.", show_default=False)
     ],
     number: Annotated[int, typer.Option("--candidates", "--number", "-n", help="How many for each molecule.")] = 100,
     method: opt.Method = "flow",
@@ -73,6 +69,7 @@ def crystals(
     from molflow_sim.cli.screen import read_molecule
     from molflow_sim.generators.generate import checked, generate
     from molflow_sim.generators.writers import crystal_writer
+    from molflow_sim.systems.molecule import Molecule
 
     options: dict[str, Any] = {
         "method": method, "weights": weights, "space_groups": space_groups, "z_prime": z_prime, "seed": seed,
@@ -84,7 +81,8 @@ def crystals(
         found = generate("crystals", read_molecule(molecule, charge=charge, name=name), number, **options)
         with crystal_writer(output, overwrite=overwrite) as writer:
             writer.write(found)
-        _say(f"{len(found)} crystals of {found[0].molecules[0].formula} in {output}", quiet)
+        if not quiet:
+            say(Console(), f"{len(found)} crystals of {found[0].molecules[0].formula} in {output}")
         return
     written = molecules = 0
     failed: list[dict[str, str]] = []
@@ -93,7 +91,7 @@ def crystals(
     with crystal_writer(output, overwrite=overwrite) as writer:
         for place, smiles, label in lines:
             try:
-                found = generate("crystals", _molecule(smiles, label), number, **options)
+                found = generate("crystals", Molecule.from_smiles(smiles, name=label), number, **options)
             except MolflowError as error:
                 failed.append({"source": place, "name": label, "smiles": smiles, "reason": error.reason})
                 continue
@@ -103,30 +101,25 @@ def crystals(
                 print(f"{place}: {len(found)} crystals of {smiles}", file=sys.stderr)
         table = _failed_table(output)
         if failed:
-            _write_failed(table, failed)
+            from molflow_sim.dataset.build import reasons_table
+            from molflow_sim.runs.files import write_bytes_atomically
+
+            write_bytes_atomically(table, reasons_table(failed))
         else:
             table.unlink(missing_ok=True)
         if not molecules:
             raise NoCandidatesError(f"none of {len(lines)} molecules gave crystals; {table} says why")
     tail = f"; {len(failed)} molecules failed, see {table}" if failed else ""
-    _say(f"{written} crystals of {molecules} molecules in {output}{tail}", quiet)
-
-
-def _molecule(smiles: str, name: str) -> Molecule:
-    from molflow_sim.systems.molecule import Molecule
-
-    return Molecule.from_smiles(smiles, name=name)
+    if not quiet:
+        say(Console(), f"{written} crystals of {molecules} molecules in {output}{tail}")
 
 
 def _lines(path: Path) -> list[tuple[str, str, str]]:
     """(file and line, SMILES, name) of a list of molecules; doubles are kept once."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a text file"
-        raise InputError(f"{path} cannot be read: {reason}; give a file with one SMILES a line") from error
+    from molflow_sim.dataset.build import read_lines
+
     found: dict[str, tuple[str, str, str]] = {}
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(read_lines(path)[0], 1):
         words = line.split(maxsplit=1)
         if words and not line.startswith("#"):
             label = words[1].strip() if len(words) > 1 else f"line{number}"
@@ -147,20 +140,3 @@ def _file_name(label: str, place: str, taken: set[str]) -> str:
 
 def _failed_table(output: Path) -> Path:
     return output.with_name(f"{output.stem}.failed.csv") if output.suffix else output / "failed.csv"
-
-
-def _write_failed(path: Path, rows: list[dict[str, str]]) -> None:
-    from molflow_sim.runs.files import write_bytes_atomically
-
-    text = io.StringIO()
-    table = csv.DictWriter(text, ["source", "name", "smiles", "reason"], lineterminator="\n")
-    table.writeheader()
-    table.writerows(rows)
-    write_bytes_atomically(path, text.getvalue().encode())
-
-
-def _say(text: str, quiet: bool) -> None:
-    from rich.console import Console
-
-    if not quiet:
-        Console().print(text, markup=False, highlight=False, soft_wrap=True)

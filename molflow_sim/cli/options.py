@@ -56,16 +56,14 @@ Options = Annotated[
     typer.Option("--option", metavar="NAME=VALUE", help="Another option of the generator.", show_default=False),
 ]
 Exclude = Annotated[
-    Path | None,
-    typer.Option("--exclude", help="File of molecules to keep out, in any tautomer.", show_default=False),
+    Path | None, typer.Option("--exclude", help="File of molecules to keep out, in any tautomer.", show_default=False)
 ]
 Processes = Annotated[int, typer.Option("--processes", help="Processes of one thread each.")]
 Temperature = Annotated[float, typer.Option("--temperature", "-T", help="Temperature in K.")]
 Timestep = Annotated[float, typer.Option("--timestep", help="Time step in fs.")]
 ReportEvery = Annotated[float, typer.Option("--report-every", help="ps between frames, log rows and checkpoints.")]
 Overwrite = Annotated[
-    bool,
-    typer.Option("--overwrite", help="Replace what another run left there; without it a run is carried on."),
+    bool, typer.Option("--overwrite", help="Replace what another run left there; without it a run is carried on.")
 ]
 Top = Annotated[int, typer.Option("--top", help="CIF files written.")]
 Energy = Annotated[
@@ -75,6 +73,16 @@ Energy = Annotated[
         help="What ranks: fit (our potential), gfn2-xtb, gfn1-xtb, mace:FILE, ase:module:factory, "
         "torchsim:module:factory.",
     ),
+]
+Pxrd = Annotated[
+    Path | None,
+    typer.Option(
+        "--pxrd", help="Measured powder pattern (two columns) to compare structures with.", show_default=False
+    ),
+]
+Wavelength = Annotated[
+    float | None,
+    typer.Option("--wavelength", help="Å, of powder patterns. [dim]default: Cu Kα, 1.5418[/dim]", show_default=False),
 ]
 Scheduler = Annotated[
     str | None,

@@ -78,20 +78,11 @@ def simulate(
     if not cif.is_file():
         raise InputError(f"{cif}: no such file")
     settings = SimulationSettings(
-        supercell=parse_supercell(supercell) if supercell else None,
-        picoseconds=ps,
-        temperature=temperature,
-        pressure=None if nvt else pressure,
-        timestep=timestep,
-        report_every=report_every,
-        cutoff=cutoff,
-        dispersion_correction=dispersion_correction,
-        charges=charges,
-        hydrogen_mass=hydrogen_mass,
-        constrain_hydrogens=constrain_hydrogens,
-        seed=seed,
-        platform=platform,
-    )
+        supercell=parse_supercell(supercell) if supercell else None, picoseconds=ps, temperature=temperature,
+        pressure=None if nvt else pressure, timestep=timestep, report_every=report_every, cutoff=cutoff,
+        dispersion_correction=dispersion_correction, charges=charges, hydrogen_mass=hydrogen_mass,
+        constrain_hydrogens=constrain_hydrogens, seed=seed, platform=platform,
+    )  # fmt: skip
     console = Console()
     folder = output or Path(f"{cif.stem}_npt")
     with Bar(console, "step", "steps", heading=_heading(console)) as watch:

@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from molflow_sim.cli import options as opt
+from molflow_sim.cli.output import say
 from molflow_sim.registry import MODELS
 
 EPILOG = """
@@ -67,25 +68,19 @@ def train(
 
     CIFs that cannot be used (salts, metals, disorder ...) are left out; data/dropped.csv in the output says why.
     """
-    from molflow_sim.dataset.sources import training_source
-    from molflow_sim.dataset.train import PRETRAINED, training_settings
-    from molflow_sim.dataset.train import train as run_training
-    from molflow_sim.training.model import load_model
+    from molflow_sim.dataset.sources import TrainingSource
+    from molflow_sim.dataset.train import PRETRAINED
+    from molflow_sim.dataset.train import train as run
 
-    settings = training_settings(kind, config, seed=seed, steps=steps, device=device)
-    initial = PRETRAINED if from_pretrained and weights is None else None
-    if weights is not None:
-        initial = load_model(weights, kind)
-    source = training_source(
-        data, output / "data", split=split, exclude=exclude, processes=processes, progress=not quiet
-    )
-    if not quiet:
+    def tell(source: TrainingSource) -> None:
         left_out = f"; {source.dropped} left out (see dropped.csv in {source.folder})" if source.dropped else ""
-        _say(f"{len(source.dataset)} crystals of {len(source.dataset.keys)} molecules ({source.kind}){left_out}")
-    run_training(kind, source.dataset, output, config=settings, initial=initial, progress=not quiet)
+        found = f"{len(source.dataset)} crystals of {len(source.dataset.keys)} molecules ({source.kind})"
+        say(Console(), found + left_out)
+
+    run(
+        kind, data, output, config=config, seed=seed, steps=steps, device=device, split=split, exclude=exclude,
+        initial=weights or (PRETRAINED if from_pretrained else None), processes=processes, progress=not quiet,
+        found=None if quiet else tell,
+    )  # fmt: skip
     if not quiet:
-        _say(f"weights and curves in {output}; use them with --weights {output}")
-
-
-def _say(text: str) -> None:
-    Console().print(text, markup=False, highlight=False, soft_wrap=True)
+        say(Console(), f"weights and curves in {output}; use them with --weights {output}")

@@ -116,7 +116,7 @@ def build_crystal_dataset(
     if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
         raise InputError(f"processes must be a whole number of at least 1, not {processes!r}")
     settings, stages = settings or DatasetSettings(), stages or Stages()
-    lines, origin = _lines(molecules)
+    lines, origin = read_lines(molecules)
     items, doubles = molecule_items(lines, origin)
     items += _crystal_items(cifs)
     if not items and not doubles:
@@ -161,7 +161,7 @@ class _Build:
         finally:
             # Also after an interruption: what was dropped so far and why.
             self.rows.sort(key=lambda row: row["source"])
-            write_bytes_atomically(self.store.folder / "dropped.csv", _table([*self.doubles, *self.rows]))
+            write_bytes_atomically(self.store.folder / "dropped.csv", reasons_table([*self.doubles, *self.rows]))
         summary = BuildSummary(
             folder=self.store.folder,
             molecules=self.counts["molecule"],
@@ -274,7 +274,14 @@ def _crystal_items(folder: str | Path | None) -> list[Item]:
     return list(items.values())
 
 
-def _lines(source: str | Path | Sequence[str] | None) -> tuple[list[str], str]:
+def read_lines(source: str | Path | Sequence[str] | None) -> tuple[list[str], str]:
+    """The lines of a file of SMILES (or those given), and what to call it.
+
+    Raises
+    ------
+    InputError
+        A file that cannot be read.
+    """
     if source is None:
         return [], ""
     if not isinstance(source, (str, Path)):
@@ -290,7 +297,7 @@ def _lines(source: str | Path | Sequence[str] | None) -> tuple[list[str], str]:
 def _excluded(source: str | Path | Sequence[str] | None) -> dict[str, str]:
     from molflow_sim.dataset.skeletons import skeletons_of_smiles
 
-    lines, origin = _lines(source)
+    lines, origin = read_lines(source)
     smiles = [line.split()[0] for line in lines if line.strip() and not line.startswith("#")]
     found = skeletons_of_smiles(smiles)
     if smiles and not found:
@@ -316,7 +323,8 @@ def _is_row(data: bytes) -> bool:
     return data.startswith(b"{")
 
 
-def _table(rows: Sequence[dict[str, str]]) -> bytes:
+def reasons_table(rows: Sequence[dict[str, str]]) -> bytes:
+    """CSV of what was left out, each with its reason."""
     text = io.StringIO()
     writer = csv.DictWriter(text, ["source", "name", "smiles", "reason"], lineterminator="\n")
     writer.writeheader()

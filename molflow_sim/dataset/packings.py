@@ -36,6 +36,8 @@ STEPS = ("parametrize", "generate", "press", "deduplicate_packings", "evaluate",
 CODE = ("molflow_sim.dataset.packings:make_shard", *(f"molflow_sim.screening.stages:{name}" for name in STEPS))
 """What the numbers of a shard depend on, see `molflow_sim.runs.identity.code_identity`."""
 
+Caught = list[warnings.WarningMessage]
+
 
 @dataclass(frozen=True)
 class Item:
@@ -102,11 +104,7 @@ def lost(item: Item) -> bytes:
 
 
 def _molecule_shard(
-    stages: Stages,
-    settings: DatasetSettings,
-    excluded: Mapping[str, str],
-    item: Item,
-    caught: list[warnings.WarningMessage],
+    stages: Stages, settings: DatasetSettings, excluded: Mapping[str, str], item: Item, caught: Caught
 ) -> bytes:
     from rdkit import Chem
 
@@ -164,11 +162,7 @@ def _molecule_shard(
 
 
 def _crystal_shard(
-    stages: Stages,
-    settings: DatasetSettings,
-    excluded: Mapping[str, str],
-    item: Item,
-    caught: list[warnings.WarningMessage],
+    stages: Stages, settings: DatasetSettings, excluded: Mapping[str, str], item: Item, caught: Caught
 ) -> bytes:
     from molflow_sim.chemistry.conformers import mmff_energies
     from molflow_sim.dataset.skeletons import skeletons
@@ -243,19 +237,12 @@ def _meta(
     settings: DatasetSettings,
     excluded: Mapping[str, str],
     blocks: tuple[str, ...],
-    caught: list[warnings.WarningMessage],
+    caught: Caught,
 ) -> dict[str, Any]:
-    from molflow_sim.dataset.skeletons import split_of_skeletons
-
     return {
-        "smiles": molecule.smiles,
+        **described(molecule, blocks, excluded),
         "name": item.name,
-        "key": molecule_key(molecule),
-        "skeleton": blocks[0],
-        "split": split_of_skeletons(blocks, excluded),
         "experimental": item.kind == "crystal",
-        "racemic": bool(molecule.racemic),
-        "enantiopure": bool(molecule.is_enantiopure),
         "conformer_energies": [float(e) if np.isfinite(e) else None for e in molecule.energies],
         "input": item.content if item.kind == "molecule" else item.name,
         "source": item.source,
@@ -263,6 +250,21 @@ def _meta(
         "notes": [" ".join(str(w.message).split()) for w in caught if "molflow" in w.filename],
         "code": code_version(*CODE),
         "settings": settings.to_dict(),
+    }
+
+
+def described(molecule: Molecule, blocks: tuple[str, ...], excluded: Mapping[str, str]) -> dict[str, Any]:
+    """What a shard says of its molecule; `blocks` are its `skeletons`, `excluded` those that are not trained on."""
+    from molflow_sim.dataset.skeletons import split_of_skeletons
+
+    return {
+        "smiles": molecule.smiles,
+        "name": molecule.name,
+        "key": molecule_key(molecule),
+        "skeleton": blocks[0],
+        "split": split_of_skeletons(blocks, excluded),
+        "racemic": bool(molecule.racemic),
+        "enantiopure": bool(molecule.is_enantiopure),
     }
 
 

@@ -13,6 +13,10 @@ from molflow_sim.screening.settings import ScreenSettings
 if TYPE_CHECKING:
     from molflow_sim.generators.protocol import Generator
 
+_SEARCH = (
+    "candidates", "seed", "space_groups", "z_prime", "charges", "generator", "weights", "generator_options",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class DatasetSettings:
@@ -70,16 +74,7 @@ class DatasetSettings:
         object.__setattr__(self, "window", float(self.window))
 
     def _search(self) -> ScreenSettings:
-        return ScreenSettings(
-            candidates=self.candidates,
-            seed=self.seed,
-            space_groups=self.space_groups,
-            z_prime=self.z_prime,
-            charges=self.charges,
-            generator=self.generator,
-            weights=self.weights,
-            generator_options=self.generator_options,
-        )
+        return ScreenSettings(**{name: getattr(self, name) for name in _SEARCH})
 
     def make_generator(self) -> Generator:
         """As `ScreenSettings.make_generator`."""

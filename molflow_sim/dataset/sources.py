@@ -192,9 +192,9 @@ def _energies(landscape: Landscape) -> np.ndarray:
 
 
 def _landscape_shard(molecule: Molecule, rows: list[tuple[LandscapeEntry, float]]) -> bytes:
-    from molflow_sim.dataset.packings import molecule_key
+    from molflow_sim.dataset.packings import described
     from molflow_sim.dataset.shards import pack_shard
-    from molflow_sim.dataset.skeletons import skeletons, split_of_skeletons
+    from molflow_sim.dataset.skeletons import skeletons
     from molflow_sim.runs.identity import code_version
 
     entries = [entry for entry, _ in rows]
@@ -207,16 +207,9 @@ def _landscape_shard(molecule: Molecule, rows: list[tuple[LandscapeEntry, float]
         "relaxed": np.ones(len(entries), bool),
         "copies": np.array([entry.copies for entry in entries], int),
     }
-    blocks = skeletons(molecule.rdmol)
     meta: dict[str, Any] = {
-        "smiles": molecule.smiles,
-        "name": molecule.name,
-        "key": molecule_key(molecule),
-        "skeleton": blocks[0],
-        "split": split_of_skeletons(blocks),
+        **described(molecule, skeletons(molecule.rdmol), {}),
         "experimental": False,
-        "racemic": bool(molecule.racemic),
-        "enantiopure": bool(molecule.is_enantiopure),
         "conformer_energies": [None] * len(conformers),
         "input": molecule.smiles,
         "source": "landscape",

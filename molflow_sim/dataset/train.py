@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from molflow_sim.dataset.reader import CrystalDataset
-from molflow_sim.dataset.sources import training_source
+from molflow_sim.dataset.sources import TrainingSource, training_source
 from molflow_sim.errors import InputError
 from molflow_sim.generators.protocol import whole_number
 from molflow_sim.registry import MODELS, resolve
@@ -35,6 +35,7 @@ def train(
     exclude: str | Path | None = None,
     processes: int = 1,
     progress: bool = True,
+    found: Callable[[TrainingSource], None] | None = None,
 ) -> Any:
     """Train a network, or fine-tune one; the same call again goes on where a former one was stopped.
 
@@ -55,6 +56,8 @@ def train(
     split, exclude, processes
         How folders are read, see `training_source`.
     progress : bool
+    found : callable, optional
+        Called with what was found in the folders.
 
     Returns
     -------
@@ -77,6 +80,8 @@ def train(
         source = training_source(
             data, Path(output) / "data", split=split, exclude=exclude, processes=processes, progress=progress
         )
+        if found is not None:
+            found(source)
         data = source.dataset
     return resolve(MODELS.get(kind).trainer)(data, settings, Path(output), initial=start, progress=progress)
 

@@ -1,12 +1,6 @@
 """Metrics of the field, each with its definition and source."""
 
-from molflow_sim.evaluate.free_energy import (
-    coverage,
-    dihedral,
-    free_energy_mse,
-    kl_divergence,
-    phi_psi_histogram,
-)
+from molflow_sim.evaluate.free_energy import coverage, dihedral, free_energy_mse, kl_divergence, phi_psi_histogram
 from molflow_sim.evaluate.overlap import CLASH_OVERLAP, heavy_atom_overlap
 from molflow_sim.evaluate.packing_similarity import (
     DUPLICATE_RMSD,

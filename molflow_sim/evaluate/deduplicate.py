@@ -9,7 +9,7 @@ pair is lost at the edge of a bin. Thresholds and their reasons: docs/methods/co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -18,8 +18,9 @@ import numpy as np
 from numba import njit
 
 from molflow_sim.errors import InputError
-from molflow_sim.evaluate.fingerprint import Fingerprints, cell_arrays, compared_atoms, fingerprints
-from molflow_sim.units import KJ_PER_MOL
+from molflow_sim.evaluate.fingerprint import Fingerprints, cell_arrays, fingerprints
+from molflow_sim.evaluate.packing_similarity import packing_similarity, prepare
+from molflow_sim.units import AMU_PER_A3, KJ_PER_MOL
 
 if TYPE_CHECKING:
     from molflow_sim.packing.packings import RigidPackings
@@ -57,32 +58,19 @@ class CrystalDuplicates:
         eV per molecule.
     density : float
         g/cm³.
-    method : str
-        ``oxtalign`` (n molecules superposed) or ``structure-matcher`` (pymatgen).
     n_molecules : int
-        Size of the shell superposed by ``oxtalign``.
+        Size of the shell that is superposed.
     rmsd : float
         Å; all n molecules must match within this RMSD.
-    ltol, stol, angle_tol : float
-        pymatgen StructureMatcher's tolerances: relative lengths, sites (in units of (V/N)^(1/3)), degrees.
     fingerprint : float
         Å; pairs whose fingerprints differ by more (root mean square) are not superposed at all.
     """
 
     energy: float = 1.0 * KJ_PER_MOL
     density: float = 0.05
-    method: str = "oxtalign"
     n_molecules: int = 15
     rmsd: float = 0.3
     fingerprint: float = 0.3
-    ltol: float = 0.2
-    stol: float = 0.3
-    angle_tol: float = 5.0
-
-    @classmethod
-    def fastcsp(cls) -> CrystalDuplicates:
-        """The thresholds of FastCSP (arXiv 2508.02641): StructureMatcher within 2 kJ/mol and 0.1 g/cm³."""
-        return cls(energy=2.0 * KJ_PER_MOL, density=0.1, method="structure-matcher", fingerprint=np.inf)
 
 
 def deduplicate_packings(
@@ -116,16 +104,8 @@ def deduplicate_packings(
         raise InputError(f"{len(packings)} packings but {len(energies)} energies")
     prints = packings if isinstance(packings, Fingerprints) else fingerprints(packings)
     order = np.lexsort((np.arange(len(energies)), energies))
-    return _sweep(
-        order,
-        energies,
-        prints.density,
-        np.ascontiguousarray(prints.vectors),
-        s.energy,
-        s.density,
-        s.distance,
-        s.largest,
-    )
+    vectors = np.ascontiguousarray(prints.vectors)
+    return _sweep(order, energies, prints.density, vectors, s.energy, s.density, s.distance, s.largest)
 
 
 def deduplicate_crystals(
@@ -155,18 +135,21 @@ def deduplicate_crystals(
     Raises
     ------
     InputError
-        If the numbers differ or the method is unknown.
+        If the numbers differ.
     """
     s = settings or CrystalDuplicates()
     energies = np.asarray(energies, dtype=float)
     if len(crystals) != len(energies):
         raise InputError(f"{len(crystals)} crystals but {len(energies)} energies")
-    same = _comparison(crystals, s, allow_inversion)
+    prepared = lru_cache(maxsize=None)(lambda i: prepare(crystals[i]))
     density = np.array([_density(c) for c in crystals])
-    vectors = fingerprints(crystals).vectors if np.isfinite(s.fingerprint) and len(crystals) else None
+    vectors = fingerprints(crystals).vectors
 
-    def near(k: int, i: int) -> bool:
-        return vectors is None or float(np.sqrt(np.mean((vectors[k] - vectors[i]) ** 2))) < s.fingerprint
+    def same(k: int, i: int) -> bool:
+        if not np.sqrt(np.mean((vectors[k] - vectors[i]) ** 2)) < s.fingerprint:
+            return False
+        match = packing_similarity(prepared(k), prepared(i), s.n_molecules, allow_inversion=allow_inversion)
+        return match.same(s.rmsd)
 
     representative = np.arange(len(crystals))
     kept: list[int] = []
@@ -175,7 +158,7 @@ def deduplicate_crystals(
             window = [
                 k for k in kept if energies[i] - energies[k] < s.energy and abs(density[i] - density[k]) < s.density
             ]
-            match = next((k for k in window if near(k, i) and same(k, i)), None)
+            match = next((k for k in window if same(k, i)), None)
             if match is not None:
                 representative[i] = match
                 continue
@@ -183,41 +166,8 @@ def deduplicate_crystals(
     return representative
 
 
-def _comparison(crystals: Sequence[Any], s: CrystalDuplicates, allow_inversion: bool) -> Callable[[int, int], bool]:
-    """A function (k, i) -> whether two crystals are the same; each crystal is prepared when first needed."""
-    if s.method == "oxtalign":
-        from molflow_sim.evaluate.packing_similarity import packing_similarity, prepare
-
-        prepared = lru_cache(maxsize=None)(lambda i: prepare(crystals[i]))
-
-        def same(k: int, i: int) -> bool:
-            match = packing_similarity(
-                prepared(k), prepared(i), s.n_molecules, allow_inversion=allow_inversion
-            )
-            return match.same(s.rmsd)
-
-        return same
-    if s.method == "structure-matcher":
-        from pymatgen.core.structure_matcher import StructureMatcher
-
-        matcher = StructureMatcher(ltol=s.ltol, stol=s.stol, angle_tol=s.angle_tol)
-        structure = lru_cache(maxsize=None)(lambda i: _pymatgen(crystals[i]))
-        return lambda k, i: bool(matcher.fit(structure(k), structure(i)))
-    raise InputError(f"unknown comparison {s.method!r}; choose 'oxtalign' or 'structure-matcher'")
-
-
-def _pymatgen(crystal: Any) -> Any:
-    from pymatgen.core import Structure
-
-    numbers, cell, positions, molecule = cell_arrays(crystal)
-    keep = compared_atoms(numbers, molecule)
-    return Structure(cell, numbers[keep].tolist(), positions[keep], coords_are_cartesian=True)
-
-
 def _density(crystal: Any) -> float:
     from ase.data import atomic_masses
-
-    from molflow_sim.units import AMU_PER_A3
 
     numbers, cell, _, _ = cell_arrays(crystal)
     return float(atomic_masses[numbers].sum() / abs(np.linalg.det(cell)) * AMU_PER_A3)

@@ -7,28 +7,12 @@ within the first of the native structure until it goes beyond the second (Northr
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from molflow_sim.errors import InputError, NonFiniteError
 
 FOLDED_BELOW, UNFOLDED_ABOVE = 2.0, 4.0
 """RMSD from the native structure, Å: folded below the first, unfolded above the second, else as it was."""
-
-
-@dataclass(frozen=True)
-class Transitions:
-    """Events in one or more trajectories.
-
-    Parameters
-    ----------
-    folding, unfolding : int
-        From unfolded to folded, and back.
-    """
-
-    folding: int
-    unfolding: int
 
 
 def folding_states(
@@ -71,7 +55,7 @@ def folding_states(
     return np.take_along_axis(core, since, axis=-1)
 
 
-def count_transitions(states: np.ndarray) -> Transitions:
+def count_transitions(states: np.ndarray) -> tuple[int, int]:
     """How often trajectories fold and unfold; a first entry into a state from nowhere is no event.
 
     Parameters
@@ -81,10 +65,8 @@ def count_transitions(states: np.ndarray) -> Transitions:
 
     Returns
     -------
-    Transitions
+    folding, unfolding : int
         Summed over all trajectories.
     """
     before, after = np.asarray(states)[..., :-1], np.asarray(states)[..., 1:]
-    return Transitions(
-        folding=int(((before == 0) & (after == 1)).sum()), unfolding=int(((before == 1) & (after == 0)).sum())
-    )
+    return int(((before == 0) & (after == 1)).sum()), int(((before == 1) & (after == 0)).sum())

@@ -14,7 +14,9 @@ CLASH_OVERLAP = 0.7
 overlap by 0.64 Å."""
 
 # Å; A. Bondi, J. Phys. Chem. 68, 441 (1964), as the Cambridge Structural Database uses them; 2 Å for other elements.
-_BONDI = {5: 2.0, 6: 1.70, 7: 1.55, 8: 1.52, 9: 1.47, 14: 2.10, 15: 1.80, 16: 1.80, 17: 1.75, 35: 1.85, 53: 1.98}
+_BONDI = {
+    1: 1.20, 5: 2.0, 6: 1.70, 7: 1.55, 8: 1.52, 9: 1.47, 14: 2.10, 15: 1.80, 16: 1.80, 17: 1.75, 35: 1.85, 53: 1.98,
+}  # fmt: skip
 _OTHER = 2.0
 
 
@@ -40,10 +42,15 @@ def heavy_atom_overlap(crystal: Any) -> float:
     heavy = np.asarray(numbers) > 1
     if not heavy.any():
         return 0.0
-    radii = np.array([_BONDI.get(int(z), _OTHER) for z in np.asarray(numbers)[heavy]])
+    radii = van_der_waals_radii(np.asarray(numbers)[heavy])
     molecule = np.asarray(molecule)[heavy]
     pairs, shift, distance = neighbour_pairs(np.asarray(positions)[heavy], cell, 2.0 * radii.max())
     i, j = pairs.T
     other = (molecule[i] != molecule[j]) | np.any(shift != 0, axis=1)
     overlap = (radii[i] + radii[j] - distance)[other]
     return float(max(overlap.max(initial=0.0), 0.0))
+
+
+def van_der_waals_radii(numbers: np.ndarray) -> np.ndarray:
+    """Radii (Å) by atomic number: Bondi's, and 2 Å for elements he has none for."""
+    return np.array([_BONDI.get(int(z), _OTHER) for z in numbers])

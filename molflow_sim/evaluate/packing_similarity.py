@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import oxtalign
+from ase.data import chemical_symbols
 from oxtalign.model import Molecule as OxMolecule
 from oxtalign.model import Structure, UnitCell
 
 from molflow_sim.errors import CrystalError, InputError, MolflowError, OverlappingAtomsError
 from molflow_sim.evaluate._small_molecules import compare_small, is_small
 from molflow_sim.evaluate.fingerprint import cell_arrays, compared_atoms, environments, reduce_lattice
+from molflow_sim.symmetry.spacegroup import cell_parameters
 
 TOLERANCES = (1.0, 2.0)
 """Å: a molecule counts as matched within this RMSD of its partner. 1 Å is oxtalign's default and misses molecules
@@ -34,8 +36,6 @@ SAME_SURROUNDINGS = 0.02
 """Å: molecules of one crystal whose sorted distances to their neighbours differ by less are equivalent."""
 MAX_CENTRAL = 6
 """Independent molecules of a crystal around which shells are drawn, oxtalign's number."""
-
-_CHEMICAL_SYMBOLS: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -91,12 +91,7 @@ def found_rmsd(n_atoms: int) -> float:
 
 
 def packing_similarity(
-    a: Any,
-    b: Any,
-    n: int = 15,
-    *,
-    tolerances: tuple[float, ...] = TOLERANCES,
-    allow_inversion: bool = True,
+    a: Any, b: Any, n: int = 15, *, tolerances: tuple[float, ...] = TOLERANCES, allow_inversion: bool = True
 ) -> PackingMatch:
     """Compare two crystals by the RMSD of n matched molecules.
 
@@ -266,25 +261,12 @@ def _from_molecules(numbers: np.ndarray, cell: np.ndarray, positions: np.ndarray
         atoms = np.flatnonzero((index == m) & keep)
         x = positions[atoms]
         x = x - np.floor(x.mean(axis=0) @ inverse + 1e-9) @ lattice
-        symbols = tuple(_symbol(z) for z in numbers[atoms])
+        symbols = tuple(chemical_symbols[z] for z in numbers[atoms])
         bonds = tuple((int(i), int(j)) for i, j in oxtalign.connectivity.perceive_bonds(x, list(symbols)))
         molecule = OxMolecule(symbols, x, tuple(f"{s}{k + 1}" for k, s in enumerate(symbols)), bonds)
         molecule.species_key = molecule.formula()
         molecules.append(molecule)
     lengths = np.linalg.norm(lattice, axis=1)
-    unit_cell = UnitCell(*lengths, *_angles(lattice), ["x,y,z"], lattice.T.copy(), inverse.T.copy())
+    angles = cell_parameters(lattice)[3:].tolist()
+    unit_cell = UnitCell(*lengths, *angles, ["x,y,z"], lattice.T.copy(), inverse.T.copy())
     return Structure(molecules, unit_cell, "crystal")
-
-
-def _angles(lattice: np.ndarray) -> tuple[float, float, float]:
-    from molflow_sim.symmetry.spacegroup import cell_parameters
-
-    return tuple(cell_parameters(lattice)[3:].tolist())
-
-
-def _symbol(z: int) -> str:
-    if not _CHEMICAL_SYMBOLS:
-        from ase.data import chemical_symbols
-
-        _CHEMICAL_SYMBOLS.extend(chemical_symbols)
-    return _CHEMICAL_SYMBOLS[int(z)]

@@ -95,10 +95,7 @@ class Validity:
 
 
 def check_validity(
-    crystal: Any,
-    *,
-    bonds: np.ndarray | None = None,
-    thresholds: ValidityThresholds | None = None,
+    crystal: Any, *, bonds: np.ndarray | None = None, thresholds: ValidityThresholds | None = None
 ) -> Validity:
     """Check number of molecules, bonds, density and contacts of a crystal.
 
@@ -135,9 +132,9 @@ def check_validity(
     reasons = []
 
     broken, formed = _bond_changes(numbers, positions, molecule, bonds, covalent, limits)
-    contacts = _contacts(numbers, cell, positions, molecule, bonds, covalent, vdw, limits)
+    shortest, clash, close = _contacts(numbers, cell, positions, molecule, bonds, covalent, vdw, limits)
     n_molecules = len(np.unique(molecule))
-    found = _count_molecules(len(numbers), bonds, broken, formed, contacts.bonded)
+    found = _count_molecules(len(numbers), bonds, broken, formed, close)
     z_ok = found == n_molecules
     if not z_ok:
         reasons.append(f"{found} molecules in the cell instead of {n_molecules}")
@@ -150,15 +147,15 @@ def check_validity(
         )
     if not density_ok:
         reasons.append(f"density {density:.2f} g/cm³ outside {limits.min_density:g}-{limits.max_density:g}")
-    if contacts.text:
-        reasons.append(contacts.text)
+    if clash:
+        reasons.append(clash)
     return Validity(
         z_ok=z_ok,
         bonds_unchanged=not (len(broken) or len(formed)),
         density_ok=density_ok,
-        no_clash=not contacts.text,
+        no_clash=not clash,
         density=density,
-        shortest_contact=contacts.ratio,
+        shortest_contact=shortest,
         reasons=tuple(reasons),
     )
 
@@ -171,14 +168,8 @@ def unit_cell_bonds(crystal: Any) -> np.ndarray:
     return np.concatenate(parts) if parts else np.empty((0, 2), int)
 
 
-@dataclass(frozen=True)
-class _Contacts:
-    ratio: float
-    text: str
-    bonded: np.ndarray
-
-
-def _contacts(numbers, cell, positions, molecule, bonds, covalent, vdw, limits) -> _Contacts:
+def _contacts(numbers, cell, positions, molecule, bonds, covalent, vdw, limits) -> tuple[float, str, np.ndarray]:
+    """Shortest contact over what is allowed, what is wrong about it, and pairs close enough to be bonded."""
     donor_hydrogen = np.zeros(len(numbers), bool)
     for i, j in np.concatenate([bonds, bonds[:, ::-1]]):
         donor_hydrogen[i] |= numbers[i] == 1 and numbers[j] in _DONORS
@@ -197,7 +188,7 @@ def _contacts(numbers, cell, positions, molecule, bonds, covalent, vdw, limits) 
     bonded &= ~hydrogen_bond | (ratio < 1.0)
     pairs = np.stack([i[bonded], j[bonded]], axis=1)
     if not len(ratio) or ratio.min() > 1.5:
-        return _Contacts(float("nan"), "", pairs)
+        return float("nan"), "", pairs
     k = int(np.argmin(ratio))
     text = ""
     if ratio[k] < 1.0:
@@ -205,7 +196,7 @@ def _contacts(numbers, cell, positions, molecule, bonds, covalent, vdw, limits) 
             f"{int(np.sum(ratio < 1.0))} contacts too short, worst: {_name(numbers, i[k])}...{_name(numbers, j[k])} "
             f"{d[k]:.2f} Å (at least {allowed[k]:.2f})"
         )
-    return _Contacts(float(ratio[k]), text, pairs)
+    return float(ratio[k]), text, pairs
 
 
 def _bond_changes(numbers, positions, molecule, bonds, covalent, limits) -> tuple[np.ndarray, np.ndarray]:

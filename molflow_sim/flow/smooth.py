@@ -139,10 +139,6 @@ class _RampTransform(Transform):
         value, slope = self._value_and_slope(x)
         return self._onto_codomain(value), slope.log()
 
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """Log-slope at `x`, shape (..., D); `y` is not needed."""
-        return self._value_and_slope(x)[1].log()
-
     def _call(self, x: Tensor) -> Tensor:
         return self._onto_codomain(self._value_and_slope(x)[0])
 
@@ -299,10 +295,6 @@ class TruncatedNormalCDF(Transform):
         """Value and log-slope at `x`, both of shape (..., D)."""
         z = (x - self.mean) / self.scale
         return (torch.special.ndtr(z) - self.first) / self.mass, self.constant - 0.5 * z * z
-
-    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
-        """Log-slope at `x`, shape (..., D); `y` is not needed."""
-        return self.call_and_ladj(x)[1]
 
     def _call(self, x: Tensor) -> Tensor:
         return self.call_and_ladj(x)[0]

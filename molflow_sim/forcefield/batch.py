@@ -72,11 +72,7 @@ def degenerate(positions: torch.Tensor, cells: torch.Tensor, batch: Batch) -> np
 
 
 def compiled_pairs(
-    positions: np.ndarray,
-    cells: np.ndarray,
-    batch: Batch,
-    entries: NeighbourList,
-    limits: tuple[float, float, float],
+    positions: np.ndarray, cells: np.ndarray, batch: Batch, entries: NeighbourList, limits: tuple[float, float, float]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Run the compiled loop over all chunks on torch's number of threads."""
     layout = batch.layout

@@ -19,9 +19,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +31,7 @@ from molflow_sim.errors import InputError
 from molflow_sim.forcefield.esp import equivalent_atoms, fit_charges, hf_potential, shell_points
 from molflow_sim.forcefield.gfn2 import gfn2_multipoles, multipole_potential
 from molflow_sim.forcefield.mmff import extract_mmff
+from molflow_sim.runs.files import write_bytes_atomically
 
 if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
@@ -85,7 +86,9 @@ def partial_charges(molecule: Molecule, model: str = "mmff94", *, conformer: int
     charges = _read(path, molecule.n_atoms)
     if charges is None:
         charges = _average(compute(molecule, conformer), molecule)
-        _write(path, {"model": model, "version": _VERSION, "smiles": molecule.smiles, "charges": charges.tolist()})
+        record = {"model": model, "version": _VERSION, "smiles": molecule.smiles, "charges": charges.tolist()}
+        with suppress(OSError):  # a folder that cannot be written is no error
+            write_bytes_atomically(path, json.dumps(record).encode())
     return charges
 
 
@@ -166,17 +169,3 @@ def _read(path: Path, n_atoms: int) -> np.ndarray | None:
         return None
     usable = charges.shape == (n_atoms,) and np.isfinite(charges).all() and abs(charges.sum()) < 1e-9
     return charges if usable else None
-
-
-def _write(path: Path, record: dict) -> None:
-    """Write a cache file whole or not at all; a folder that cannot be written is no error."""
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            json.dump(record, file)
-        os.replace(temporary, path)
-    except OSError:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from molflow_sim.units import BOHR
 SHELLS = (1.4, 1.6, 1.8, 2.0)
 """Radii of the shells, as multiples of the van der Waals radii."""
 _RESTRAINT = 0.0005
+_DENSITY = 3.0  # points per Å²: charges of buried atoms change by about 0.005 e with the molecule's orientation
 
 
 def equivalent_atoms(rdmol: Chem.Mol) -> np.ndarray:
@@ -50,7 +51,7 @@ def equivalent_atoms(rdmol: Chem.Mol) -> np.ndarray:
     return np.unique(np.array(ranks, dtype=int), return_inverse=True)[1]
 
 
-def shell_points(symbols: list[str], positions: np.ndarray, density: float = 3.0) -> np.ndarray:
+def shell_points(symbols: list[str], positions: np.ndarray) -> np.ndarray:
     """Points on the molecular shells.
 
     Parameters
@@ -59,9 +60,6 @@ def shell_points(symbols: list[str], positions: np.ndarray, density: float = 3.0
         N element symbols.
     positions : (N, 3) array
         Å.
-    density : float
-        Points per Å² of each atom's sphere. At 3 the charges of buried atoms change by about 0.005 e with the
-        orientation of the molecule in space.
 
     Returns
     -------
@@ -73,7 +71,7 @@ def shell_points(symbols: list[str], positions: np.ndarray, density: float = 3.0
     for scale in SHELLS:
         scaled = scale * radii
         for k, (centre, radius) in enumerate(zip(positions, scaled)):
-            sphere = centre + radius * _fibonacci_sphere(max(12, round(4 * np.pi * radius**2 * density)))
+            sphere = centre + radius * _fibonacci_sphere(max(12, round(4 * np.pi * radius**2 * _DENSITY)))
             distance = np.linalg.norm(sphere[:, None] - positions, axis=-1)
             distance[:, k] = np.inf
             points.append(sphere[(distance >= scaled).all(1)])

@@ -162,22 +162,3 @@ def exp6_parameters(rdmol: Chem.Mol) -> tuple[np.ndarray, np.ndarray, np.ndarray
     types = [EXP6_TYPES[name] for name in exp6_types(rdmol)]
     a, b, c = (np.array([getattr(t, field) for t in types], dtype=float) for field in ("a", "b", "c"))
     return a * KJ_PER_MOL, b, c * KJ_PER_MOL
-
-
-def exp6_energy(r: np.ndarray, a: np.ndarray, b: np.ndarray, c: np.ndarray) -> np.ndarray:
-    """Guarded exp-6 energy of pairs: the reference form of every faster kernel.
-
-    Parameters
-    ----------
-    r : (...) array
-        Distances in Å.
-    a, b, c : (...) arrays
-        Pair parameters (already combined), A in eV, B in 1/Å, C in eV·Å⁶.
-
-    Returns
-    -------
-    (...) array
-        Energies in eV (or the unit of `a` and `c`).
-    """
-    inverse6 = 1 / r**6
-    return a * np.exp(-b * r) + c * inverse6 * (GUARD_RADIUS**6 * inverse6 - 1)

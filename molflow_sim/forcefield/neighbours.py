@@ -76,6 +76,16 @@ class NeighbourList:
     shift: np.ndarray
     offset: np.ndarray  # (S + 1,) room reserved for each system
 
+    @classmethod
+    def empty(cls, cells: np.ndarray, group_start: np.ndarray, system_group: np.ndarray, reach: float) -> NeighbourList:
+        """No entries yet, and room for about as many as a batch has within `reach` Å."""
+        per_atom = np.diff(group_start[system_group]) / np.abs(np.linalg.det(cells)) * (4.0 / 3.0 * np.pi)
+        room = (0.6 * (per_atom * (reach + 2.5) ** 3) * np.diff(system_group)).astype(np.int64) + 64
+        offset = np.concatenate([[0], np.cumsum(room)])
+        n = len(group_start) - 1
+        atom, shift = np.empty(offset[-1], np.int32), np.empty((offset[-1], 3), np.int16)
+        return cls(np.zeros(n, np.int64), np.zeros(n, np.int64), atom, shift, offset)
+
     def make_room(self, system: int, next_group: int) -> None:
         """Double the room of one system, whose last group comes before `next_group`."""
         end, more = self.offset[system + 1], self.offset[system + 1] - self.offset[system]
@@ -163,56 +173,6 @@ def _fill(positions, cell, group_start, group_molecule, first, last, reach, star
     return at
 
 
-def build(
-    positions: np.ndarray,
-    cells: np.ndarray,
-    group_start: np.ndarray,
-    group_molecule: np.ndarray,
-    system_group: np.ndarray,
-    reach: float,
-    which: np.ndarray,
-    previous: NeighbourList | None = None,
-) -> NeighbourList:
-    """List the neighbours of the systems in `which`; other systems keep the entries of `previous`.
-
-    Parameters
-    ----------
-    positions : (n, 3) array
-        Atoms of whole molecules in group order, Å.
-    cells : (S, 3, 3) array
-        Cell rows, Å.
-    group_start : (NG + 1,) int array
-        First atom of each group.
-    group_molecule : (NG,) int array
-        Molecule that each group belongs to.
-    system_group : (S + 1,) int array
-        First group of each system.
-    reach : float
-        Listing distance, Å.
-    which : int array
-        Systems to list.
-    previous : NeighbourList, optional
-        List of the same batch, updated in place.
-    """
-    entries = previous
-    if entries is None:
-        size = np.diff(group_start[system_group])
-        per_atom = size / np.abs(np.linalg.det(cells)) * (4.0 / 3.0 * np.pi) * (reach + 2.5) ** 3
-        room = (0.6 * per_atom * np.diff(system_group)).astype(np.int64) + 64
-        offset = np.concatenate([[0], np.cumsum(room)])
-        entries = NeighbourList(
-            np.zeros(len(group_molecule), np.int64), np.zeros(len(group_molecule), np.int64),
-            np.empty(offset[-1], np.int32), np.empty((offset[-1], 3), np.int16), offset,
-        )  # fmt: skip
-    for s in which:
-        while _fill(
-            positions, cells[s], group_start, group_molecule, system_group[s], system_group[s + 1], reach,
-            entries.start, entries.count, entries.atom, entries.shift, entries.offset[s], entries.offset[s + 1],
-        ) < 0:  # fmt: skip
-            entries.make_room(s, system_group[s + 1])
-    return entries
-
-
 class VerletList:
     """Neighbour list with a skin, rebuilt system by system when atoms may have come within the cutoff unlisted.
 
@@ -271,8 +231,16 @@ class VerletList:
 
         Parameters
         ----------
-        positions, cells, group_start, group_molecule, system_group : arrays
-            As for `build`; the layout must be that of the last call unless `forget` was called.
+        positions : (n, 3) array
+            Atoms of whole molecules in group order, Å.
+        cells : (S, 3, 3) array
+            Cell rows, Å.
+        group_start : (NG + 1,) int array
+            First atom of each group.
+        group_molecule : (NG,) int array
+            Molecule that each group belongs to.
+        system_group : (S + 1,) int array
+            First group of each system. The layout must be that of the last call unless `forget` was called.
         skip : (S,) bool array
             Systems that get no entries (their geometry is not finite).
         """
@@ -280,16 +248,20 @@ class VerletList:
         if self._list is None:
             stale = np.ones(len(cells), dtype=bool)
             self._positions, self._cells = np.array(positions), np.array(cells)
+            self._list = NeighbourList.empty(cells, group_start, system_group, reach)
         else:
             stale = self._stale(positions, cells, group_start[system_group])
-        which = np.flatnonzero(stale & ~skip)
-        if len(which) or self._list is None:
-            self._list = build(positions, cells, group_start, group_molecule, system_group, reach, which, self._list)
-            self.n_built += len(which)
-        for s in which:
+        entries, which = self._list, np.flatnonzero(stale & ~skip)
+        self.n_built += len(which)
+        for s in which.tolist():
+            while _fill(
+                positions, cells[s], group_start, group_molecule, system_group[s], system_group[s + 1], reach,
+                entries.start, entries.count, entries.atom, entries.shift, entries.offset[s], entries.offset[s + 1],
+            ) < 0:  # fmt: skip
+                entries.make_room(s, system_group[s + 1])
             lo, hi = group_start[system_group[s]], group_start[system_group[s + 1]]
             self._positions[lo:hi], self._cells[s] = positions[lo:hi], cells[s]
-        for s in np.flatnonzero(skip):
+        for s in np.flatnonzero(skip).tolist():
             self._list.count[system_group[s] : system_group[s + 1]] = 0
             self._cells[s] = np.nan  # stale from now on
         return self._list, bool(len(which)) or bool(skip.any())

@@ -158,7 +158,7 @@ class BatchLayout:
     kind : (n, 2) int array
         Species and index in the molecule of each atom, in group order.
     group_start, group_molecule, system_group : int arrays
-        As `molflow_sim.forcefield.neighbours.build` wants them.
+        As `molflow_sim.forcefield.neighbours.VerletList.update` wants them.
     molecule_start : (M + 1,) int array
         First atom of each molecule.
     system_molecule : (S + 1,) int array

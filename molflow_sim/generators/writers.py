@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from molflow_sim.errors import InputError, StoreError
 from molflow_sim.runs.files import atomic_path, write_bytes_atomically
@@ -17,12 +19,16 @@ SUFFIXES = (".extxyz", ".xyz", ".db", ".cif")
 """Files that crystals are written to; a path without a suffix is a folder of CIFs."""
 
 
-class CrystalWriter(Protocol):
+@dataclass(frozen=True)
+class CrystalWriter:
     """An open output; crystals are appended molecule by molecule."""
+
+    append: Callable[[MolecularCrystal, str], object]
 
     def write(self, crystals: Iterable[MolecularCrystal], molecule: str = "") -> None:
         """Append crystals; `molecule` names a subfolder where the output is a folder of several molecules."""
-        ...
+        for crystal in crystals:
+            self.append(crystal, molecule)
 
 
 @contextmanager
@@ -54,21 +60,21 @@ def crystal_writer(path: str | Path, *, overwrite: bool = False) -> Iterator[Cry
         raise StoreError(f"{path} exists; give another output or --overwrite")
     try:
         with ExitStack() as stack:
-            writer: CrystalWriter
+            append: Callable[[MolecularCrystal, str], object]
             if not suffix:
                 path.mkdir(parents=True, exist_ok=True)
                 for old in path.rglob("crystal_*.cif"):
                     old.unlink()
-                writer = _Folder(path)
+                append = partial(_to_folder, path)
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 temporary = stack.enter_context(atomic_path(path))
                 if suffix == ".db":
-                    writer = stack.enter_context(_database(temporary))
+                    append = partial(_to_database, stack.enter_context(_database(temporary)))
                 else:
                     file = stack.enter_context(open(temporary, "w", encoding="utf-8"))
-                    writer = _Cif(file) if suffix == ".cif" else _Extxyz(file)
-            yield writer
+                    append = partial(_to_cif if suffix == ".cif" else _to_extxyz, file)
+            yield CrystalWriter(append)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -80,56 +86,33 @@ def cif_text(crystal: MolecularCrystal, block: str) -> str:
     return "\n".join([f"data_{block}", *items, *lines[1:]])
 
 
-class _Folder:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def write(self, crystals: Iterable[MolecularCrystal], molecule: str = "") -> None:
-        folder = self.path / molecule if molecule else self.path
-        for crystal in crystals:
-            name = f"crystal_{crystal.info['candidate']:05d}"
-            write_bytes_atomically(folder / f"{name}.cif", cif_text(crystal, name).encode())
+def _to_folder(path: Path, crystal: MolecularCrystal, molecule: str) -> None:
+    name = f"crystal_{crystal.info['candidate']:05d}"
+    write_bytes_atomically(path / molecule / f"{name}.cif", cif_text(crystal, name).encode())
 
 
-class _Cif:
-    def __init__(self, file: Any) -> None:
-        self.file = file
-
-    def write(self, crystals: Iterable[MolecularCrystal], molecule: str = "") -> None:
-        for crystal in crystals:
-            head = f"{molecule}_" if molecule else ""
-            self.file.write(cif_text(crystal, f"{head}crystal_{crystal.info['candidate']:05d}") + "\n")
+def _to_cif(file: Any, crystal: MolecularCrystal, molecule: str) -> None:
+    head = f"{molecule}_" if molecule else ""
+    file.write(cif_text(crystal, f"{head}crystal_{crystal.info['candidate']:05d}") + "\n")
 
 
-class _Extxyz:
-    def __init__(self, file: Any) -> None:
-        self.file = file
+def _to_extxyz(file: Any, crystal: MolecularCrystal, molecule: str) -> None:
+    from ase.io import write
 
-    def write(self, crystals: Iterable[MolecularCrystal], molecule: str = "") -> None:
-        from ase.io import write
-
-        for crystal in crystals:
-            write(self.file, crystal.to_ase(), format="extxyz")
+    write(file, crystal.to_ase(), format="extxyz")
 
 
-class _Database:
-    def __init__(self, database: Any) -> None:
-        self.database = database
-
-    def write(self, crystals: Iterable[MolecularCrystal], molecule: str = "") -> None:
-        for crystal in crystals:
-            atoms = crystal.to_ase()
-            keys = {k: v for k, v in atoms.info.items() if isinstance(v, (int, float, bool)) or not _like_a_number(v)}
-            atoms.info.clear()
-            self.database.write(atoms, **keys)
+def _to_database(database: Any, crystal: MolecularCrystal, molecule: str) -> None:
+    atoms = crystal.to_ase()
+    keys = {k: v for k, v in atoms.info.items() if isinstance(v, (int, float, bool)) or not _like_a_number(v)}
+    atoms.info.clear()
+    database.write(atoms, **keys)
 
 
-@contextmanager
-def _database(path: Path) -> Iterator[_Database]:
+def _database(path: Path) -> Any:
     import ase.db
 
-    with ase.db.connect(path, use_lock_file=False) as database:
-        yield _Database(database)
+    return ase.db.connect(path, use_lock_file=False)
 
 
 def _like_a_number(text: str) -> bool:

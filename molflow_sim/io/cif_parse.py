@@ -187,9 +187,7 @@ def _cell(block: gemmi.cif.Block, where: str) -> np.ndarray:
     return cell
 
 
-def _space_group(
-    block: gemmi.cif.Block, cell: np.ndarray, where: str
-) -> tuple[SpaceGroup, np.ndarray, dict[str, str]]:
+def _space_group(block: gemmi.cif.Block, cell: np.ndarray, where: str) -> tuple[SpaceGroup, np.ndarray, dict[str, str]]:
     """The group of the listed operations, or without a list the named one; a shift of origin, and notes."""
     still = np.zeros(3)
     named = _text(block, _NAME_TAGS)

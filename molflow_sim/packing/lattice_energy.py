@@ -11,7 +11,7 @@ import torch
 
 from molflow_sim.errors import InputError
 from molflow_sim.ordered import applied, cross, determinant, inverse, total
-from molflow_sim.packing import pair_torch
+from molflow_sim.packing import pair_kernel, pair_torch
 from molflow_sim.packing.neighbours import Geometry, Neighbours, build_neighbours
 from molflow_sim.packing.tables import PressTables
 from molflow_sim.units import COULOMB
@@ -20,7 +20,7 @@ BACKENDS = ("auto", "numba", "torch")
 
 
 def choose_backend(backend: str, device: torch.device) -> str:
-    """``numba`` on a CPU that has it, else ``torch``.
+    """``numba`` on a CPU, else ``torch``.
 
     Raises
     ------
@@ -30,18 +30,10 @@ def choose_backend(backend: str, device: torch.device) -> str:
     if backend not in BACKENDS:
         raise InputError(f"unknown backend {backend!r}; choose one of {', '.join(BACKENDS)}")
     if backend == "auto":
-        return "numba" if device.type == "cpu" and _has_numba() else "torch"
+        return "numba" if device.type == "cpu" else "torch"
     if backend == "numba" and device.type != "cpu":
         raise InputError("the numba backend runs on the CPU only; use backend='torch' on an accelerator")
     return backend
-
-
-def _has_numba() -> bool:
-    try:
-        import numba  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 class LatticeEnergy:
@@ -56,16 +48,11 @@ class LatticeEnergy:
     def __init__(self, tables: PressTables, backend: str = "auto") -> None:
         self.tables = tables
         self.backend = choose_backend(backend, tables.device)
-        if self.backend == "numba":
-            from molflow_sim.packing import pair_kernel
-
-            self._pairs = pair_kernel.evaluate
-        else:
-            self._pairs = pair_torch.evaluate
+        self._pairs = (pair_kernel if self.backend == "numba" else pair_torch).evaluate
 
     def neighbours(self, geometry: Geometry, cutoff: float) -> Neighbours:
         """Images with centres within `cutoff` Å."""
-        return build_neighbours(self.tables, geometry, cutoff, compiled=self.backend == "numba")
+        return build_neighbours(self.tables, geometry, cutoff)
 
     def __call__(self, geometry: Geometry, neighbours: Neighbours, *, soft: bool = False, pressure: float = 0.0):
         """Energy (B,) in eV per asymmetric unit and gradients by cell, fractional centres, rotation vectors.

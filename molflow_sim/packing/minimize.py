@@ -78,18 +78,15 @@ def minimise(energy: LatticeEnergy, geometry: Geometry, stage: Stage):
     result_value = geometry.cell.new_full((len(geometry),), float("nan"))
     result_gradient = result_value.clone()
     evaluations = torch.zeros(len(geometry), dtype=torch.long, device=geometry.cell.device)
-    final = Geometry(
-        geometry.cell.clone(), geometry.centroid.clone(), geometry.rotation.clone(), geometry.conformer, geometry.group
-    )
     index = torch.arange(len(geometry), device=geometry.cell.device)
+    final = geometry.select(index)  # a copy
     going = torch.ones_like(index, dtype=torch.bool)
     for count in range(1, stage.max_evaluations + 1):
         batch.step(rebuild=count % stage.rebuild_every == 0)
         evaluations[index[going]] += 1
         leave = going if count == stage.max_evaluations else going & batch.finished()
         rows = index[leave]
-        final.cell[rows], final.centroid[rows] = batch.geometry.cell[leave], batch.geometry.centroid[leave]
-        final.rotation[rows] = batch.geometry.rotation[leave]
+        final.replace(rows, batch.geometry.select(leave))
         result_value[rows], result_gradient[rows] = batch.value[leave], batch.gradient[leave].abs().amax(1)
         going = going & ~leave
         n = int(going.sum())

@@ -1,4 +1,4 @@
-"""Lists of neighbouring molecular images for rigid crystals, compiled on the CPU and in torch elsewhere.
+"""Lists of neighbouring molecular images for rigid crystals, compiled; an accelerator gets them from the CPU.
 
 An entry (i, j, g, n) is the copy of molecule j made by operation g and shifted by the lattice vector n, as
 seen from molecule i of the asymmetric unit. At general positions each pair of molecules is listed once:
@@ -9,9 +9,16 @@ is its own inverse). On special positions all entries are kept with weight 1/2.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+import numba as nb
 import numpy as np
 import torch
+
+from molflow_sim.threads import share
+
+if TYPE_CHECKING:
+    from molflow_sim.packing.packings import RigidPackings
 
 
 @dataclass
@@ -27,6 +34,12 @@ class Geometry:
     rotation: torch.Tensor
     conformer: torch.Tensor
     group: torch.Tensor
+
+    @classmethod
+    def of(cls, packings: RigidPackings, device: torch.device | str = "cpu") -> Geometry:
+        """That of some packings."""
+        arrays = (packings.cell, packings.centroid, packings.rotation, packings.conformer, packings.placement)
+        return cls(*(torch.as_tensor(np.ascontiguousarray(a), device=device) for a in arrays))
 
     def __len__(self) -> int:
         return len(self.cell)
@@ -65,71 +78,103 @@ class Neighbours:
         raise AttributeError(name)
 
 
-def build_neighbours(tables, geometry: Geometry, cutoff: float, compiled: bool) -> Neighbours:
+def build_neighbours(tables, geometry: Geometry, cutoff: float) -> Neighbours:
     """All images whose centre lies within `cutoff` Å of an asymmetric-unit molecule's centre."""
-    if compiled:
-        from molflow_sim.packing.neighbours_compiled import build
+    b, device = len(geometry), geometry.cell.device
+    arrays = (
+        *(x.cpu().numpy() for x in (geometry.cell, geometry.centroid, geometry.group)),
+        tables.frac_rot_np, tables.frac_tran_np, tables.inverse_np, tables.n_images_np, float(cutoff),
+    )  # fmt: skip
+    counts = np.zeros(b, np.int64)
+    share(b, lambda first, last: _count(first, last, counts, *arrays))
+    start = np.concatenate([[0], np.cumsum(counts)])
+    total = int(start[-1])
+    i, j, g = (np.empty(total, np.int64) for _ in range(3))
+    n, weight = np.empty((total, 3)), np.empty(total)
+    share(b, lambda first, last: _fill(first, last, start, i, j, g, n, weight, *arrays))
+    return Neighbours(*(torch.from_numpy(x).to(device) for x in (start, i, j, g, n, weight)))
 
-        arrays = build(
-            geometry.cell.numpy(), geometry.centroid.numpy(), geometry.group.numpy(), tables.frac_rot_np,
-            tables.frac_tran_np, tables.inverse_np, tables.n_images_np, float(cutoff),
+
+@nb.njit(nogil=True, cache=True, error_model="numpy")
+def _scan(
+    cell, centroid, group, frac_rot, frac_tran, inverse, n_images, cutoff, count_only, i_out, j_out, g_out, n_out, w_out
+):  # fmt: skip
+    """Count, or write, the entries of one crystal."""
+    m = centroid.shape[0]
+    inv = np.linalg.inv(cell)
+    reach = np.empty(3)
+    for d in range(3):
+        reach[d] = cutoff * np.sqrt(inv[0, d] ** 2 + inv[1, d] ** 2 + inv[2, d] ** 2)
+    limit = cutoff * cutoff
+    delta = np.empty(3)
+    n = np.empty(3)
+    low = np.empty(3, np.int64)
+    high = np.empty(3, np.int64)
+    count = 0
+    for i in range(m):
+        for j in range(i, m):
+            for g in range(n_images[group]):
+                rot, tran = frac_rot[group, g], frac_tran[group, g]
+                h = inverse[group, g]
+                for d in range(3):
+                    delta[d] = (
+                        rot[d, 0] * centroid[j, 0] + rot[d, 1] * centroid[j, 1] + rot[d, 2] * centroid[j, 2]
+                        + tran[d] - centroid[i, d]
+                    )  # fmt: skip
+                    low[d] = int(np.ceil(-delta[d] - reach[d]))
+                    high[d] = int(np.floor(-delta[d] + reach[d]))
+                for n0 in range(low[0], high[0] + 1):
+                    for n1 in range(low[1], high[1] + 1):
+                        for n2 in range(low[2], high[2] + 1):
+                            u, v, t = delta[0] + n0, delta[1] + n1, delta[2] + n2
+                            x = u * cell[0, 0] + v * cell[1, 0] + t * cell[2, 0]
+                            y = u * cell[0, 1] + v * cell[1, 1] + t * cell[2, 1]
+                            z = u * cell[0, 2] + v * cell[1, 2] + t * cell[2, 2]
+                            if x * x + y * y + z * z >= limit:
+                                continue
+                            weight = 1.0
+                            if i == j:
+                                if g == 0 and n0 == 0 and n1 == 0 and n2 == 0:
+                                    continue
+                                if h < 0:
+                                    weight = 0.5
+                                else:
+                                    n[0], n[1], n[2] = tran[0] + n0, tran[1] + n1, tran[2] + n2
+                                    back_rot, back_tran = frac_rot[group, h], frac_tran[group, h]
+                                    order = float(h - g)
+                                    for d in range(3):
+                                        back = -(back_rot[d, 0] * n[0] + back_rot[d, 1] * n[1] + back_rot[d, 2] * n[2])
+                                        back = np.rint(back - back_tran[d])
+                                        if order == 0:
+                                            order = back - (n0, n1, n2)[d]
+                                    if order < 0:
+                                        continue
+                                    if order == 0:
+                                        weight = 0.5
+                            if not count_only:
+                                i_out[count], j_out[count], g_out[count], w_out[count] = i, j, g, weight
+                                n_out[count, 0], n_out[count, 1], n_out[count, 2] = n0, n1, n2
+                            count += 1
+    return count
+
+
+@nb.njit(nogil=True, cache=True, error_model="numpy")
+def _count(first, last, counts, cell, centroid, group, frac_rot, frac_tran, inverse, n_images, cutoff):
+    no_int, no_float, no_rows = np.empty(0, np.int64), np.empty(0), np.empty((0, 3))
+    for c in range(first, last):
+        counts[c] = _scan(
+            cell[c], centroid[c], group[c], frac_rot, frac_tran, inverse, n_images, cutoff, True,
+            no_int, no_int, no_int, no_rows, no_float,
         )  # fmt: skip
-        return Neighbours(*(torch.from_numpy(a) for a in arrays))
-    return _build_torch(tables, geometry, cutoff)
 
 
-def _build_torch(tables, geometry: Geometry, cutoff: float) -> Neighbours:
-    b, m = geometry.centroid.shape[:2]
-    device = geometry.cell.device
-    size = tables.frac_rot.shape[1]
-    rotation, translation = tables.frac_rot[geometry.group], tables.frac_tran[geometry.group]
-    images = torch.einsum("bgxy,bmy->bgmx", rotation, geometry.centroid) + translation[:, :, None]
-    heights = 1.0 / torch.linalg.inv(geometry.cell).norm(dim=1)
-    reach = torch.ceil(cutoff / heights + 0.5).long()
-    parts = []
-    # Crystals with the same search box go through together; cells differ in shape more than a common box can bear.
-    for box in torch.unique(reach, dim=0):
-        which = torch.nonzero((reach == box).all(1)).squeeze(1)
-        axes = [torch.arange(-int(k), int(k) + 1, device=device, dtype=torch.float64) for k in box]
-        grid = torch.cartesian_prod(*axes)
-        for rows in which.split(max(1, 4_000_000 // (len(grid) * size * m * m))):
-            parts.append(_search(tables, geometry, images, rows, grid, cutoff))
-    c, i, j, g, n, weight = (torch.cat(x) for x in zip(*parts, strict=True))
-    order = torch.argsort(c, stable=True)
-    start = torch.cat([c.new_zeros(1), torch.bincount(c, minlength=b).cumsum(0)])
-    return Neighbours(start, i[order], j[order], g[order], n[order], weight[order])
-
-
-def _search(tables, geometry, images, rows, grid, cutoff):
-    group = geometry.group[rows]
-    m = geometry.centroid.shape[1]
-    delta = images[rows][:, None] - geometry.centroid[rows][:, :, None, None]  # (b, i, g, j, 3)
-    base = -torch.round(delta)
-    shift = base[..., None, :] + grid
-    centre = (delta[..., None, :] + shift) @ geometry.cell[rows][:, None, None, None]
-    close = centre.square().sum(-1) < cutoff**2
-    valid = torch.arange(images.shape[1], device=group.device) < tables.n_images[group][:, None]
-    close &= valid[:, None, :, None, None]
-    pair = torch.arange(m, device=group.device)
-    close &= (pair[:, None] <= pair[None, :])[None, :, None, :, None]
-    b, i, g, j, k = torch.nonzero(close, as_tuple=True)
-    n = shift[b, i, g, j, k]
-    same = i == j
-    home = same & (g == 0) & (n == 0).all(1)
-    weight = torch.ones(len(b), dtype=torch.float64, device=group.device)
-    h = tables.inverse[group[b], g]
-    special = same & (h < 0)
-    weight[special] = 0.5
-    # Inverse entry: h and n' with s = W_h f + w_h + n'.
-    hh = h.clamp(min=0)
-    back = -torch.einsum("exy,ey->ex", tables.frac_rot[group[b], hh], tables.frac_tran[group[b], g] + n)
-    back = torch.round(back - tables.frac_tran[group[b], hh])
-
-    def key(op, vector):
-        return ((op * 1024 + vector[:, 0] + 512) * 1024 + vector[:, 1] + 512) * 1024 + vector[:, 2] + 512
-
-    order = key(hh.double(), back) - key(g.double(), n)
-    half = same & (h >= 0)
-    weight[half & (order == 0)] = 0.5
-    keep = ~home & ~(half & (order < 0))
-    return rows[b][keep], i[keep], j[keep], g[keep], n[keep], weight[keep]
+@nb.njit(nogil=True, cache=True, error_model="numpy")
+def _fill(
+    first, last, start, i, j, g, n, weight, cell, centroid, group, frac_rot, frac_tran, inverse, n_images, cutoff
+):  # fmt: skip
+    for c in range(first, last):
+        s, e = start[c], start[c + 1]
+        _scan(
+            cell[c], centroid[c], group[c], frac_rot, frac_tran, inverse, n_images, cutoff, False,
+            i[s:e], j[s:e], g[s:e], n[s:e], weight[s:e],
+        )  # fmt: skip

@@ -145,21 +145,11 @@ class RigidPackings:
         for p in parts[1:]:
             if p.conformers.shape != first.conformers.shape or p.centroid.shape[1] != first.centroid.shape[1]:
                 raise CrystalError("packings of different molecules, conformers or Z′ cannot be joined")
-        placements: list[Placement] = []
-        where: dict[tuple, int] = {}
-        remapped = []
-        for p in parts:
-            rows = []
-            for q in p.placements:
-                key = (q.space_group, q.images, tuple(np.round(q.site_centroid, 6)))
-                if key not in where:
-                    where[key] = len(placements)
-                    placements.append(q)
-                rows.append(where[key])
-            remapped.append(np.array(rows)[p.placement])
+        placements, rows = _numbered([q for p in parts for q in p.placements])
+        starts = np.cumsum([0, *(len(p.placements) for p in parts)])
         arrays: dict[str, Any] = {name: np.concatenate([getattr(p, name) for p in parts]) for name in first._ROWS}
-        arrays["placement"] = np.concatenate(remapped)
-        return replace(first, placements=tuple(placements), **arrays)
+        arrays["placement"] = rows[arrays["placement"] + np.repeat(starts[:-1], [len(p) for p in parts])]
+        return replace(first, placements=placements, **arrays)
 
     def crystal(self, i: int) -> MolecularCrystal:
         """Packing i as a `MolecularCrystal`."""
@@ -194,26 +184,16 @@ class RigidPackings:
         """
         from molflow_sim.symmetry.sites import placement_of
 
-        placements: list[Placement] = []
-        where: dict[tuple, int] = {}
-        rows: list[int] = []
-        sizes = {len(c.asymmetric_unit) for c in crystals}
-        if len(sizes) != 1:
+        if len({len(c.asymmetric_unit) for c in crystals}) != 1:
             raise CrystalError("crystals with differently sized asymmetric units cannot share one batch")
-        for c in crystals:
-            if len(c.molecules) != 1:
-                raise CrystalError("the rigid press handles one molecular species only")
-            place = placement_of(c)
-            key = (place.space_group, place.images, tuple(np.round(place.site_centroid, 6)))
-            if key not in where:
-                where[key] = len(placements)
-                placements.append(place)
-            rows.append(where[key])
+        if any(len(c.molecules) != 1 for c in crystals):
+            raise CrystalError("the rigid press handles one molecular species only")
+        placements, rows = _numbered([placement_of(c) for c in crystals])
         return cls.proposed(
             crystals[0].molecules[0],
             np.stack([c.asymmetric_unit[0].conformer for c in crystals]),
             placements,
-            np.array(rows),
+            rows,
             np.arange(len(crystals)),
             np.stack([c.cell for c in crystals]),
             np.stack([[u.centroid for u in c.asymmetric_unit] for c in crystals]),
@@ -260,3 +240,11 @@ class RigidPackings:
         if arrays["conformers"].shape[1] != molecule.n_atoms:
             raise StoreError(f"{Path(path).name} holds packings of another molecule")
         return cls(molecule, placements=tuple(placements), **arrays)
+
+
+def _numbered(places: Sequence[Placement]) -> tuple[tuple[Placement, ...], np.ndarray]:
+    """The different placements among some, in order, and for each of these its number among them."""
+    keys = [(p.space_group, p.images, tuple(np.round(p.site_centroid, 6))) for p in places]
+    number = {key: k for k, key in enumerate(dict.fromkeys(keys))}
+    different = {key: place for key, place in reversed(list(zip(keys, places)))}
+    return tuple(different[key] for key in number), np.array([number[key] for key in keys], dtype=int)

@@ -155,13 +155,7 @@ def stages(settings: PressSettings, tables: PressTables) -> list[Stage]:
 
 def _press_batch(part: RigidPackings, energy: LatticeEnergy, settings: PressSettings) -> RigidPackings:
     device = energy.tables.device
-
-    def tensor(array: np.ndarray) -> torch.Tensor:
-        return torch.as_tensor(np.ascontiguousarray(array), device=device)
-
-    geometry = Geometry(
-        tensor(part.cell), tensor(part.centroid), tensor(part.rotation), tensor(part.conformer), tensor(part.placement)
-    )
+    geometry = Geometry.of(part, device)
     overlapping = torch.as_tensor(np.flatnonzero(part.status != PARTED), device=device)
     for stage in stages(settings, energy.tables):
         if stage.soft and len(overlapping) < len(part):

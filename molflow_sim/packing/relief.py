@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-import torch
 
 from molflow_sim.errors import InputError
 from molflow_sim.packing.lattice_energy import LatticeEnergy
@@ -26,7 +25,7 @@ CRYSTAL_PACKING_COEFFICIENT = 0.72
 def relieve(
     packings: RigidPackings,
     evaluations: int = RELIEF_EVALUATIONS,
-    packing_coefficient: float | None = CRYSTAL_PACKING_COEFFICIENT,
+    packing_coefficient: float = CRYSTAL_PACKING_COEFFICIENT,
 ) -> RigidPackings:
     """Part overlapping molecules by the press's soft overlap energy, and bring the cells to a density.
 
@@ -39,9 +38,9 @@ def relieve(
     evaluations : int
         Evaluations of the soft overlap, under a pressure that balances it near the density of crystals; 0 changes
         nothing.
-    packing_coefficient : float or None
-        The cells are scaled to this before and after; None leaves the volume that the pressure gives, which differs by
-        a tenth and more from that of crystals.
+    packing_coefficient : float
+        The cells are scaled to this before and after: the volume that the pressure alone gives differs by a tenth and
+        more from that of crystals.
 
     Returns
     -------
@@ -58,8 +57,6 @@ def relieve(
         raise InputError(f"evaluations must not be negative, got {evaluations}")
     if evaluations == 0 or len(packings) == 0:
         return packings
-    if packing_coefficient is None:
-        return _parted(packings, evaluations)
     if not 0.0 < packing_coefficient < 1.0:
         raise InputError(f"a packing coefficient lies between 0 and 1, got {packing_coefficient}")
     dense = _scaled(packings, packing_coefficient)
@@ -82,8 +79,7 @@ def _parted(packings: RigidPackings, evaluations: int) -> RigidPackings:
     reach = 2.0 * tables.radius + float(tables.contact.max()) + 1.0
     stage = Stage(True, RELIEF_PRESSURE * KJ_PER_MOL, reach, evaluations, 0.02, 10)
     with one_torch_thread():
-        arrays = (packings.cell, packings.centroid, packings.rotation, packings.conformer, packings.placement)
-        moved, *_ = minimise(energy, Geometry(*(torch.as_tensor(np.ascontiguousarray(a)) for a in arrays)), stage)
+        moved, *_ = minimise(energy, Geometry.of(packings), stage)
     cell, centroid, rotation = moved.cell.numpy(), np.mod(moved.centroid.numpy(), 1.0), moved.rotation.numpy()
     good = np.isfinite(cell).all((1, 2)) & np.isfinite(centroid).all((1, 2)) & np.isfinite(rotation).all((1, 2, 3))
     return replace(

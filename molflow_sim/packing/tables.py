@@ -1,6 +1,6 @@
 """What the rigid press needs to know of a molecule and of the packings' symmetry, as flat arrays.
 
-Nothing here imports a chemistry library, so the press also runs on machines that have torch and NumPy only.
+Nothing here imports a chemistry library, so the press also runs on machines that have torch, Numba and NumPy only.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ R_MIN = 0.8
 OVERLAP_SCALE = 0.92
 HYDROGEN_BOND_CONTACT = 1.75
 OVERLAP_STIFFNESS = 60.0 * KJ_PER_MOL
-# Padding keeps the inner loop in whole float32 vectors.
 _LANES = 16  # atoms are padded to whole float32 vectors
 
 # Bondi (1964) radii, Å; H 1.10 Å from Rowland & Taylor (1996); B from Mantina et al. (2009).
@@ -61,7 +60,7 @@ class PressTables:
     ) -> None:
         n = len(numbers)
         padded = -(-n // _LANES) * _LANES
-        self.n_atoms, self.n_padded, self.device = n, padded, torch.device(device)
+        self.n_atoms, self.device = n, torch.device(device)
         self.guard, self.r_min, self.stiffness = GUARD, R_MIN, OVERLAP_STIFFNESS
 
         def pad(matrix: np.ndarray, fill: float) -> np.ndarray:
@@ -95,13 +94,11 @@ class PressTables:
         self.frac_rot, self.frac_tran, self.cart_rot = map(
             tensor, (self.frac_rot_np, self.frac_tran_np, self.cart_rot_np)
         )
-        self.inverse, self.n_images = tensor(self.inverse_np), tensor(self.n_images_np)
+        self.n_images = tensor(self.n_images_np)
         self.cell_basis = tensor(np.stack([p.cell_basis() for p in placements]))
         self.translation_projector = tensor(np.stack([p.translation_projector for p in placements]))
         self.rotation_projector = tensor(np.stack([p.rotation_projector for p in placements]))
-        self.pa, self.pb, self.pc, self.pq, self.contact = (
-            tensor(x[:, :n]) for x in self.pairs_np
-        )
+        self.pa, self.pb, self.pc, self.pq, self.contact = (tensor(x[:, :n]) for x in self.pairs_np)
 
 
 def contact_distances(numbers: np.ndarray, bonds: np.ndarray) -> np.ndarray:

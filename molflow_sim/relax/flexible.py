@@ -6,7 +6,7 @@ of the true stress is small; a Fréchet filter's scaled cell gradient would let 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,7 +64,6 @@ def relax_flexible(
     max_steps: int = 500,
     symmetric: bool = True,
     batch_size: int = 32,
-    progress: Callable[[int], None] | None = None,
 ) -> list[RelaxResult]:
     """Relax atoms and cells; what becomes of a structure does not depend on the others, bit for bit.
 
@@ -84,8 +83,6 @@ def relax_flexible(
         Keep the space group by averaging forces and stress over its operations; otherwise every atom is free.
     batch_size : int
         Structures evaluated at once.
-    progress : callable, optional
-        Called with the number of structures that have just finished.
 
     Returns
     -------
@@ -109,10 +106,7 @@ def relax_flexible(
     with one_torch_thread():
         for first in range(0, len(order), batch_size):
             potential.forget()
-            for index, result in _relax(order[first : first + batch_size], potential, goal):
-                results[index] = result
-                if progress:
-                    progress(1)
+            results |= _relax(order[first : first + batch_size], potential, goal)
     return [results[index] for index in range(len(jobs))]
 
 
@@ -175,9 +169,7 @@ class _Batch:
         self.system = torch.as_tensor(np.repeat(np.arange(len(jobs)), self.sizes))
         first = np.concatenate([[0], np.cumsum([len(j.species) for j in jobs])])
         self.molecule = torch.as_tensor(np.concatenate([j.molecule + f for j, f in zip(jobs, first)]))
-        self.average = SymmetryAverage(
-            [j.permutations for j in jobs], [j.rotations for j in jobs], torch.device("cpu"), torch.float64
-        )
+        self.average = SymmetryAverage([j.permutations for j in jobs], [j.rotations for j in jobs])
 
     def geometry(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Positions and cells (rows) that the jobs start from."""

@@ -58,7 +58,7 @@ def atom_permutations(crystal: MolecularCrystal, tolerance: float = 0.3) -> np.n
 
 
 class SymmetryAverage:
-    """Average forces and stresses of a batch over each crystal's operations.
+    """Average forces and stresses of a batch, in float64 on the CPU, over each crystal's operations.
 
     Parameters
     ----------
@@ -66,17 +66,9 @@ class SymmetryAverage:
         Of each system, from `atom_permutations`; one row (the identity) for no symmetry.
     rotations : sequence of (G_s, 3, 3) arrays
         Fractional rotations W of the same operations.
-    device, dtype
-        Of the tensors to average.
     """
 
-    def __init__(
-        self,
-        permutations: Sequence[np.ndarray],
-        rotations: Sequence[np.ndarray],
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> None:
+    def __init__(self, permutations: Sequence[np.ndarray], rotations: Sequence[np.ndarray]) -> None:
         source, target, operation, weight, system, op_weight = [], [], [], [], [], []
         first = n_operations = 0
         for s, (perm, w) in enumerate(zip(permutations, rotations)):
@@ -90,10 +82,10 @@ class SymmetryAverage:
             first += n
             n_operations += order
         self._source, self._target, self._operation, self._system = (
-            torch.as_tensor(np.concatenate(a), device=device) for a in (source, target, operation, system)
+            torch.as_tensor(np.concatenate(a)) for a in (source, target, operation, system)
         )
         self._weight, self._op_weight, self._w = (
-            torch.as_tensor(np.concatenate(a), device=device).to(dtype) for a in (weight, op_weight, rotations)
+            torch.as_tensor(np.concatenate(a)).double() for a in (weight, op_weight, rotations)
         )
 
     def __call__(

@@ -10,6 +10,7 @@ import numpy as np
 
 from molflow_sim.errors import StoreError
 from molflow_sim.runs.identity import digest
+from molflow_sim.symmetry.spacegroup import GIVEN_SETTING
 
 
 def molecule_to_json(molecule: Any) -> dict[str, Any]:
@@ -58,8 +59,11 @@ def molecule_identity(molecule: Any) -> str:
 
 def crystal_to_json(crystal: Any) -> dict[str, Any]:
     """A `MolecularCrystal` as JSON-like values; its species are stored apart, once a run."""
+    group = crystal.space_group
+    given = {"operations": list(group.symbols)} if group.name.endswith(GIVEN_SETTING) else {}
     return {
-        "space_group": crystal.space_group.name,
+        "space_group": group.name,
+        **given,
         "cell": np.asarray(crystal.cell, dtype=float).tolist(),
         "asymmetric_unit": [
             {
@@ -77,7 +81,10 @@ def crystal_to_json(crystal: Any) -> dict[str, Any]:
 
 def crystal_from_json(data: dict[str, Any], molecules: Sequence[Any]) -> Any:
     """The inverse of `crystal_to_json`, given the species."""
+    import gemmi
+
     from molflow_sim.symmetry import SpaceGroup
+    from molflow_sim.symmetry.operations import space_group_from_operations
     from molflow_sim.systems.crystal import MolecularCrystal, RigidMolecule
 
     try:
@@ -94,7 +101,9 @@ def crystal_from_json(data: dict[str, Any], molecules: Sequence[Any]) -> Any:
         return MolecularCrystal(
             molecules=tuple(molecules),
             asymmetric_unit=units,
-            space_group=SpaceGroup.from_name(data["space_group"]),
+            space_group=space_group_from_operations([gemmi.Op(text) for text in data["operations"]])
+            if "operations" in data
+            else SpaceGroup.from_name(data["space_group"]),
             cell=np.array(data["cell"], dtype=float),
             info=dict(data["info"]),
         )

@@ -9,10 +9,7 @@ import gemmi
 import numpy as np
 
 from molflow_sim.errors import SpaceGroupError
-from molflow_sim.symmetry.spacegroup import SpaceGroup, cell_matrix
-
-GIVEN_SETTING = " (given setting)"
-"""Ends the name of a group in a setting that has no symbol of its own."""
+from molflow_sim.symmetry.spacegroup import GIVEN_SETTING, SpaceGroup, cell_matrix
 
 
 def space_group_from_operations(operations: list[gemmi.Op], where: str = "") -> SpaceGroup:

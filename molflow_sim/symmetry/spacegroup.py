@@ -20,6 +20,9 @@ from molflow_sim.errors import SpaceGroupError
 if TYPE_CHECKING:
     import gemmi
 
+GIVEN_SETTING = " (given setting)"
+"""Ends the name of a group in a setting that has no symbol of its own."""
+
 
 @dataclass(frozen=True)
 class SpaceGroup:
@@ -64,10 +67,10 @@ class SpaceGroup:
 
     @cached_property
     def gemmi(self) -> gemmi.SpaceGroup:
-        """The same group as a gemmi object."""
+        """The same group as a gemmi object, that of the reference setting where this one has no symbol."""
         import gemmi
 
-        return gemmi.SpaceGroup(self.name)
+        return gemmi.SpaceGroup(self.name.removesuffix(GIVEN_SETTING))
 
     @cached_property
     def is_sohncke(self) -> bool:

@@ -173,22 +173,20 @@ def assemble(
     component, lattice = connected(len(site), bonds, shifts, labels, sites.name)
     whole = fractional + lattice
     members = [np.flatnonzero(component == c) for c in range(component.max() + 1)]
-    bonded = _split(bonds, component)
     table = SpeciesTable(molecules, what=sites.name)
-    locator = _Locator(site, fractional, group)
     rigid: list[RigidMolecule] = []
     done: set[int] = set()
     # molecules that the file lists come first and stay where the file has them
     for c in sorted(range(len(members)), key=lambda c: (-np.sum(first[members[c]]), site[members[c][0]])):
         if c in done:
             continue
-        images = _images(c, members, component, locator, group)
-        done |= set(images)
         atoms = members[c]
+        images = _images(int(atoms[0]), component, site, fractional, group)
+        done |= set(images)
         anchor = next((a for a in atoms if first[a]), atoms[0])
         offset = sites.fractional[site[anchor]] - whole[anchor] if first[anchor] else 0.0
         positions = (whole[atoms] + np.rint(offset)) @ cell
-        local = np.searchsorted(atoms, bonds[bonded[c]])
+        local = np.searchsorted(atoms, bonds[component[bonds[:, 0]] == c])
         names = [labels[a] for a in atoms]
         if len(atoms) > MAX_ATOMS:
             raise MoleculeTooLargeError(f"{sites.name}: a molecule of {len(atoms)} atoms; the limit is {MAX_ATOMS}")
@@ -364,32 +362,16 @@ def connected(
     return component, lattice
 
 
-def _split(bonds: np.ndarray, component: np.ndarray) -> list[np.ndarray]:
-    """Indices of the bonds of each component."""
-    owner = component[bonds[:, 0]] if len(bonds) else np.zeros(0, dtype=int)
-    return [np.flatnonzero(owner == c) for c in range(component.max() + 1)]
-
-
-class _Locator:
-    """Finds the atom that an operation carries an atom to."""
-
-    def __init__(self, site: np.ndarray, fractional: np.ndarray, group: SpaceGroup) -> None:
-        self.site, self.fractional, self.group = site, fractional, group
-
-    def image(self, atom: int, g: int) -> int:
-        same = np.flatnonzero(self.site == self.site[atom])
-        moved = self.group.rotations[g] @ self.fractional[atom] + self.group.translations[g]
-        gap = self.fractional[same] - moved
-        return int(same[np.abs(gap - np.rint(gap)).sum(axis=1).argmin()])
-
-
 def _images(
-    c: int, members: list[np.ndarray], component: np.ndarray, locator: _Locator, group: SpaceGroup
+    atom: int, component: np.ndarray, site: np.ndarray, fractional: np.ndarray, group: SpaceGroup
 ) -> dict[int, int]:
-    """Component -> first operation that carries component c to it, in the order of the operations."""
+    """Component -> first operation that carries an atom's component to it, in the order of the operations."""
     out: dict[int, int] = {}
+    same = np.flatnonzero(site == site[atom])
     for g in range(group.order):
-        out.setdefault(int(component[locator.image(int(members[c][0]), g)]), g)
+        gap = fractional[same] - (group.rotations[g] @ fractional[atom] + group.translations[g])
+        image = same[np.abs(gap - np.rint(gap)).sum(axis=1).argmin()]
+        out.setdefault(int(component[image]), g)
     if group.order % len(out):
         raise CrystalError("the copies of a molecule do not match the space group; the symmetry is inconsistent")
     return out

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from molflow_sim.errors import CrystalError
-from molflow_sim.symmetry.operations import GIVEN_SETTING
+from molflow_sim.runs.files import atomic_path
+from molflow_sim.symmetry.spacegroup import GIVEN_SETTING
 from molflow_sim.systems.crystal_symmetry import site_symmetry
 
 if TYPE_CHECKING:
@@ -68,10 +67,7 @@ def to_cif(crystal: MolecularCrystal) -> str:
     ]
     names = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
     items += [(f"_cell_{name}", f"{value:.8f}") for name, value in zip(names, crystal.cell_parameters)]
-    items += [
-        ("_cell_volume", f"{crystal.volume:.5f}"),
-        ("_exptl_crystal_density_diffrn", f"{crystal.density:.5f}"),
-    ]
+    items += [("_cell_volume", f"{crystal.volume:.5f}"), ("_exptl_crystal_density_diffrn", f"{crystal.density:.5f}")]
     items.append(("_space_group_IT_number", group.number))
     if not group.name.endswith(GIVEN_SETTING):  # such a setting is defined by its operations alone
         items += [
@@ -105,25 +101,18 @@ def write(crystal: MolecularCrystal, path: Path) -> None:
     """
     from ase.io import write as ase_write
 
-    path = Path(path)
+    if not path.parent.is_dir():
+        raise CrystalError(f"cannot write {path}: there is no folder {path.parent}")
     try:
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
-        os.close(handle)
-    except OSError as error:
-        raise CrystalError(f"cannot write {path}: {error}") from error
-    try:
-        if path.suffix.lower() == ".cif":
-            Path(name).write_text(to_cif(crystal), encoding="utf-8")
-        else:
-            try:
-                ase_write(name, to_ase(crystal))
-            except Exception as error:  # ASE raises many kinds for formats it cannot write
-                raise CrystalError(f"cannot write {path}: {error}") from error
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+        with atomic_path(path) as temporary:
+            if path.suffix.lower() == ".cif":
+                temporary.write_text(to_cif(crystal), encoding="utf-8")
+            else:
+                ase_write(temporary, to_ase(crystal))
+    except CrystalError:
         raise
+    except Exception as error:  # ASE raises many kinds for formats it cannot write
+        raise CrystalError(f"cannot write {path}: {error}") from error
 
 
 def _unique_atoms(crystal: MolecularCrystal, k: int) -> list[tuple[int, np.ndarray, int]]:

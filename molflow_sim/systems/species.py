@@ -37,12 +37,7 @@ class SpeciesTable:
         self.what = what
 
     def identify(
-        self,
-        numbers: np.ndarray,
-        positions: np.ndarray,
-        bonds: np.ndarray,
-        labels: list[str],
-        isotopes: np.ndarray,
+        self, numbers: np.ndarray, positions: np.ndarray, bonds: np.ndarray, labels: list[str], isotopes: np.ndarray
     ) -> tuple[int, np.ndarray]:
         """Species index and the order (N,) that puts these atoms into the species' order; a new species if needed.
 

@@ -6,7 +6,8 @@ that the caller gives.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -69,12 +70,12 @@ def validate_potential(
     first = 0
     for index, a in enumerate(atoms):
         where = f"crystal {index} ({a.get_chemical_formula()})"
-        single = _evaluate(model, [a])
+        case = _Case(model, a, where, tol, rng, _evaluate(model, [a]))
         part = {k: v[first : first + len(a)] if k == "forces" else v[index : index + 1] for k, v in batch.items()}
-        _same("batched = single", where, part, single, tol)
-        _check_invariance(model, a, single, where, tol, rng)
+        _same("batched = single", where, part, case.wanted, tol)
+        case.check_invariance()
         if model.dtype == torch.float64:
-            _check_derivatives(model, a, single, where, derivative_tolerance, n_probes, rng)
+            case.check_derivatives(derivative_tolerance, n_probes)
         first += len(a)
 
 
@@ -122,113 +123,81 @@ def _check_interface(model: ModelInterface, atoms: Sequence[Atoms]) -> dict[str,
     return {k: out[k].cpu().numpy() for k in shapes}
 
 
-def _moved(atoms: Atoms, positions: np.ndarray) -> Atoms:
-    """A copy with other positions."""
-    out = atoms.copy()
-    out.positions = positions
-    return out
+@dataclass
+class _Case:
+    """One crystal, with the energy, forces and stress that the model gives for it."""
 
+    model: ModelInterface
+    atoms: Atoms
+    where: str
+    tolerance: float
+    rng: np.random.Generator
+    wanted: dict[str, np.ndarray]
 
-def _check_invariance(
-    model: ModelInterface,
-    atoms: Atoms,
-    wanted: dict[str, np.ndarray],
-    where: str,
-    tol: float,
-    rng: np.random.Generator,
-) -> None:
-    """Lattice shifts, wrapping, rotation, permutation and supercell."""
-    cell, n = atoms.cell.array, len(atoms)
-    shift = np.zeros((n, 3))
-    for k in rng.choice(n, size=min(n, 5), replace=False):
-        shift[k] = rng.integers(-2, 3, 3)
-    _same(
-        "lattice shift of atoms", where, _evaluate(model, [_moved(atoms, atoms.positions + shift @ cell)]), wanted, tol
-    )
-    wrapped = atoms.copy()
-    wrapped.wrap()
-    _same("wrapped = whole", where, _evaluate(model, [wrapped]), wanted, tol)
-    _check_rotation(model, atoms, wanted, where, tol, rng)
-    _same_supercell(model, atoms, wanted, where, tol)
-    molecule = atoms.arrays.get("molecule")
-    if molecule is None:
-        return
-    shift = rng.integers(-2, 3, (molecule.max() + 1, 3))[molecule]
-    _same(
-        "lattice shift of molecules", where, _evaluate(model, [_moved(atoms, atoms.positions + shift @ cell)]), wanted,
-        tol,
-    )  # fmt: skip
-    order = np.concatenate([np.flatnonzero(molecule == m) for m in rng.permutation(molecule.max() + 1)])
-    permuted = {k: v[order] if k == "forces" else v for k, v in wanted.items()}
-    _same("permutation of molecules", where, _evaluate(model, [atoms[order]]), permuted, tol)
+    def moved(self, positions: np.ndarray, cell: np.ndarray | None = None) -> Atoms:
+        """A copy with other positions, and another cell if one is given."""
+        out = self.atoms.copy()
+        out.positions = positions
+        if cell is not None:
+            out.cell = cell
+        return out
 
+    def same(self, check: str, atoms: Atoms, expected: dict[str, Callable[[np.ndarray], np.ndarray]]) -> None:
+        """Raise where the model gives something else for `atoms` than what was found, changed as `expected` says."""
+        wanted = {k: expected[k](v) if k in expected else v for k, v in self.wanted.items()}
+        _same(check, self.where, _evaluate(self.model, [atoms]), wanted, self.tolerance)
 
-def _check_rotation(
-    model: ModelInterface,
-    atoms: Atoms,
-    wanted: dict[str, np.ndarray],
-    where: str,
-    tol: float,
-    rng: np.random.Generator,
-) -> None:
-    """Energy invariant, forces and stress turn with the crystal."""
-    rotation, _ = np.linalg.qr(rng.normal(size=(3, 3)))
-    rotation *= np.sign(np.linalg.det(rotation))
-    turned = _moved(atoms, atoms.positions @ rotation.T)
-    turned.cell = atoms.cell.array @ rotation.T
-    expected = dict(wanted)
-    if "forces" in wanted:
-        expected["forces"] = wanted["forces"] @ rotation.T
-    if "stress" in wanted:
-        expected["stress"] = rotation @ wanted["stress"] @ rotation.T
-    _same("rotation", where, _evaluate(model, [turned]), expected, tol)
+    def check_invariance(self) -> None:
+        """Lattice shifts, wrapping, rotation, permutation and supercell."""
+        x, cell, n, rng = self.atoms.positions, self.atoms.cell.array, len(self.atoms), self.rng
+        shift = np.zeros((n, 3))
+        for k in rng.choice(n, size=min(n, 5), replace=False):
+            shift[k] = rng.integers(-2, 3, 3)
+        self.same("lattice shift of atoms", self.moved(x + shift @ cell), {})
+        wrapped = self.atoms.copy()
+        wrapped.wrap()
+        self.same("wrapped = whole", wrapped, {})
+        q, _ = np.linalg.qr(rng.normal(size=(3, 3)))
+        q *= np.sign(np.linalg.det(q))
+        turned = self.moved(x @ q.T, cell @ q.T)
+        self.same("rotation", turned, {"forces": lambda f: f @ q.T, "stress": lambda s: q @ s @ q.T})
+        for axis in range(3):
+            factors = [2 if axis == k else 1 for k in range(3)]
+            twice = {"energy": lambda e: 2.0 * e, "forces": lambda f: np.concatenate([f, f])}
+            self.same(f"supercell {factors}", self.atoms.repeat(factors), twice)
+        molecule = self.atoms.arrays.get("molecule")
+        if molecule is None:
+            return
+        shift = rng.integers(-2, 3, (molecule.max() + 1, 3))[molecule]
+        self.same("lattice shift of molecules", self.moved(x + shift @ cell), {})
+        order = np.concatenate([np.flatnonzero(molecule == m) for m in rng.permutation(molecule.max() + 1)])
+        self.same("permutation of molecules", self.atoms[order], {"forces": lambda f: f[order]})
 
-
-def _same_supercell(model: ModelInterface, atoms: Atoms, wanted: dict[str, np.ndarray], where: str, tol: float) -> None:
-    """Doubling the cell doubles the energy and repeats forces and stress."""
-    for axis in range(3):
-        factors = [2 if axis == k else 1 for k in range(3)]
-        got = _evaluate(model, [atoms.repeat(factors)])
-        expected = {k: 2.0 * v if k == "energy" else v for k, v in wanted.items()}
-        if "forces" in wanted:
-            expected["forces"] = np.concatenate([wanted["forces"]] * 2)
-        _same(f"supercell {factors}", where, got, expected, tol)
-
-
-def _check_derivatives(
-    model: ModelInterface,
-    atoms: Atoms,
-    wanted: dict[str, np.ndarray],
-    where: str,
-    tolerance: float,
-    n_probes: int,
-    rng: np.random.Generator,
-) -> None:
-    """Forces and stress against five-point central differences of the energy."""
-    step = 5e-4
-    moved, probes = [], []
-    if "forces" in wanted:
-        for _ in range(n_probes):
-            k, d = int(rng.integers(len(atoms))), int(rng.integers(3))
-            probes.append((k, d))
+    def check_derivatives(self, tolerance: float, n_probes: int) -> None:
+        """Forces and stress against five-point central differences of the energy."""
+        step, x, cell = 5e-4, self.atoms.positions, self.atoms.cell.array
+        moved, probes = [], []
+        if "forces" in self.wanted:
+            for _ in range(n_probes):
+                k, d = int(self.rng.integers(len(self.atoms))), int(self.rng.integers(3))
+                probes.append((k, d))
+                for factor, _weight in _STENCIL:
+                    positions = x.copy()
+                    positions[k, d] += factor * step
+                    moved.append(self.moved(positions))
+        strains = [(i, j) for i in range(3) for j in range(i, 3)] if "stress" in self.wanted else []
+        for i, j in strains:
             for factor, _weight in _STENCIL:
-                positions = atoms.positions.copy()
-                positions[k, d] += factor * step
-                moved.append(_moved(atoms, positions))
-    strains = [(i, j) for i in range(3) for j in range(i, 3)] if "stress" in wanted else []
-    for i, j in strains:
-        for factor, _weight in _STENCIL:
-            strain = np.eye(3)
-            strain[i, j] += 0.5 * factor * step
-            strain[j, i] += 0.5 * factor * step
-            strained = _moved(atoms, atoms.positions @ strain)
-            strained.cell = atoms.cell.array @ strain
-            moved.append(strained)
-    energies = np.concatenate([_evaluate(model, [a])["energy"] for a in moved])
-    slope = energies.reshape(-1, len(_STENCIL)) @ np.array([w for _, w in _STENCIL]) / step
-    if probes:
-        got = {"forces": np.array([wanted["forces"][k, d] for k, d in probes])}
-        _same("forces = -dE/dr", where, got, {"forces": -slope[: len(probes)]}, tolerance)
-    if strains:
-        got = {"stress": np.array([wanted["stress"][0, i, j] for i, j in strains])}
-        _same("stress = dE/dε/V", where, got, {"stress": slope[len(probes) :] / atoms.get_volume()}, tolerance)
+                strain = np.eye(3)
+                strain[i, j] += 0.5 * factor * step
+                strain[j, i] += 0.5 * factor * step
+                moved.append(self.moved(x @ strain, cell @ strain))
+        energies = np.concatenate([_evaluate(self.model, [a])["energy"] for a in moved])
+        slope = energies.reshape(-1, len(_STENCIL)) @ np.array([w for _, w in _STENCIL]) / step
+        if probes:
+            got = {"forces": np.array([self.wanted["forces"][k, d] for k, d in probes])}
+            _same("forces = -dE/dr", self.where, got, {"forces": -slope[: len(probes)]}, tolerance)
+        if strains:
+            got = {"stress": np.array([self.wanted["stress"][0, i, j] for i, j in strains])}
+            expected = {"stress": slope[len(probes) :] / self.atoms.get_volume()}
+            _same("stress = dE/dε/V", self.where, got, expected, tolerance)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from dataclasses import fields, replace
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
@@ -22,6 +23,22 @@ class Batches(Protocol):
     def batch(self, step: int) -> Any:
         """The batch of an optimiser step: tensors, or nested tuples, lists and dicts of them."""
         ...
+
+
+class Movable:
+    """A dataclass of tensors and of such dataclasses."""
+
+    def to(self, *args: Any, **kwargs: Any) -> Self:
+        """Every floating tensor moved (and cast) as by `torch.Tensor.to`; the others only change device."""
+        changed: dict[str, Any] = {}
+        for f in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, f.name)
+            if isinstance(value, Movable):
+                changed[f.name] = value.to(*args, **kwargs)
+            elif isinstance(value, Tensor):
+                moved = value.to(*args, **kwargs)
+                changed[f.name] = moved if value.is_floating_point() else moved.to(value.dtype)
+        return replace(self, **changed)  # type: ignore[type-var]
 
 
 class TensorBatches:

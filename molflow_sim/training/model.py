@@ -10,7 +10,7 @@ from functools import lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 from torch import Tensor
 
@@ -19,28 +19,10 @@ from molflow_sim.registry import MODELS
 from molflow_sim.training.weights import load_weights, read_card, save_weights
 
 
-@runtime_checkable
-class Model(Protocol):
-    """A network that is trained by a loss and kept as tensors and a card.
+class Stored(Protocol):
+    """What is kept as tensors and a card, found again by its kind."""
 
-    A class that ``molflow train`` can train has two more attributes, each an object or "module:attribute":
-    ``config``, a `YamlSettings` with a field ``training`` (`TrainSettings`), and ``trainer``, a function
-    ``(data, config, folder, *, initial=None, progress=True)`` that gives the model and leaves its files in the folder.
-
-    Attributes
-    ----------
-    kind : str
-        Name in `MODELS`.
-    card : dict
-        What the weights are: data, seed, metrics; with the files' version and SHA-256 once they were written.
-    """
-
-    kind: ClassVar[str]
-    card: dict[str, Any]
-
-    def loss(self, batch: Any) -> dict[str, Tensor]:
-        """"loss", the scalar to minimise, and whatever else is to be logged."""
-        ...
+    kind: str
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors and a card that JSON can hold, with "kind" and all that `from_state` needs."""
@@ -55,6 +37,29 @@ class Model(Protocol):
         WeightsError
             Tensors or a card of something else.
         """
+        ...
+
+
+@runtime_checkable
+class Model(Stored, Protocol):
+    """A network that is trained by a loss and kept as tensors and a card.
+
+    A class that ``molflow train`` can train has two more attributes, each an object or "module:attribute":
+    ``config``, a `YamlSettings` with a field ``training`` (`TrainSettings`), and ``trainer``, a function
+    ``(data, config, folder, *, initial=None, progress=True)`` that gives the model and leaves its files in the folder.
+
+    Attributes
+    ----------
+    kind : str
+        Name in `MODELS`.
+    card : dict
+        What the weights are: data, seed, metrics; with the files' version and SHA-256 once they were written.
+    """
+
+    card: dict[str, Any]
+
+    def loss(self, batch: Any) -> dict[str, Tensor]:
+        """"loss", the scalar to minimise, and whatever else is to be logged."""
         ...
 
 

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refuses
 
+from molflow_sim.cg import BeadMapping, BeadTopology, backbone_topology, parse_beads
 from molflow_sim.cg.contraction import contracted_bonds
-from molflow_sim.cg.mapping import BeadMapping, parse_beads
-from molflow_sim.cg.topology import BeadTopology, backbone_topology
 from molflow_sim.errors import MappingError
 
 
@@ -23,19 +22,19 @@ def atoms_of(mapping: BeadMapping) -> list[int]:
 
 
 def test_the_backbone_preset_of_capped_alanine_is_the_five_bead_molecule():
-    mapping = BeadMapping.backbone(peptide())
+    mapping = parse_beads(peptide(), "backbone")
     assert mapping.topology == backbone_topology()
     assert atoms_of(mapping) == [1, 3, 4, 6, 8]
 
 
 def test_the_backbone_preset_follows_longer_chains_from_cap_to_cap():
-    assert names_of(BeadMapping.backbone(peptide(2))) == ["C", "N", "CA", "C", "N", "CA", "C", "N"]
-    assert names_of(BeadMapping.backbone(peptide(2, capped=False))) == ["N", "CA", "C", "N", "CA", "C"]
+    assert names_of(parse_beads(peptide(2), "backbone")) == ["C", "N", "CA", "C", "N", "CA", "C", "N"]
+    assert names_of(parse_beads(peptide(2, capped=False), "backbone")) == ["N", "CA", "C", "N", "CA", "C"]
 
 
-@pytest.mark.parametrize("make", [BeadMapping.calpha, lambda t: BeadMapping.from_selection(t, "name CA")])
-def test_successive_calpha_are_bonded(make):
-    mapping = make(peptide(4))
+@pytest.mark.parametrize("beads", ["calpha", "name CA"])
+def test_successive_calpha_are_bonded(beads):
+    mapping = parse_beads(peptide(4), beads)
     assert mapping.topology.bonds.tolist() == [[0, 1], [1, 2], [2, 3]]
     assert mapping.topology.residue_index.tolist() == [0, 1, 2, 3]
     assert mapping.topology.masses == pytest.approx(12.01078)
@@ -48,14 +47,14 @@ def test_calpha_need_no_bonds_in_the_topology():
         residue = bare.add_residue("GLY", chain)
         for name in ("N", "CA", "C"):
             bare.add_atom(name, mdtraj.element.get_by_symbol(name[0]), residue)
-    assert BeadMapping.calpha(bare).topology.bonds.tolist() == [[0, 1], [1, 2]]
+    assert parse_beads(bare, "calpha").topology.bonds.tolist() == [[0, 1], [1, 2]]
 
 
 def test_a_calcium_ion_is_no_calpha():
     with_ion = peptide(3)
     residue = with_ion.add_residue("CA", with_ion.add_chain())
     with_ion.add_atom("CA", mdtraj.element.calcium, residue)
-    assert BeadMapping.calpha(with_ion).topology.elements == ("C", "C", "C")
+    assert parse_beads(with_ion, "calpha").topology.elements == ("C", "C", "C")
 
 
 def test_atoms_that_are_not_selected_are_contracted():
@@ -120,14 +119,10 @@ def test_contracting_a_tree_always_gives_a_tree(molecule, data):
 @pytest.mark.parametrize(
     "text, beads",
     [
-        ("backbone", ["C", "N", "CA", "C", "N"]),
-        (" calpha ", ["CA", "CA"]),
-        ("name CA", ["CA", "CA"]),
-        ("4, 6, 9", ["CA", "C", "CA"]),
-        ("[4 6 9]", ["CA", "C", "CA"]),
-        ("0,1,2; 3,4", ["CH3+2", "N+1"]),
+        ("backbone", ["C", "N", "CA", "C", "N"]), (" calpha ", ["CA", "CA"]), ("name CA", ["CA", "CA"]),
+        ("4, 6, 9", ["CA", "C", "CA"]), ("[4 6 9]", ["CA", "C", "CA"]), ("0,1,2; 3,4", ["CH3+2", "N+1"]),
     ],
-)
+)  # fmt: skip
 def test_a_text_becomes_a_mapping(text, beads):
     topology = peptide(1 if text == "backbone" else 2)
     assert names_of(parse_beads(topology, text)) == beads
@@ -136,35 +131,24 @@ def test_a_text_becomes_a_mapping(text, beads):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("name XX", "selects no atom"),
-        ("name (CA", "cannot be read"),
-        ("CA", "cannot be read|selects no atom"),
-        ("", "no beads"),
-        ("4,99", "atom 99 is not there"),
-        ("4,4", "atom 4 belongs to several beads"),
-        ("4", "at least two"),
-        ("0,1;1,2", "not orthogonal: atom 1"),
+        ("name XX", "selects no atom"), ("name (CA", "cannot be read"), ("CA", "cannot be read|selects no atom"),
+        ("", "no beads"), ("4,99", "atom 99 is not there"), ("4,4", "atom 4 belongs to several beads"),
+        ("4", "at least two"), ("0,1;1,2", "not orthogonal: atom 1"),
     ],
-)
+)  # fmt: skip
 def test_a_text_that_maps_nothing_says_why(text, message):
     refuses(MappingError, message, parse_beads, peptide(2), text)
 
 
-def test_two_chains_are_not_one_molecule_and_the_message_says_which_beads_are_apart():
+def test_what_is_no_molecule_with_a_tree_of_beads_is_refused_with_the_reason():
     two = peptide(2).join(peptide(2))
-    refuses(MappingError, r"2 parts .*ALA1-CA, ALA2-CA; ALA3-CA", BeadMapping.calpha, two)
-
-
-def test_a_ring_of_beads_is_named():
+    refuses(MappingError, r"2 parts .*ALA1-CA, ALA2-CA; ALA3-CA", parse_beads, two, "calpha")
     ring = mdtraj.Topology()
     residue = ring.add_residue("BNZ", ring.add_chain())
     atoms = [ring.add_atom(f"C{i}", mdtraj.element.carbon, residue) for i in range(6)]
     for i in range(6):
         ring.add_bond(atoms[i], atoms[(i + 1) % 6])
     refuses(MappingError, r"close a ring.*C0, BNZ1-C1", BeadMapping.from_selection, ring, "all")
-
-
-def test_a_topology_without_bonds_and_an_atom_without_mass_are_refused():
     bare = mdtraj.Topology()
     residue = bare.add_residue("UNK", bare.add_chain())
     bare.add_atom("X", mdtraj.element.carbon, residue)
@@ -172,6 +156,7 @@ def test_a_topology_without_bonds_and_an_atom_without_mass_are_refused():
     bare.add_atom("Z", mdtraj.element.carbon, residue)
     refuses(MappingError, "holds no bonds", BeadMapping.from_indices, bare, [0, 2])
     refuses(MappingError, "no mass", BeadMapping.from_indices, bare, [0, 1], bonds=[(0, 1)])
+    refuses(MappingError, "map of 10 atoms", parse_beads(peptide(), "backbone").apply, np.zeros((1, 9, 3)))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +171,3 @@ def test_a_topology_without_bonds_and_an_atom_without_mass_are_refused():
 def test_weights_that_are_no_orthogonal_map_are_refused(weights, message):
     beads = BeadTopology(("A", "B"), np.ones(2), np.array([[0, 1]]))
     refuses(MappingError, message, BeadMapping, beads, np.array(weights))
-
-
-def test_positions_of_another_system_are_refused():
-    refuses(MappingError, "map of 10 atoms", BeadMapping.backbone(peptide()).apply, np.zeros((1, 9, 3)))

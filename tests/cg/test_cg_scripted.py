@@ -3,24 +3,20 @@
 import numpy as np
 import pytest
 import torch
+from bead_examples import chain
 from cg_examples import backbone_frames, group_topology, small_net
 from molflow_openmm import CGForceField, export_torchscript
-from molflow_openmm.cg.torch import TorchFunction, script
+from molflow_openmm.cg.torch import script
 from refusals import refuses
 from torch import nn
 
 from molflow_sim.cg.student.cgnet import CGNet, CGNetSettings
 from molflow_sim.cg.student.prior import PriorSettings
 from molflow_sim.cg.student.scripted import ScriptedCGNet
-from molflow_sim.cg.topology import BeadTopology
 from molflow_sim.errors import InputError
 from molflow_sim.units import KJ_PER_MOL
 
 TOLERANCE = {"double": 1e-10, "single": 1e-5}
-
-
-def chain(n: int) -> BeadTopology:
-    return BeadTopology(tuple("ABCDEFG"[:n]), np.full(n, 20.0), np.array([[k, k + 1] for k in range(n - 1)]))
 
 
 def reference(net: CGNet, x: np.ndarray) -> tuple[float, np.ndarray]:
@@ -35,11 +31,6 @@ def worst(energy: float, forces: np.ndarray, net: CGNet, x: np.ndarray) -> float
     expected, expected_forces = reference(net, x)
     force = np.abs(forces.reshape(x.shape) - expected_forces).max() / np.abs(expected_forces).max()
     return max(abs(energy / expected - 1.0), force)
-
-
-@pytest.fixture(scope="module")
-def frames():
-    return backbone_frames()
 
 
 @pytest.fixture(scope="module")
@@ -123,13 +114,3 @@ def test_another_force_field_is_exported_with_its_energy_alone(frames, net):
     x = torch.tensor(0.1 * frames.positions[0])
     assert script(spring)(x).item() == pytest.approx(100.0 * float(x.square().sum()) / KJ_PER_MOL)
     refuses(InputError, "forces of a Spring are not written out", script, spring, forces=True)
-
-
-def test_function_of_pythontorchforce_gives_energy_and_forces_of_the_positions_dtype(frames, net):
-    function = TorchFunction(net, 2, "double")
-    x = frames.positions[:2]
-    for dtype, tolerance in ((torch.float64, 1e-10), (torch.float32, 1e-3)):
-        energy, forces = function(None, torch.tensor(0.1 * x.reshape(-1, 3)).to(dtype))
-        assert forces.dtype == dtype
-        found = energy.item() * KJ_PER_MOL, forces.double().numpy() * KJ_PER_MOL / 10
-        assert worst(*found, net, x) < tolerance

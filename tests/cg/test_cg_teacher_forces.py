@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_cg_teacher import SMALL, chain, draw, rough_flow
 
-from molflow_sim.cg.teacher import ForceSampleSettings, instantaneous_forces, mean_forces, sample_with_forces
+from molflow_sim.cg.teacher import ForceSampleSettings, mean_forces, sample_with_forces
 from molflow_sim.cg.teacher.forces import rarity, repulsion_weights
 from molflow_sim.errors import InputError, NonFiniteError
 from molflow_sim.evaluate.free_energy import dihedral
@@ -19,7 +19,7 @@ from molflow_sim.units import BOLTZMANN
 def test_forces_are_minus_the_gradient_of_the_energy_at_fixed_augmentation(n_beads, branch):
     flow = rough_flow(n_beads, branch=branch)
     x, eta = draw(flow, 4)
-    forces = instantaneous_forces(flow, x, eta)
+    forces = mean_forces(flow, x, eta, 1)
     h = 1e-3
     numeric = torch.zeros_like(x)
     for i in range(n_beads):
@@ -35,7 +35,7 @@ def test_forces_are_minus_the_gradient_of_the_energy_at_fixed_augmentation(n_bea
 def test_there_is_no_net_force_and_no_torque():
     flow = rough_flow(5)
     x, eta = draw(flow, 20)
-    forces = instantaneous_forces(flow, x, eta)
+    forces = mean_forces(flow, x, eta, 1)
     scale = forces.abs().max()
     assert forces.sum(1).abs().max() < 1e-10 * scale
     assert torch.linalg.cross(x, forces).sum(1).abs().max() < 1e-9 * scale
@@ -67,7 +67,7 @@ class TestAveraging:
     def test_without_augmented_coordinates_nothing_is_averaged(self):
         flow = rough_flow(4, dataclasses.replace(SMALL, n_augmentations=0))
         x, eta = draw(flow, 5)
-        assert torch.equal(mean_forces(flow, x, eta, 8), instantaneous_forces(flow, x, eta))
+        assert torch.equal(mean_forces(flow, x, eta, 8), mean_forces(flow, x, eta, 1))
 
 
 class TestSamples:
@@ -78,8 +78,7 @@ class TestSamples:
         assert samples.positions.dtype == samples.forces.dtype == np.float64
         assert samples.kept_fraction == 1.0 and samples.temperature == 300.0 and len(samples) == 300
         assert abs(samples.weights.mean() - 1.0) < 1e-12
-        assert 1 <= samples.effective_sample_size <= 300
-        assert "effective sample size" in samples.summary
+        assert 1 <= samples.effective_sample_size <= 300 and "effective sample size" in samples.summary
         again = sample_with_forces(flow, 300, seed=4, settings=ForceSampleSettings(relative_bound=0.0))
         assert np.array_equal(samples.forces, again.forces)
         assert next(flow.parameters()).dtype == torch.float32  # the flow itself is not changed
@@ -96,11 +95,9 @@ class TestSamples:
         absolute = sample_with_forces(flow, 500, settings=both)
         assert absolute.bound == limit and absolute.kept_fraction == pytest.approx(0.3, abs=0.01)
 
-    def test_an_impossible_bound_is_an_error(self):
+    def test_impossible_bounds_and_settings_are_refused(self):
         with pytest.raises(NonFiniteError, match="none of 50"):
             sample_with_forces(rough_flow(4), 50, settings=ForceSampleSettings(absolute_bound=1e-9))
-
-    def test_settings_that_cannot_work_are_refused(self):
         for wrong in (
             {"n_augmentations": 0},
             {"relative_bound": -1.0},
@@ -151,15 +148,14 @@ class TestFlatness:
         )
         bins = [np.histogram(dihedrals(s.positions), 24, (-np.pi, np.pi))[0] / len(s) for s in (plain, flat)]
         entropy = [-(p[p > 0] * np.log(p[p > 0])).sum() for p in bins]
-        assert entropy[1] > entropy[0] + 0.02
-        assert entropy[1] < np.log(24)
+        assert entropy[1] > entropy[0] + 0.02 and entropy[1] < np.log(24)
 
     def test_the_forces_are_those_of_the_configurations_taken(self):
         # At fixed configuration and augmentation nothing changes; without augmentation that can be seen directly.
         flow = rough_flow(4, dataclasses.replace(SMALL, n_augmentations=0))
         taken = sample_with_forces(flow, 200, settings=ForceSampleSettings(relative_bound=0.0, flatness=20.0))
         x = torch.from_numpy(taken.positions)
-        again = instantaneous_forces(flow.double(), x, x.new_zeros(len(x), 0)).numpy()
+        again = mean_forces(flow.double(), x, x.new_zeros(len(x), 0), 1).numpy()
         assert np.allclose(taken.forces, again, rtol=1e-9, atol=1e-9 * np.abs(again).max())
 
 

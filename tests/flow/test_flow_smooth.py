@@ -76,7 +76,7 @@ class TestMaps:
         y, log_slope = transform.call_and_ladj(x)
         (derivative,) = torch.autograd.grad(y.sum(), x)
         assert torch.allclose(derivative.log(), log_slope, atol=1e-12)
-        assert torch.equal(transform(x), y) and torch.equal(transform.log_abs_det_jacobian(x, y), log_slope)
+        assert torch.equal(transform(x), y)
 
     @pytest.mark.parametrize("kind", KINDS)
     def test_gradients_of_the_log_slope_agree_with_finite_differences(self, kind):
@@ -171,7 +171,7 @@ class TestTruncatedNormal:
         one = torch.ones(1, dtype=torch.float64)
         transform = TruncatedNormalCDF(one, 0.1 * one, 0.0, math.inf)
         x = torch.tensor([[3.0], [3.1], [3.2]], dtype=torch.float64)
-        log_slope = transform.log_abs_det_jacobian(x, x)[:, 0]
+        log_slope = transform.call_and_ladj(x)[1][:, 0]
         assert torch.allclose(log_slope.diff().diff(), torch.tensor([-1.0], dtype=torch.float64), atol=1e-9)
 
 

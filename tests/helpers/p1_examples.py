@@ -1,6 +1,7 @@
 """Small crystals as the P 1 flow sees them."""
 
 from functools import lru_cache
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -9,6 +10,7 @@ from crystal_examples import crystal, molecule
 from molflow_sim.flow import priors
 from molflow_sim.models.mol_crystal_flow import P1Batch, P1Data, P1Settings
 from molflow_sim.models.mol_crystal_flow.batch import Poses
+from molflow_sim.models.mol_crystal_flow.interpolants import FlowPath, make_path
 from molflow_sim.models.mol_crystal_flow.network import P1Network
 from molflow_sim.symmetry import SpaceGroup, cell_matrix
 from molflow_sim.systems.crystal import MolecularCrystal, RigidMolecule
@@ -29,6 +31,11 @@ def haar(shape: tuple[int, ...], seed: int = 0) -> torch.Tensor:
 def data() -> P1Data:
     """Five crystals of five molecules in P 21/c, P -1 and P 21 21 21."""
     return P1Data.from_crystals([crystal(name) for name in NAMES])
+
+
+def path(batch: P1Batch, seed: int = 0) -> FlowPath:
+    """Crystals on their paths from a prior."""
+    return make_path(batch, TINY, np.random.default_rng(seed))
 
 
 def cocrystal() -> MolecularCrystal:
@@ -93,3 +100,15 @@ def same_crystal(a, b, tolerance: float = 2e-3, **which: int) -> bool:
         if abs(len(u) - len(v)) > 4 or n == 0 or np.abs(u[:n] - v[:n]).max() > tolerance:
             return False
     return True
+
+
+def record(name: str) -> SimpleNamespace:
+    """One of the crystals in the shape of a data set's record."""
+    c = crystal(name)
+    unit, group = c.asymmetric_unit[0], c.space_group
+    return SimpleNamespace(
+        numbers=c.molecules[0].numbers, conformers=unit.conformer[None], images=(unit.images,),
+        rotations=group.rotations, translations=group.translations, cartesian_rotations=group.cartesian_rotations,
+        cell=c.cell, centroid=unit.centroid[None], orientation=unit.orientation[None],
+        smiles=c.molecules[0].smiles, name=name,
+    )  # fmt: skip

@@ -9,6 +9,7 @@ import torch
 from refusals import refuses
 
 from molflow_sim.errors import InputError
+from molflow_sim.forcefield.exp6 import GUARD_RADIUS
 from molflow_sim.packing import pair_torch
 from molflow_sim.packing.lattice_energy import LatticeEnergy, choose_backend
 from molflow_sim.packing.neighbours import Geometry
@@ -55,16 +56,26 @@ def geometry(tables: PressTables, n: int, molecules: int, seed: int = 0) -> Geom
 
 
 @pytest.mark.parametrize("molecules", [1, 2])
-def test_compiled_and_torch_searches_list_the_same_images(tables, molecules):
-    geo = geometry(tables, 30, molecules)
-    a = LatticeEnergy(tables, "numba").neighbours(geo, 11.0)
-    b = LatticeEnergy(tables, "torch").neighbours(geo, 11.0)
+def test_lists_weigh_the_images_as_a_search_of_all_cells_around_does(tables, molecules):
+    """Entries with their weights sum functions of the distance to half of what all images together give."""
+    geo, cutoff = geometry(tables, 14, molecules), 11.0
+    found = LatticeEnergy(tables, "numba").neighbours(geo, cutoff)
+    offsets = np.stack(np.meshgrid(*[np.arange(-6.0, 7.0)] * 3), -1).reshape(-1, 3)
+    for k in range(len(geo)):
+        cell, centre, place = geo.cell[k].numpy(), geo.centroid[k].numpy(), general_placement(GROUPS[geo.group[k]])
+        images = (place.frac_rot @ centre.T).mT + place.frac_tran[:, None]  # (G, M, 3)
 
-    def rows(x):
-        crystal = np.repeat(np.arange(30), np.diff(x.start.numpy()))
-        return sorted(zip(crystal, x.i_np, x.j_np, x.g_np, map(tuple, x.n_np), x.weight_np))
+        def distance(i, j, g, n, images=images, centre=centre, cell=cell):
+            return np.linalg.norm((images[g, j] + n - centre[i]) @ cell, axis=-1)
 
-    assert rows(a) == rows(b)
+        i, j, g = (x.ravel() for x in np.indices((molecules, molecules, len(images))))
+        everywhere = distance(i[:, None], j[:, None], g[:, None], offsets[None])
+        everywhere = everywhere[(everywhere < cutoff) & (everywhere > 1e-9)]
+        rows = slice(found.start_np[k], found.start_np[k + 1])
+        listed = distance(found.i_np[rows], found.j_np[rows], found.g_np[rows], found.n_np[rows])
+        assert listed.max() < cutoff
+        assert 2 * found.weight_np[rows].sum() == len(everywhere)
+        assert 2 * found.weight_np[rows] @ listed**2 == pytest.approx((everywhere**2).sum(), rel=1e-12)
 
 
 @pytest.mark.parametrize("soft", [False, True])
@@ -147,16 +158,13 @@ def test_overlapping_atoms_have_finite_energy_and_force(tables):
 
 
 def test_the_press_and_the_potential_have_one_guard():
-    from molflow_sim.forcefield.exp6 import GUARD_RADIUS
-
     assert GUARD == GUARD_RADIUS**6
 
 
 def test_polar_hydrogens_may_touch_acceptors():
     numbers, bonds = np.array([8, 1, 6, 1]), np.array([[0, 1], [2, 3]])
     d = contact_distances(numbers, bonds)
-    assert d[1, 0] == 1.75
-    assert d[3, 0] == pytest.approx(0.92 * (1.10 + 1.52))
+    assert d[1, 0] == 1.75 and d[3, 0] == pytest.approx(0.92 * (1.10 + 1.52))
 
 
 def test_unknown_backend_is_refused_by_name():

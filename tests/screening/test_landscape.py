@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import gemmi
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,11 +11,10 @@ from hypothesis import strategies as st
 from refusals import refuses
 from screening_examples import crystal, formamide, landscape
 
-from molflow_sim import Molecule
+from molflow_sim import Molecule, parametrize
 from molflow_sim.errors import InputError, StoreError
-from molflow_sim.forcefield import parametrize
 from molflow_sim.screening import Landscape, ScreenSettings
-from molflow_sim.screening.landscape import relative_energies
+from molflow_sim.screening.landscape import relative_energies, short_symbol
 from molflow_sim.screening.ranking import RelaxedRow, build_landscape, distinct, rerank
 from molflow_sim.screening.serialise import (
     crystal_from_json,
@@ -24,6 +24,7 @@ from molflow_sim.screening.serialise import (
     molecule_to_json,
     to_bytes,
 )
+from molflow_sim.symmetry.operations import space_group_from_operations
 from molflow_sim.units import KJ_PER_MOL
 
 
@@ -91,7 +92,7 @@ def test_a_loaded_molecule_can_be_parametrised_and_keeps_its_hand(smiles):
 
 def test_every_column_of_the_tables_that_has_a_unit_says_it():
     bare = {"rank", "id", "space_group", "z", "z_prime", "converged", "copies", "energy_model", "relaxation_steps",
-            "note", "stage", "reason", "source"}  # fmt: skip
+            "note", "stage", "reason", "source", "packing_coefficient", "hydrogen_bonds"}  # fmt: skip
     units = ("kj_per_mol", "ev_per_molecule", "g_per_cm3", "ev_per_angstrom", "gpa", "angstrom", "degree",
              "angstrom3_per_molecule")  # fmt: skip
     made = landscape(2)
@@ -108,6 +109,17 @@ def test_molecules_and_crystals_survive_the_store_to_the_last_bit():
     second = crystal_from_json(from_bytes(to_bytes(crystal_to_json(first))), [molecule])
     assert np.array_equal(first.unit_cell()[1], second.unit_cell()[1]) and np.array_equal(first.cell, second.cell)
     assert second.space_group.name == first.space_group.name
+
+
+def test_a_crystal_in_a_setting_without_a_symbol_survives_the_store_and_has_the_symbol_of_its_group():
+    texts = ("x,y,z", "-x,-y,-z", "x,y+1/2,z", "-x,-y+1/2,-z")  # P-1, its cell doubled along b
+    group = space_group_from_operations([gemmi.Op(text) for text in texts])
+    made = crystal(formamide())
+    unit = replace(made.asymmetric_unit[0], images=(0, 1, 2, 3))
+    doubled = replace(made, space_group=group, cell=made.cell * [[1.0], [2.0], [1.0]], asymmetric_unit=(unit,))
+    again = crystal_from_json(from_bytes(to_bytes(crystal_to_json(doubled))), [formamide()])
+    assert np.array_equal(again.unit_cell()[1], doubled.unit_cell()[1]) and again.space_group.name == group.name
+    assert short_symbol(again) == "P-1" and again.z == 4
 
 
 def test_a_saved_landscape_loads_again(tmp_path):

@@ -1,7 +1,5 @@
 """Crystals of anybody: one crystal out of every format, all blocks and frames, and a reason where there is none."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path
@@ -11,6 +9,7 @@ import ase.io
 import numpy as np
 import pytest
 from ase import Atoms
+from refusals import refuses
 
 from molflow_sim import MolecularCrystal
 from molflow_sim.errors import CrystalError, InputError
@@ -40,7 +39,7 @@ def write(kind: str, atoms: Atoms, crystal: MolecularCrystal, folder: Path) -> P
     path = folder / kind
     if kind == "a.json":
         path.write_text(json.dumps(crystal.to_pymatgen().as_dict()))
-    elif kind == "a.db":
+    elif kind in ("a.db", "db.json"):
         with ase.db.connect(path) as database:
             database.write(atoms)
     else:
@@ -48,7 +47,7 @@ def write(kind: str, atoms: Atoms, crystal: MolecularCrystal, folder: Path) -> P
     return path
 
 
-@pytest.mark.parametrize("kind", ["a.extxyz", "a.db", "a.json", "POSCAR_a", "a.vasp", "a.traj", "a.cif"])
+@pytest.mark.parametrize("kind", ["a.extxyz", "a.db", "db.json", "a.json", "POSCAR_a", "a.vasp", "a.traj", "a.cif"])
 def test_a_crystal_is_found_again_with_its_symmetry_in_whatever_it_was_written(kind, crystal, tmp_path):
     path = write(kind, shuffled(crystal), crystal, tmp_path)
     (found,) = find_crystals(path)
@@ -102,12 +101,12 @@ def test_what_is_no_molecular_crystal_has_a_reason(crystal, tmp_path):
 
 
 def test_a_wrong_argument_is_refused_before_anything_is_read(tmp_path):
-    with pytest.raises(InputError, match="no structures"):
-        list(find_crystals([]))
-    with pytest.raises(InputError, match=r"there is no file .*absent\.cif"):
-        list(find_crystals([PARACETAMOL, tmp_path / "absent.cif"]))
-    with pytest.raises(InputError, match="int is no structure"):
-        list(find_crystals([3]))
+    def read(*given):
+        return list(find_crystals(given))
+
+    refuses(InputError, "no structures", read)
+    refuses(InputError, r"there is no file .*absent\.cif", read, PARACETAMOL, tmp_path / "absent.cif")
+    refuses(InputError, "int is no structure", read, 3)
 
 
 def test_translations_such_as_599_903_are_an_origin_and_the_crystal_is_the_same(crystal, tmp_path):
@@ -131,5 +130,4 @@ def test_atoms_take_the_order_of_a_molecule_and_an_isomer_is_refused(crystal):
     assert ordered.molecules == (molecule,)
     assert packing_similarity(crystal, ordered, n=15).rmsd < 1e-3
     isomers = list(find_crystals(DATA / "four_blocks.cif"))
-    with pytest.raises(CrystalError, match="none of the given molecules"):
-        in_order_of(isomers[0].crystal, molecule)
+    refuses(CrystalError, "none of the given molecules", in_order_of, isomers[0].crystal, molecule)

@@ -17,7 +17,7 @@ from molflow_sim.errors import InputError
 if TYPE_CHECKING:
     from molflow_sim.cg.forcefield import ForceField
 
-BACKENDS = ("python", "torchforce", "pythontorch")
+BACKENDS = ("python", "torchforce")
 """Ways of evaluating the force field in OpenMM; "python" needs nothing but OpenMM and is the fastest."""
 
 
@@ -100,8 +100,8 @@ class CGForceField:
         topology : app.Topology or BeadTopology, optional
             The molecule, or several copies of it; checked against the force field. Default: its own.
         backend : str
-            "python" (`openmm.PythonForce` around the compiled evaluation, float64), "torchforce"
-            (`openmmtorch.TorchForce`) or "pythontorch" (`openmmtorch.PythonTorchForce`).
+            "python" (`openmm.PythonForce` around the compiled evaluation, float64) or "torchforce"
+            (`openmmtorch.TorchForce`).
         replicas : int
             Copies of the molecule in this System, one after another, evaluated as one batch. They are
             independent: no force acts between them, wherever they are.
@@ -111,14 +111,14 @@ class CGForceField:
             it each copy's centre diffuses freely under Langevin dynamics, which no property of a molecule sees
             (temperatures then count 3 B degrees of freedom per copy).
         precision : str
-            "double" or "single", of the torch backends.
+            "double" or "single", of "torchforce".
 
         Returns
         -------
         openmm.System
-            For ``backend="python"`` and ``"pythontorch"`` XmlSerializer pickles the force as the model folder and its
-            SHA-256. Reading such XML runs pickle inside OpenMM: do so with files you trust only, or rebuild
-            the System with ``CGForceField.load(folder).createSystem()``, which never unpickles.
+            For ``backend="python"`` XmlSerializer pickles the force as the model folder and its SHA-256. Reading such
+            XML runs pickle inside OpenMM: do so with files you trust only, or rebuild the System with
+            ``CGForceField.load(folder).createSystem()``, which never unpickles.
 
         Raises
         ------
@@ -172,11 +172,9 @@ class CGForceField:
             raise InputError(f"backend must be one of {', '.join(BACKENDS)}, not {backend!r}")
         if particles is not None:
             raise InputError(f"backend {backend!r} acts on all particles; use backend='python' for some of them")
-        from molflow_openmm.cg import torch as cg_torch
+        from molflow_openmm.cg.torch import torch_force
 
-        if backend == "torchforce":
-            return cg_torch.torch_force(self.forcefield, replicas, precision)
-        return cg_torch.python_torch_force(self.forcefield, replicas, precision, self.origin)
+        return torch_force(self.forcefield, replicas, precision)
 
     def function(self, replicas: int = 1) -> BeadForce:
         """The callable that ``backend="python"`` hands to `openmm.PythonForce`."""

@@ -52,10 +52,7 @@ class Replicas:
         self.contexts = []
         for k, temperature in enumerate(settings.temperatures):
             system = forcefield.createSystem(
-                backend=settings.backend,
-                replicas=settings.replicas,
-                removeCMMotion=False,
-                precision=settings.precision,
+                backend=settings.backend, replicas=settings.replicas, removeCMMotion=False, precision=settings.precision
             )
             integrator = openmm.LangevinMiddleIntegrator(
                 temperature, settings.friction_per_ps, 1e-3 * settings.timestep_fs

@@ -19,6 +19,7 @@ from molflow_openmm.cg.settings import CGSimulationSettings
 from molflow_openmm.cg.topology import bead_topology
 from molflow_sim.cg.simulation import dcd_name
 from molflow_sim.cg.topology import BeadTopology
+from molflow_sim.cg.whole import bond_lengths
 from molflow_sim.errors import NonFiniteError, StoreError, TrajectoryError
 from molflow_sim.io.dcd import append_dcd, start_dcd, truncate_dcd, truncate_log
 from molflow_sim.runs.files import write_bytes_atomically
@@ -28,11 +29,6 @@ from molflow_sim.units import KJ_PER_MOL
 BOND_RANGE = (0.5, 1.5)
 """Shortest and longest physical bond, in units of its mean length at the start."""
 _LOG = '#"Step","Time (ps)","Bath (K)","Potential Energy (kJ/mole)","Temperature (K)","Accepted (%)","Speed (ns/day)"'
-
-
-def mean_bonds(positions: np.ndarray, bonds: np.ndarray) -> np.ndarray:
-    """Mean length of each bond (nb,), Å, over copies (n, B, 3)."""
-    return np.linalg.norm(positions[:, bonds[:, 0]] - positions[:, bonds[:, 1]], axis=-1).mean(axis=0)
 
 
 def centred(positions: np.ndarray, masses: np.ndarray) -> np.ndarray:
@@ -53,7 +49,7 @@ def check_frames(
     bad = ~np.isfinite(positions).all(axis=(1, 2))
     if bad.any():
         raise NonFiniteError(f"{where[int(np.argmax(bad))]}: positions are not finite; use a shorter time step")
-    lengths = np.linalg.norm(positions[:, bonds[:, 0]] - positions[:, bonds[:, 1]], axis=-1)
+    lengths = bond_lengths(positions, bonds)
     outside = (lengths < limits[0]) | (lengths > limits[1])
     if outside.any():
         n, b = (int(k) for k in np.argwhere(outside)[0])

@@ -25,10 +25,11 @@ import molflow_sim
 from molflow_openmm.cg.forcefield import CGForceField
 from molflow_openmm.cg.model import starting_positions
 from molflow_openmm.cg.replicas import Replicas
-from molflow_openmm.cg.run import BOND_RANGE, RunFiles, check_frames, mean_bonds
+from molflow_openmm.cg.run import BOND_RANGE, RunFiles, check_frames
 from molflow_openmm.cg.settings import CGSimulationSettings
 from molflow_openmm.crystal.settings import find_platform
 from molflow_sim.cg.simulation import CGSimulation, dcd_name
+from molflow_sim.cg.whole import bond_lengths
 from molflow_sim.errors import InputError, MolflowError, NonFiniteError
 from molflow_sim.runs.files import write_json
 from molflow_sim.runs.folder import JobFolder
@@ -49,18 +50,10 @@ def simulate_cg(
     temperatures: float | str | Sequence[float] | None = None,
     *,
     output: str | Path | None = None,
-    timestep_fs: float = 2.0,
-    friction_per_ps: float = 1.0,
-    report_every_ps: float = 1.0,
-    exchange_every_ps: float = 1.0,
-    seed: int = 0,
     start: BeadFrames | None = None,
-    backend: str = "python",
-    precision: str = "double",
-    platform: str = "Reference",
-    checkpoint_seconds: float = 10.0,
     overwrite: bool = False,
     progress: Callable[[dict[str, Any]], None] | None = None,
+    **settings: Any,
 ) -> CGSimulation:
     """Simulate copies of a coarse-grained molecule, at one temperature or by replica exchange over several.
 
@@ -82,15 +75,15 @@ def simulate_cg(
         as ``300K.dcd``: without a box, all copies of one time one after another, so frame f is copy f mod N at time
         f div N; centres of mass at the origin), ``topology.pdb``, ``log.csv``, ``walkers.csv`` (which walker was
         where, with several temperatures), ``state.npz`` (checkpoint) and ``summary.json``.
-    timestep_fs, friction_per_ps, report_every_ps, exchange_every_ps, seed, backend, precision, platform, \
-checkpoint_seconds
-        See `CGSimulationSettings`.
     start : BeadFrames, optional
         Frames to start from. Default: samples of the model folder's flow, or without one the frames of its fit.
     overwrite : bool
         Replace whatever run the folder holds.
     progress : callable, optional
         Called before the first step and after each report with ``{"report", "total", ...}``.
+    **settings
+        Others of `CGSimulationSettings`: timestep_fs, friction_per_ps, report_every_ps, exchange_every_ps, seed,
+        backend, precision, platform, checkpoint_seconds.
 
     Returns
     -------
@@ -114,47 +107,35 @@ checkpoint_seconds
         bond and the time are named.
     """
     forcefield = model if isinstance(model, CGForceField) else CGForceField.load(model)
-    settings = CGSimulationSettings(
-        replicas=replicas,
-        ns=ns,
-        temperatures=forcefield.temperature if temperatures is None else temperatures,  # type: ignore[arg-type]
-        timestep_fs=timestep_fs,
-        friction_per_ps=friction_per_ps,
-        report_every_ps=report_every_ps,
-        exchange_every_ps=exchange_every_ps,
-        seed=seed,
-        backend=backend,
-        precision=precision,
-        platform=platform,
-        checkpoint_seconds=checkpoint_seconds,
-    )
+    kelvin: Any = forcefield.temperature if temperatures is None else temperatures
+    plan = CGSimulationSettings(replicas, ns, kelvin, **settings)
     source = Path(forcefield.origin[0]) if forcefield.origin else None
     if output is None:
         if source is None:
             raise InputError("say where the results shall go (output=...)")
         output = source / "simulation"
     folder = Path(output)
-    chosen = find_platform(settings.platform)
+    chosen = find_platform(plan.platform)
     weights = forcefield.origin[1] if forcefield.origin else None
-    identity = {"kind": "coarse-grained", "model": weights, **settings.identity()}
+    identity = {"kind": "coarse-grained", "model": weights, **plan.identity()}
     with JobFolder(folder, identity, OUTPUTS, overwrite=overwrite):
         carry_on = (folder / "state.npz").exists()
-        if carry_on and (done := _finished(folder, settings)):
+        if carry_on and (done := _finished(folder, plan)):
             return done
-        files = RunFiles(folder, forcefield.beads, settings)
+        files = RunFiles(folder, forcefield.beads, plan)
         state = files.carry_on() if carry_on else None
         try:
-            copies = Replicas(forcefield, settings, chosen, int(state["report"]) if state else 0)
+            copies = Replicas(forcefield, plan, chosen, int(state["report"]) if state else 0)
             if state:
                 copies.restore(state)
                 bonds = state["bonds"]
             else:
-                n = settings.replicas * len(settings.temperatures)
-                first = starting_positions(forcefield.forcefield, source, start, n, settings.seed)
+                n = plan.replicas * len(plan.temperatures)
+                first = starting_positions(forcefield.forcefield, source, start, n, plan.seed)
                 files.begin(first[0])
                 copies.set(first.reshape(copies.shape), copies.draw_velocities())
-                bonds = mean_bonds(first, forcefield.beads.bonds)
-            _run(forcefield, copies, files, settings, int(state["report"]) if state else 0, bonds, progress)
+                bonds = bond_lengths(first, forcefield.beads.bonds).mean(axis=0)
+            _run(forcefield, copies, files, plan, int(state["report"]) if state else 0, bonds, progress)
         except openmm.OpenMMException as error:
             raise _explained(error, "at the start") from error
     done = CGSimulation.load(folder)

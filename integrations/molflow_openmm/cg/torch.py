@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import io
-import pickle
 import re
 import warnings
 from contextlib import suppress
@@ -59,49 +58,6 @@ class BeadModule(nn.Module):
         x = (positions.to(self.dtype) * ANGSTROM_PER_NM).reshape(self.shape)
         energies: Tensor = self.forcefield.energy(x)  # type: ignore[operator]
         return energies.sum() / KJ_PER_MOL
-
-
-class TorchFunction:
-    """The function of a `PythonTorchForce`: a State and positions (nm) to energy and forces, both tensors.
-
-    Pickles as `molflow_openmm.cg.force.BeadForce` does.
-    """
-
-    def __init__(
-        self, forcefield: ForceField, replicas: int, precision: str, origin: tuple[str, str] | None = None
-    ) -> None:
-        self.origin, self.replicas, self.precision = origin, replicas, precision
-        self._forces = has_forces(forcefield)
-        self._module = script(forcefield, replicas, precision, forces=self._forces)
-        self._device = torch.device("cpu")
-
-    def __call__(self, state: openmm.State, positions: Tensor) -> tuple[Tensor, Tensor]:
-        """Energy (kJ/mol) and forces (kJ/mol/nm), shape (replicas × B, 3), of the positions' kind and device."""
-        if positions.device != self._device:
-            self._module, self._device = self._module.to(positions.device), positions.device
-        if self._forces:
-            energy, forces = self._module(positions)
-            return energy, forces.to(positions.dtype)
-        with torch.enable_grad():
-            x = positions.detach().requires_grad_(True)
-            energy = self._module(x)
-            (gradient,) = torch.autograd.grad(energy, x)
-        return energy.detach(), -gradient
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        if self.origin is None:
-            raise pickle.PicklingError("this force field was not loaded from a model folder")
-        return _rebuild, (*self.origin, self.replicas, self.precision)
-
-
-def _rebuild(folder: str, sha256: str, replicas: int, precision: str) -> TorchFunction:
-    forcefield, origin = load_forcefield(Path(folder), sha256)
-    return TorchFunction(forcefield, replicas, precision, origin)
-
-
-def has_forces(forcefield: ForceField) -> bool:
-    """Whether there is a module of this force field with its forces written out."""
-    return isinstance(forcefield, CGNet)
 
 
 def script(
@@ -204,51 +160,29 @@ def torch_force(forcefield: ForceField, replicas: int, precision: str) -> Any:
     MissingDependencyError
         No openmmtorch that works with this torch.
     """
-    forces = has_forces(forcefield)
-    force = _plugin("TorchForce").TorchForce(script(forcefield, replicas, precision, forces=forces))
+    forces = isinstance(forcefield, CGNet)
+    force = _plugin().TorchForce(script(forcefield, replicas, precision, forces=forces))
     force.setOutputsForces(forces)
     force.setUsesPeriodicBoundaryConditions(False)
     force.setName("molflow-cg")
     return force
 
 
-def python_torch_force(
-    forcefield: ForceField, replicas: int, precision: str, origin: tuple[str, str] | None = None
-) -> Any:
-    """An `openmmtorch.PythonTorchForce` (positions stay on the GPU with the CUDA platform).
-
-    Raises
-    ------
-    MissingDependencyError
-        No openmmtorch that has it and works with this torch.
-    """
-    force = _plugin("PythonTorchForce").PythonTorchForce(TorchFunction(forcefield, replicas, precision, origin))
-    force.setUsesPeriodicBoundaryConditions(False)
-    force.setName("molflow-cg")
-    return force
-
-
-def _plugin(name: str) -> Any:
-    """The openmmtorch module, if it is there, fits the installed torch and has `name`."""
-    what = f"openmmtorch with {name}"
+def _plugin() -> Any:
+    """The openmmtorch module, if it is there and fits the installed torch."""
+    what = f"openmmtorch (needs torch 2.9, here is {torch.__version__}"
     try:
         release = version("openmmtorch")
     except PackageNotFoundError:
-        release = None
+        release = ""
     # The wheels 1.5 are built against torch 2.9; with 2.7 and 2.8 importing them crashes the process.
-    if release is not None and release.startswith("1.5") and not torch.__version__.startswith("2.9."):
-        raise MissingDependencyError(
-            f"{what} (openmmtorch {release} needs torch 2.9, here is {torch.__version__})", EXTRA
-        )
+    if release.startswith("1.5") and not torch.__version__.startswith("2.9."):
+        raise MissingDependencyError(f"{what})", EXTRA)
     try:
         module = import_module("openmmtorch")
     except (ImportError, OSError) as error:
-        raise MissingDependencyError(
-            f"{what} (needs torch 2.9, here is {torch.__version__}; {error})", EXTRA
-        ) from error
+        raise MissingDependencyError(f"{what}; {error})", EXTRA) from error
     _load_kernels()
-    if not hasattr(module, name):
-        raise MissingDependencyError(f"{what} (newer than the installed {release}; backend 'python' needs none)", EXTRA)
     return module
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,23 +11,6 @@ from molflow_openmm.crystal.system import CrystalBox
 from molflow_sim.evaluate.packing_similarity import PackingMatch, packing_similarity
 from molflow_sim.io.dcd import dcd_layout, read_dcd
 from molflow_sim.symmetry.spacegroup import cell_matrix, cell_parameters
-from molflow_sim.units import AMU_PER_A3
-
-
-@dataclass(frozen=True, eq=False)
-class Frames:
-    """A trajectory over the starting supercell's lattice basis.
-
-    Attributes
-    ----------
-    cells : ndarray, shape (T, 3, 3)
-        Supercell rows, Å.
-    positions : ndarray, shape (T, n, 3)
-        Cartesian positions, Å; each molecule whole and in the image closest to where it started.
-    """
-
-    cells: np.ndarray
-    positions: np.ndarray
 
 
 def molecule_index(box: CrystalBox) -> np.ndarray:
@@ -63,23 +45,30 @@ def nearest_images(box: CrystalBox, cell: np.ndarray, positions: np.ndarray) -> 
     return positions - (np.rint(moved) @ cell)[index]
 
 
-def read_frames(box: CrystalBox, trajectory: Path, first: int = 0, most: int = 400) -> Frames:
-    """Read a DCD trajectory of this box from frame `first` on, thinned evenly to at most `most` frames."""
+def read_frames(box: CrystalBox, trajectory: Path, first: int = 0, most: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    """Read a DCD trajectory of this box from frame `first` on, thinned evenly to at most `most` frames.
+
+    Returns
+    -------
+    cells : ndarray, shape (T, 3, 3)
+        Supercell rows in the starting lattice basis, Å.
+    positions : ndarray, shape (T, n, 3)
+        Cartesian positions, Å; each molecule whole and in the image closest to where it started.
+    """
     stride = max(1, -(-(dcd_layout(trajectory).n_frames - first) // most))
     cells, positions = read_dcd(trajectory, first, stride)
     cells = np.array([box_like(cell, box.cell) for cell in cells])
-    positions = np.array([nearest_images(box, c, x) for c, x in zip(cells, positions)])
-    return Frames(cells, positions)
+    return cells, np.array([nearest_images(box, c, x) for c, x in zip(cells, positions)])
 
 
-def mean_structure(frames: Frames) -> tuple[np.ndarray, np.ndarray]:
-    """Time-averaged cell (3, 3) and positions (n, 3) in Å.
+def mean_structure(cells: np.ndarray, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Time-averaged cell (3, 3) and positions (n, 3) in Å of what `read_frames` gives.
 
     Positions are averaged in fractional coordinates, so that the cell's fluctuations do not blur them. Groups that
     rotate or flip (methyls, phenyl rings) average to something smaller than they are.
     """
-    fractional = np.einsum("tni,tij->tnj", frames.positions, np.linalg.inv(frames.cells))
-    cell = cell_matrix(cell_parameters(frames.cells).mean(axis=0))
+    fractional = np.einsum("tni,tij->tnj", positions, np.linalg.inv(cells))
+    cell = cell_matrix(cell_parameters(cells).mean(axis=0))
     return cell, fractional.mean(axis=0) @ cell
 
 
@@ -87,8 +76,3 @@ def packing_kept(box: CrystalBox, cell: np.ndarray, positions: np.ndarray, n: in
     """RMSD_n between the starting crystal and a supercell of it, mirror images not allowed."""
     later = (box.numbers, cell, positions, molecule_index(box))
     return packing_similarity(box.crystal, later, n, allow_inversion=False)
-
-
-def density(masses: np.ndarray, volume: float | np.ndarray) -> float | np.ndarray:
-    """Density in g/cm³ from masses in amu and a volume in Å³."""
-    return float(np.sum(masses)) / volume * AMU_PER_A3

@@ -165,11 +165,7 @@ def exp6_force(
 
 
 def electrostatic_force(
-    species: Sequence[MoleculeParameters],
-    order: Sequence[tuple[int, int]],
-    *,
-    cutoff: float,
-    tolerance: float,
+    species: Sequence[MoleculeParameters], order: Sequence[tuple[int, int]], *, cutoff: float, tolerance: float
 ) -> openmm.NonbondedForce:
     """Particle-mesh Ewald electrostatics between molecules: charges only, no Lennard-Jones.
 

@@ -26,7 +26,7 @@ import pandas as pd
 from openmm import app, unit
 
 import molflow_sim
-from molflow_openmm.crystal.analysis import density, mean_structure, nearest_images, packing_kept, read_frames
+from molflow_openmm.crystal.analysis import mean_structure, nearest_images, packing_kept, read_frames
 from molflow_openmm.crystal.box import box_like
 from molflow_openmm.crystal.settings import SimulationSettings, choose_box, find_platform
 from molflow_openmm.crystal.system import CrystalBox, as_crystal, crystal_box, crystalSystem
@@ -35,6 +35,7 @@ from molflow_sim.io.dcd import truncate_dcd, truncate_log
 from molflow_sim.runs.files import write_bytes_atomically, write_json
 from molflow_sim.runs.folder import JobFolder
 from molflow_sim.symmetry.spacegroup import cell_parameters
+from molflow_sim.units import AMU_PER_A3
 
 if TYPE_CHECKING:
     from molflow_sim.systems.crystal import MolecularCrystal
@@ -207,24 +208,13 @@ def _reporters(simulation: app.Simulation, settings: SimulationSettings, folder:
         truncate_log(log, simulation.currentStep)
     every = settings.report_steps
     simulation.reporters.append(app.DCDReporter(str(trajectory), every, append=append, enforcePeriodicBox=False))
-    simulation.reporters.append(
-        app.StateDataReporter(
-            str(log),
-            every,
-            step=True,
-            time=True,
-            potentialEnergy=True,
-            kineticEnergy=True,
-            temperature=True,
-            volume=True,
-            density=True,
-            progress=True,
-            remainingTime=True,
-            speed=True,
-            totalSteps=settings.total_steps,
-            append=append,
-        )
-    )
+    columns = (
+        "step", "time", "potentialEnergy", "kineticEnergy", "temperature", "volume", "density", "progress",
+        "remainingTime", "speed",
+    )  # fmt: skip
+    what = dict.fromkeys(columns, True)
+    reporter = app.StateDataReporter(str(log), every, totalSteps=settings.total_steps, append=append, **what)
+    simulation.reporters.append(reporter)
 
 
 def _save_state(simulation: app.Simulation, folder: Path) -> None:
@@ -274,11 +264,10 @@ def _finish(
     log = pd.read_csv(folder / "log.csv")
     half = len(log) // 2
     log = log.iloc[half:]
-    frames = read_frames(box, folder / "trajectory.dcd", first=half)
-    mean_cell, mean_positions = mean_structure(frames)
+    mean_cell, mean_positions = mean_structure(*read_frames(box, folder / "trajectory.dcd", first=half))
     cell, positions = _frame(simulation, box)
     masses = np.array([simulation.system.getParticleMass(i)._value for i in range(len(box.numbers))])
-    start = density(masses, abs(np.linalg.det(box.cell)))
+    start = float(masses.sum() / abs(np.linalg.det(box.cell)) * AMU_PER_A3)
     late = log["Density (g/mL)"].to_numpy(float)
     mean_match = packing_kept(box, mean_cell, mean_positions)
     final_match = packing_kept(box, cell, positions)

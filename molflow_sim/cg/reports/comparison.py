@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from molflow_sim.cg.inputs import FRAMES, check_model, is_npz, load_frames
 from molflow_sim.errors import InputError, MappingError
 from molflow_sim.runs.folder import read_run
@@ -143,8 +141,7 @@ def reference_frames(
     frames = load_frames(
         reference, topology, beads or record.get("beads"), None if is_npz(reference) else own.temperature
     )
-    same = frames.topology.names == own.topology.names
-    if not same or not np.array_equal(frames.topology.bonds, own.topology.bonds):
+    if not frames.topology.has_beads_of(own.topology):
         raise MappingError(
             f"the reference has {frames.topology.n_beads} beads that are not those of the model in {folder} "
             f"({own.topology.n_beads}); give its --topology and the --beads of the fit"

@@ -10,7 +10,6 @@ import numpy as np
 
 from molflow_sim.cg.frames import BeadFrames
 from molflow_sim.cg.reports.numbers import rmsd
-from molflow_sim.errors import MappingError
 from molflow_sim.evaluate.folding import FOLDED_BELOW, UNFOLDED_ABOVE, count_transitions, folding_states
 from molflow_sim.evaluate.free_energy import coverage, free_energy, free_energy_mse, histogram, kl_divergence
 
@@ -53,19 +52,6 @@ class Folding:
     crossed: int
 
 
-def check_native(native: BeadFrames, reference: BeadFrames) -> None:
-    """Refuse a native structure of other beads than the reference's.
-
-    Raises
-    ------
-    MappingError
-        Otherwise.
-    """
-    theirs, ours = native.topology, reference.topology
-    if theirs.names != ours.names or not np.array_equal(theirs.bonds, ours.bonds):
-        raise MappingError(f"native structure: its {theirs.n_beads} beads are not those of the reference")
-
-
 def folding_numbers(
     native: BeadFrames, reference: BeadFrames, samples: dict[str, BeadFrames]
 ) -> tuple[tuple[Folding, ...], dict[str, Any]]:
@@ -101,8 +87,8 @@ def _summary(label: str, frames: BeadFrames, values: np.ndarray, p: np.ndarray, 
     error = math.nan
     if series is not None:
         events = [count_transitions(folding_states(part)) for part in np.split(values, series)]
-        folding, unfolding = sum(e.folding for e in events), sum(e.unfolding for e in events)
-        copies, crossed = len(events), sum(e.folding + e.unfolding > 0 for e in events)
+        folding, unfolding = (sum(counts) for counts in zip(*events))
+        copies, crossed = len(events), sum(any(counts) for counts in events)
         if copies > 1:
             means = np.array([part.mean() for part in np.split(native, series)])
             error = float(means.std(ddof=1) / math.sqrt(copies))

@@ -14,7 +14,7 @@ import numpy as np
 from molflow_sim import __version__
 from molflow_sim.cg.frames import BeadFrames
 from molflow_sim.cg.reports import numbers as numbers
-from molflow_sim.cg.reports.folding import Folding, check_native, folding_line, folding_numbers
+from molflow_sim.cg.reports.folding import Folding, folding_line, folding_numbers
 from molflow_sim.cg.reports.numbers import Plane, Score
 from molflow_sim.errors import InputError, MappingError, TrajectoryError
 from molflow_sim.evaluate.folding import FOLDED_BELOW, UNFOLDED_ABOVE
@@ -125,11 +125,9 @@ def report(
     for label, frames in {"reference": reference, **labelled}.items():
         if len(frames) < _FEWEST:
             raise TrajectoryError(f"{label}: {len(frames)} frames are too few for a free energy (fewest: {_FEWEST})")
-        same = frames.topology.names == reference.topology.names
-        if not same or not np.array_equal(frames.topology.bonds, reference.topology.bonds):
+    for label, frames in {**labelled, "native structure": native or reference}.items():
+        if not frames.topology.has_beads_of(reference.topology):
             raise MappingError(f"{label}: its beads are not those of the reference")
-    if native is not None:
-        check_native(native, reference)
     plane = numbers.choose_plane(reference, [reference, *labelled.values()], coordinates, bins, lag, native)
     known = plane.project(reference)
     p = plane.probabilities(known)
@@ -211,17 +209,13 @@ def _distributions(
     reference: BeadFrames, samples: dict[str, BeadFrames], native: BeadFrames | None
 ) -> list[dict[str, Any]]:
     """Overlaid histograms; of each kind the `_SHOWN` that differ most."""
-    measures = [(kind, label, function) for kind, label, function in numbers.local_coordinates(reference.topology)]
+    everything = (reference, *samples.values())
     panels = []
-    for kind, label, function in measures:
-        panels.append(_panel(kind, label, [function(f.positions) for f in (reference, *samples.values())]))
+    for kind, label, function in numbers.local_coordinates(reference.topology):
+        panels.append(_panel(kind, label, [function(f.positions) for f in everything]))
     origin, named = numbers.origin_of_rmsd(reference, native)
-    shape = {
-        f"RMSD to {named}": lambda f: numbers.rmsd(f, origin),
-        "radius of gyration": numbers.radius_of_gyration,
-    }
-    for label, measure in shape.items():
-        panels.append(_panel("shape", label, [measure(f) for f in (reference, *samples.values())]))
+    panels.append(_panel("shape", f"RMSD to {named}", [numbers.rmsd(f, origin) for f in everything]))
+    panels.append(_panel("shape", "radius of gyration", [numbers.radius_of_gyration(f) for f in everything]))
     shown = []
     for kind in ("bond", "angle", "dihedral", "shape"):
         ours = [panel for panel in panels if panel["kind"] == kind]

@@ -190,21 +190,18 @@ class ScriptedCGNet(nn.Module):
         return energy if self.replicas == 1 else energy.sum(), slope
 
 
-class EnergyAndForces(nn.Module):
+class _Wrapped(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+
+class EnergyAndForces(_Wrapped):
     """A traced module of energy and forces run without recording; to be scripted.
 
     TorchForce asks for gradients by the positions even where it will not use them, and the compiler of TorchScript
     would then prepare the derivative of everything, whatever was detached while tracing.
-
-    Parameters
-    ----------
-    module : torch.jit.ScriptModule
-        Positions to energy and forces.
     """
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
 
     def forward(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Energy and forces."""
@@ -213,20 +210,11 @@ class EnergyAndForces(nn.Module):
         return energy, forces
 
 
-class EnergyOf(nn.Module):
+class EnergyOf(_Wrapped):
     """The energy alone, whose gradient is the given forces: one step of autograd instead of hundreds; to be scripted.
 
     Second derivatives are not there; asking autograd for them is an error, not a zero.
-
-    Parameters
-    ----------
-    module : torch.jit.ScriptModule
-        Positions to energy and forces.
     """
-
-    def __init__(self, module: nn.Module) -> None:
-        super().__init__()
-        self.module = module
 
     def forward(self, positions: Tensor) -> Tensor:
         """Energy, a scalar."""

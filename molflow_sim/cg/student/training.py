@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,15 +15,16 @@ from torch import Tensor, nn
 from molflow_sim.cg.student.cgnet import CGNet, CGNetSettings
 from molflow_sim.cg.student.features import features_and_jacobian
 from molflow_sim.cg.student.langevin import Langevin
+from molflow_sim.cg.teacher.forces import ForceSamples, ForceSampleSettings
 from molflow_sim.errors import InputError, NonFiniteError, TrainingError
 from molflow_sim.training import TensorBatches, TrainSettings, train
+from molflow_sim.training.settings import YamlSettings
 
 if TYPE_CHECKING:
     from molflow_sim.cg.frames import BeadFrames
-    from molflow_sim.cg.teacher import ForceSamples
 
 METHODS = ("flow-forces", "force-matching", "density")
-Method = Literal["flow-forces", "force-matching", "density"]
+"""What a student may learn from: the flow's forces, the trajectory's forces, or the frames alone."""
 
 _MEMORY = 2**30
 """Bytes of stored Jacobians; above, their products are computed anew in every step."""
@@ -34,17 +36,41 @@ _MOST_HELD = 8192
 """Held-out samples are looked at in one batch."""
 
 
-def student_train_settings(n: int, method: str = "flow-forces", seed: int = 0) -> TrainSettings:
+@dataclass(frozen=True)
+class DistillSettings(YamlSettings):
+    """What a student is and how the samples that it learns from are made.
+
+    Attributes
+    ----------
+    force_field : CGNetSettings
+        Size, bounds and prior of the network.
+    sampling : ForceSampleSettings
+        How configurations drawn from the flow are chosen, averaged and filtered ("flow-forces" only).
+    energy_weight : float
+        Weight of the energies of these configurations beside their forces; 0 for forces alone ("flow-forces" only).
+    """
+
+    force_field: CGNetSettings = field(default_factory=CGNetSettings)
+    sampling: ForceSampleSettings = field(default_factory=ForceSampleSettings)
+    energy_weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        if not (math.isfinite(self.energy_weight) and self.energy_weight >= 0.0):
+            raise InputError(f"energy_weight must not be negative, got {self.energy_weight}")
+
+
+def student_train_settings(n: int, method: str = "flow-forces") -> TrainSettings:
     """How a student is trained by default, for `n` samples or frames.
 
     Fifty epochs as in Köhler et al., within bounds: fewer steps would leave small sets unfitted.
     """
     if method == "density":
-        return TrainSettings(max_steps=1500, batch_size=512, warmup_steps=50, ema_decay=0.99, seed=seed, device="cpu")
+        return TrainSettings(max_steps=1500, batch_size=512, warmup_steps=50, ema_decay=0.99, device="cpu")
     steps = int(np.clip(50 * n / 256, 2000, 40_000))
     return TrainSettings(
         max_steps=steps, batch_size=256, warmup_steps=200, ema_decay=0.995, validate_every=max(50, steps // 40),
-        seed=seed, device="cpu",
+        device="cpu",
     )  # fmt: skip
 
 
@@ -160,7 +186,8 @@ class _ForceMatching:
     ) -> None:
         x = torch.from_numpy(positions)
         self.geometry, self.mean, self.scale = net.geometry, net.mean, net.scale
-        rest = torch.from_numpy(forces) - _prior_forces(net, x)
+        prior_energies, prior_forces = _prior(net, x)
+        rest = torch.from_numpy(forces) - prior_forces
         share = torch.from_numpy(weights / weights.mean())
         # Overlapping beads have forces of the prior beyond all bounds and a weight of next to nothing: left in the
         # unit, they would shrink the loss until no gradient is left, and 0 · ∞ is not a number.
@@ -171,7 +198,7 @@ class _ForceMatching:
         self.energy_weight = 0.0 if energies is None else energy_weight
         height = torch.zeros(len(x), dtype=torch.float64)
         if energies is not None:
-            height = (torch.from_numpy(energies) - _prior_energies(net, x)) / net.kT
+            height = (torch.from_numpy(energies) - prior_energies) / net.kT
             height[share < _NEGLIGIBLE] = 0.0
             height -= (share * height).mean() / share.mean()
         self.energy_unit = float((share * height.square()).mean()) or 1.0
@@ -216,18 +243,16 @@ class _ForceMatching:
         return {"loss": error + self.energy_weight * spread, "forces": error, "energies": spread}
 
 
-def _prior_energies(net: CGNet, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        return torch.cat([net.prior(net.geometry(part)) for part in x.split(4096)])
-
-
-def _prior_forces(net: CGNet, x: Tensor) -> Tensor:
+def _prior(net: CGNet, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Energies and forces of the prior."""
     parts = []
     for part in x.split(4096):
         part = part.clone().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(net.prior(net.geometry(part)).sum(), part)
-        parts.append(-gradient)
-    return torch.cat(parts)
+        energies = net.prior(net.geometry(part))
+        (gradient,) = torch.autograd.grad(energies.sum(), part)
+        parts.append((energies.detach(), -gradient))
+    energies, forces = (torch.cat(x) for x in zip(*parts))
+    return energies, forces
 
 
 class _Density:

@@ -7,13 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "flow": ["BeadFlow"],
-        "forces": [
-            "ForceSampleSettings",
-            "ForceSamples",
-            "instantaneous_forces",
-            "mean_forces",
-            "sample_with_forces",
-        ],
+        "forces": ["ForceSampleSettings", "ForceSamples", "mean_forces", "sample_with_forces"],
         "settings": ["TeacherSettings"],
         "training": ["fit_teacher", "teacher_training"],
     },

@@ -226,26 +226,6 @@ def rarity(torsions: np.ndarray, bins: int = 72) -> np.ndarray:
     return out
 
 
-def instantaneous_forces(flow: BeadFlow, x: Tensor, eta: Tensor) -> Tensor:
-    """kT ∇ ln p(x, η) at fixed η (eq. 9), eV/Å.
-
-    Parameters
-    ----------
-    flow : BeadFlow
-        The teacher.
-    x, eta : Tensor, shapes (n, B, 3), (n, A)
-        Å, and augmented coordinates.
-
-    Returns
-    -------
-    Tensor, shape (n, B, 3)
-    """
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        (gradient,) = torch.autograd.grad(flow.joint_log_prob(x, eta.detach()).sum(), x)
-    return BOLTZMANN * flow.temperature * gradient
-
-
 def mean_forces(
     flow: BeadFlow, x: Tensor, eta: Tensor | None, n_augmentations: int, generator: torch.Generator | None = None
 ) -> Tensor:
@@ -261,7 +241,7 @@ def mean_forces(
         Augmentations drawn together with `x`; the average includes them and is then unbiased for every number of
         augmentations. None for configurations from elsewhere: consistent as the number grows.
     n_augmentations : int
-        Augmentations in all.
+        Augmentations in all; 1 with `eta` gives the instantaneous force kT ∇ ln p(x, η) (eq. 9).
     generator : torch.Generator, optional
         Source of the draws.
 
@@ -270,14 +250,10 @@ def mean_forces(
     Tensor, shape (n, B, 3)
         eV/Å.
     """
-    if not flow.n_augmentations:
-        return instantaneous_forces(flow, x, x.new_zeros(len(x), 0))
-    if n_augmentations == 1 and eta is not None:
-        return instantaneous_forces(flow, x, eta)
-    n_drawn = n_augmentations - (eta is not None)
+    n_drawn = n_augmentations - (eta is not None) if flow.n_augmentations else 1
     every = flow.draw_augmentation((n_drawn, len(x)), generator)
-    if eta is not None:
-        every = torch.cat([eta.unsqueeze(0), every])
+    if eta is not None and flow.n_augmentations:
+        every = torch.cat([eta.detach().unsqueeze(0), every])
     with torch.enable_grad():
         x = x.detach().requires_grad_()
         bonds, angles, torsions, log_slope = flow.to_units(x)

@@ -20,15 +20,13 @@ LEAST_STEPS = 400
 MOST_STEPS = 100_000
 
 
-def teacher_training(n_frames: int, seed: int = 0) -> TrainSettings:
+def teacher_training(n_frames: int) -> TrainSettings:
     """How a teacher is trained by default: epochs over the frames, with bounds on the number of steps.
 
     Parameters
     ----------
     n_frames : int
         Frames to fit to.
-    seed : int
-        Of weights, batches and augmentations.
 
     Returns
     -------
@@ -37,17 +35,9 @@ def teacher_training(n_frames: int, seed: int = 0) -> TrainSettings:
     size = 256
     steps = min(max(EPOCHS * (n_frames // size), LEAST_STEPS), MOST_STEPS)
     return TrainSettings(
-        max_steps=steps,
-        batch_size=size,
-        learning_rate=1e-3,
-        weight_decay=0.1,
-        warmup_steps=100,
-        gradient_clip=1.0,
-        ema_decay=0.99,
-        device="cpu",
-        log_every=100,
-        seed=seed,
-    )
+        max_steps=steps, batch_size=size, learning_rate=1e-3, weight_decay=0.1, warmup_steps=100, gradient_clip=1.0,
+        ema_decay=0.99, device="cpu", log_every=100,
+    )  # fmt: skip
 
 
 def bound_loss(flow: nn.Module, batch: Sequence[Tensor]) -> dict[str, Tensor]:
@@ -73,7 +63,6 @@ def fit_teacher(
     train_settings: TrainSettings | None = None,
     folder: str | Path | None = None,
     *,
-    validation: BeadFrames | None = None,
     progress: bool = True,
 ) -> BeadFlow:
     """Train a flow on frames; no forces are needed.
@@ -88,8 +77,6 @@ def fit_teacher(
         `teacher_training` by default.
     folder : path, optional
         Gets metrics and checkpoints; a killed training goes on from there.
-    validation : BeadFrames, optional
-        Frames to look at, not to fit to: "val_loss" among the metrics.
     progress : bool
         A line now and then on stderr.
 
@@ -113,11 +100,10 @@ def fit_teacher(
     plan = train_settings or teacher_training(frames.n_frames)
     flow = BeadFlow.from_frames(frames, settings, seed=plan.seed)
     batches = TensorBatches(_units(flow, frames), plan.batch_size, plan.seed)
-    held_out = None if validation is None else TensorBatches(_units(flow, validation), validation.n_frames, plan.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         train(
-            flow, bound_loss, batches, plan, folder, validation=held_out, validation_batches=1, progress=progress,
+            flow, bound_loss, batches, plan, folder, progress=progress,
             identity={"frames": frames.fingerprint, "flow": asdict(settings)},
         )  # fmt: skip
     return flow.eval()

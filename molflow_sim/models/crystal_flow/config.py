@@ -10,8 +10,6 @@ from molflow_sim.models.crystal_flow.pairs import DENSE
 from molflow_sim.training.fit import FitConfig
 from molflow_sim.training.settings import TrainSettings
 
-COUPLINGS = ("transport", "basin")
-
 
 @dataclass(frozen=True)
 class CrystalFlowConfig(FitConfig):
@@ -22,9 +20,6 @@ class CrystalFlowConfig(FitConfig):
     network : ContactSettings
     starts : int
         Random starts made for each crystal.
-    coupling : str
-        Which start belongs to which crystal: "transport", the assignment that moves things least, or "basin", the
-        minimum that the press finds from the start (which takes the molecules of the data alone, and presses anew).
     packing_coefficient : (float, float)
         Range of (molecular volume)/(cell volume per molecule) of the random starts.
     seed : int
@@ -38,7 +33,6 @@ class CrystalFlowConfig(FitConfig):
         )
     )
     starts: int = 4
-    coupling: str = COUPLINGS[0]
     packing_coefficient: tuple[float, float] = DENSE
     seed: int = 0
 
@@ -47,7 +41,5 @@ class CrystalFlowConfig(FitConfig):
         super().__post_init__()
         if self.starts < 1:
             raise InputError(f"starts must be at least 1, got {self.starts}")
-        if self.coupling not in COUPLINGS:
-            raise InputError(f"the coupling is one of {', '.join(COUPLINGS)}, not {self.coupling!r}")
         if len(c := self.packing_coefficient) != 2 or not 0.0 < c[0] <= c[1] < 1.0:
             raise InputError(f"packing_coefficient must be two numbers in (0, 1), got {self.packing_coefficient}")

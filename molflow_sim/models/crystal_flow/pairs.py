@@ -38,6 +38,9 @@ DENSE = (0.66, 0.76)
 """Packing coefficients of crystals: starts of this density need no change of volume on the way."""
 
 
+_OPERATIONS = ("frac_rot", "frac_tran", "cart_rot")
+
+
 @dataclass(frozen=True, eq=False)
 class PairSet:
     """n pairs of R crystals.
@@ -136,6 +139,7 @@ class PairSet:
         atoms, images = max(p.numbers.shape[1] for p in parts), max(p.frac_tran.shape[1] for p in parts)
         shares = shares or [len(p.weight) for p in parts]
         joined: dict[str, list[np.ndarray]] = {f.name: [] for f in fields(cls)}
+        size = {**dict.fromkeys(("numbers", "conformer"), atoms), **dict.fromkeys(_OPERATIONS, images)}
         crystals = symmetries = 0
         for p, share in zip(parts, shares):
             moved = {"symmetry": symmetries, "record": crystals}
@@ -143,13 +147,6 @@ class PairSet:
                 x = getattr(p, f.name) + moved.get(f.name, 0)
                 if f.name == "weight":
                     x = x * (share / sum(shares))
-                size = {
-                    "numbers": atoms,
-                    "conformer": atoms,
-                    "frac_rot": images,
-                    "frac_tran": images,
-                    "cart_rot": images,
-                }
                 joined[f.name].append(_padded(x, size[f.name]) if f.name in size else x)
             crystals, symmetries = crystals + len(p.weight), symmetries + len(p.n_images)
         return cls(**{name: np.concatenate(xs) for name, xs in joined.items()})

@@ -7,9 +7,11 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from molflow_sim.training.batches import Movable
+
 
 @dataclass(frozen=True, eq=False)
-class CrystalBatch:
+class CrystalBatch(Movable):
     """B crystals of rigid molecules, padded to N atoms and I operations; M molecules in the asymmetric unit.
 
     Attributes
@@ -47,14 +49,6 @@ class CrystalBatch:
 
     def __len__(self) -> int:
         return len(self.cell)
-
-    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> CrystalBatch:
-        """On another device, or with other floating-point numbers."""
-
-        def moved(x: Tensor) -> Tensor:
-            return x.to(device=device, dtype=dtype if x.is_floating_point() else None)
-
-        return replace(self, **{f.name: moved(getattr(self, f.name)) for f in fields(self)})
 
     def select(self, rows: Tensor | slice) -> CrystalBatch:
         """The crystals at `rows`."""

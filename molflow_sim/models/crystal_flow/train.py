@@ -11,8 +11,7 @@ import numpy as np
 import torch
 
 from molflow_sim.errors import TrainingError
-from molflow_sim.models.crystal_flow.basins import make_basin_pairs
-from molflow_sim.models.crystal_flow.config import COUPLINGS, CrystalFlowConfig
+from molflow_sim.models.crystal_flow.config import CrystalFlowConfig
 from molflow_sim.models.crystal_flow.grow import grown
 from molflow_sim.models.crystal_flow.model import CrystalFlow
 from molflow_sim.models.crystal_flow.network import ContactNetwork
@@ -117,10 +116,7 @@ def train_crystal_flow(
     from molflow_sim.training import plot_curves
 
     config = config or CrystalFlowConfig()
-    made_from = [getattr(config, name) for name in PAIRS_DEPEND_ON]
-    if config.coupling != COUPLINGS[0]:  # not listed above, so that older folders go on
-        made_from.append(config.coupling)
-    identity = data_identity(data, *made_from)
+    identity = data_identity(data, *(getattr(config, name) for name in PAIRS_DEPEND_ON))
     aside = validation_rows(data, config.validation_share)
     pairs = _stored_pairs(Path(folder) / PAIRS, identity, data, config, ~aside, progress)
     validation = None
@@ -152,26 +148,19 @@ def pairs_of(
     rows: np.ndarray | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> PairSet:
-    """Pairs of a data set (or of chosen rows of it) in the configured coupling.
-
-    Experimental crystals get their share of the weight; the coupling by basins has none, only their molecules.
-    """
+    """Pairs of a data set (or of chosen rows of it); experimental crystals get their share of the weight."""
     chosen = np.ones(len(data), bool) if rows is None else rows
     parts, shares = [], []
-    options: dict[str, Any] = {
-        "seed": config.seed,
-        "scale": config.energy_scale,
-        "packing_coefficient": config.packing_coefficient,
-        "progress": progress,
-    }
-    if config.coupling == "basin":
-        return make_basin_pairs(data, config.starts, **options, rows=chosen)
     for kind, share, more in (
         (~data.experimental, 1.0 - config.experimental_share, 1),
         (data.experimental, config.experimental_share, EXPERIMENTAL_STARTS),
     ):
         if (kind & chosen).any() and share > 0.0:
-            parts.append(make_pairs(data, more * config.starts, **options, rows=kind & chosen))
+            made = make_pairs(
+                data, more * config.starts, seed=config.seed, scale=config.energy_scale, rows=kind & chosen,
+                packing_coefficient=config.packing_coefficient, progress=progress,
+            )  # fmt: skip
+            parts.append(made)
             shares.append(share)
     return PairSet.join(parts, shares) if len(parts) > 1 else parts[0]
 

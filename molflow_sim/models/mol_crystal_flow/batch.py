@@ -4,30 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, Self
 
 import torch
 from torch import Tensor
 
-
-class _Movable:
-    """A dataclass of tensors and of such dataclasses."""
-
-    def to(self, *args: Any, **kwargs: Any) -> Self:
-        """Every floating tensor moved (and cast) as by `torch.Tensor.to`; the others only change device."""
-        changed: dict[str, Any] = {}
-        for f in fields(self):  # type: ignore[arg-type]
-            value = getattr(self, f.name)
-            if isinstance(value, _Movable):
-                changed[f.name] = value.to(*args, **kwargs)
-            elif isinstance(value, Tensor):
-                moved = value.to(*args, **kwargs)
-                changed[f.name] = moved if value.is_floating_point() else moved.to(value.dtype)
-        return replace(self, **changed)  # type: ignore[type-var]
+from molflow_sim.training.batches import Movable
 
 
 @dataclass(frozen=True, eq=False)
-class Shapes(_Movable):
+class Shapes(Movable):
     """The U distinct rigid shapes of a batch, padded to N atoms.
 
     Attributes
@@ -52,7 +37,7 @@ class Shapes(_Movable):
 
 
 @dataclass(frozen=True, eq=False)
-class Poses(_Movable):
+class Poses(Movable):
     """Cells and rigid poses of B crystals with up to M molecules.
 
     Attributes
@@ -93,7 +78,7 @@ class Poses(_Movable):
 
 
 @dataclass(frozen=True, eq=False)
-class P1Batch(_Movable):
+class P1Batch(Movable):
     """B crystals with all that a network is told about them.
 
     Attributes
@@ -104,15 +89,12 @@ class P1Batch(_Movable):
         Index into `shapes`.
     mask : Tensor of bool, shape (B, M)
         False where a crystal has fewer than M molecules.
-    seed : int
-        Of the random numbers a loss draws for this batch.
     """
 
     shapes: Shapes
     poses: Poses
     species: Tensor
     mask: Tensor
-    seed: int = 0
 
     @property
     def volume(self) -> Tensor:

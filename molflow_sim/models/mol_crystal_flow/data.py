@@ -207,7 +207,7 @@ class P1Data:
     # ------------------------------------------------------------------ batches
 
     def batch(
-        self, indices: Sequence[int] | np.ndarray, seed: int = 0, inverted: Sequence[bool] | np.ndarray | None = None
+        self, indices: Sequence[int] | np.ndarray, inverted: Sequence[bool] | np.ndarray | None = None
     ) -> P1Batch:
         """The crystals at `indices` as one padded float32 batch; those `inverted` as their mirror images."""
         chosen = [self.crystals[int(i)] for i in indices]
@@ -225,7 +225,7 @@ class P1Data:
         cell = np.stack([c.cell for c in chosen])
         poses = Poses(*(torch.tensor(a, dtype=torch.float32) for a in (cell, frac, rotation, chi)))
         shapes = shape_tensors([self.shapes[k] for k in used])
-        return P1Batch(shapes, poses, torch.tensor(species), torch.tensor(mask), seed)
+        return P1Batch(shapes, poses, torch.tensor(species), torch.tensor(mask))
 
     def _inverted(self, crystal: P1Crystal) -> P1Crystal:
         """The crystal after inversion in the origin: same cell, opposite hands."""
@@ -238,14 +238,14 @@ class P1Data:
         rotation, hand = np.array([r for r, _ in poses]), np.array([h for _, h in poses])
         return replace(crystal, frac=np.mod(-crystal.frac, 1.0), rotation=rotation, hand=hand)
 
-    def length_statistics(self, scaled: bool = True) -> tuple[Lengths, Lengths]:
+    def length_statistics(self) -> tuple[Lengths, Lengths]:
         """Mean and standard deviation of the logarithms of the cell lengths, for the settings' prior.
 
-        With `scaled` in units of V^(1/3), V being the volume that the molecules take in crystals; otherwise in Å.
+        In units of V^(1/3), V being the volume that the molecules take in crystals.
         """
         logs = []
         for c in self.crystals:
-            volume = sum(crystal_volume(self.shapes[k].numbers) for k in c.shape) if scaled else 1.0
+            volume = sum(crystal_volume(self.shapes[k].numbers) for k in c.shape)
             logs.append(np.log(np.linalg.norm(c.cell, axis=1) / volume ** (1 / 3)))
         (a, b, c), (da, db, dc) = np.mean(logs, axis=0).tolist(), np.std(logs, axis=0).tolist()
         return (a, b, c), (da, db, dc)

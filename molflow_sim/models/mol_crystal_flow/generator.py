@@ -71,7 +71,5 @@ class MolCrystalFlowGenerator(TrainedGenerator):
             )
         z = self.z if asked.z_prime == 1 else asked.z_prime
         flow: MolCrystalFlow = self.load()
-        samples = flow.sample(
-            asked.molecule, z, n, seed, first_index=first_index, hands=self.hands, steps=self.steps
-        )
+        samples = flow.sample(asked.molecule, z, n, seed, first_index=first_index, hands=self.hands, steps=self.steps)
         return samples.packings()

@@ -10,13 +10,14 @@ from torch import Tensor
 
 from molflow_sim.flow.paths import rigid_path
 from molflow_sim.flow.priors import log_normal_cells, rotations
-from molflow_sim.models.mol_crystal_flow.batch import P1Batch, Poses, _Movable
+from molflow_sim.models.mol_crystal_flow.batch import P1Batch, Poses
 from molflow_sim.models.mol_crystal_flow.couplings import couple
 from molflow_sim.models.mol_crystal_flow.settings import P1Settings
+from molflow_sim.training.batches import Movable
 
 
 @dataclass(frozen=True, eq=False)
-class Velocities(_Movable):
+class Velocities(Movable):
     """Velocities of B crystals, per unit of the flow's time.
 
     Attributes
@@ -35,7 +36,7 @@ class Velocities(_Movable):
 
 
 @dataclass(frozen=True, eq=False)
-class FlowPath(_Movable):
+class FlowPath(Movable):
     """Where B crystals are on their paths, and how they move there.
 
     Attributes

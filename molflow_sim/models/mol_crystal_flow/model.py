@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from molflow_sim.errors import InputError
 from molflow_sim.flow.manifolds import orthonormalised
-from molflow_sim.models.mol_crystal_flow.batch import P1Batch, Poses
+from molflow_sim.models.mol_crystal_flow.batch import Poses
 from molflow_sim.models.mol_crystal_flow.data import P1Data
-from molflow_sim.models.mol_crystal_flow.interpolants import FlowPath, draw_prior, make_path
+from molflow_sim.models.mol_crystal_flow.interpolants import FlowPath, draw_prior
 from molflow_sim.models.mol_crystal_flow.molecules import Contents, Samples, fill
 from molflow_sim.models.mol_crystal_flow.network import P1Network
 from molflow_sim.models.mol_crystal_flow.sampler import integrate
@@ -67,14 +67,13 @@ class MolCrystalFlow(nn.Module):
             "max_z": max(len(c.shape) for c in data.crystals),
         }
 
-    def loss(self, batch: P1Batch | FlowPath) -> dict[str, Tensor]:
+    def loss(self, path: FlowPath) -> dict[str, Tensor]:
         """Flow-matching loss.
 
         Parameters
         ----------
-        batch : FlowPath or P1Batch
-            Crystals on their paths, as `P1Batches` gives them; for plain crystals prior, coupling and times are drawn
-            from the batch's seed.
+        path : FlowPath
+            Crystals on their paths, as `P1Batches` gives them.
 
         Returns
         -------
@@ -83,11 +82,8 @@ class MolCrystalFlow(nn.Module):
             of the velocities, mean over components and molecules; "explained" is one less the loss over that of
             velocities of zero.
         """
-        if isinstance(batch, P1Batch):
-            device = batch.mask.device
-            batch = make_path(batch, self.settings, np.random.default_rng(batch.seed)).to(device)
-        s, true, mask = self.settings, batch.velocity, batch.batch.mask
-        found = self.network(batch.batch, batch.t)
+        s, true, mask = self.settings, path.velocity, path.batch.mask
+        found = self.network(path.batch, path.t)
         weights = mask / mask.sum(1, keepdim=True)
         centroid = (((found.frac - true.frac) ** 2).mean(-1) * weights).sum(1).mean()
         rotation = (((found.omega - true.omega) ** 2).mean(-1) * weights).sum(1).mean()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -27,9 +27,7 @@ def make_basin_pairs(
     *,
     seed: int = 0,
     scale: float = 8.0,
-    rows: np.ndarray | None = None,
     packing_coefficient: tuple[float, float] = DENSE,
-    progress: Callable[[int], None] | None = None,
 ) -> PairSet:
     """Pair dense random packings of a data set's molecules with the minima that the press finds from them.
 
@@ -39,24 +37,22 @@ def make_basin_pairs(
 
     Parameters
     ----------
-    dataset, starts, seed, scale, rows, packing_coefficient, progress
-        As in `pairs.make_pairs`. Molecules that the potential does not know are left out, with a warning.
+    dataset, starts, seed, scale, packing_coefficient
+        As in `molflow_sim.models.crystal_flow.make_pairs`. Molecules that the potential does not know are left out,
+        with a warning.
 
     Raises
     ------
     TrainingError
         If no molecule is left.
     """
-    chosen = np.arange(len(dataset)) if rows is None else np.flatnonzero(rows)
-    counts = Counter(dataset[int(i)].smiles for i in chosen)
+    counts = Counter(dataset[i].smiles for i in range(len(dataset)))
     parts = []
     for k, (smiles, crystals) in enumerate(sorted(counts.items())):
         try:
             parts.append(_of_molecule(smiles, starts * crystals, (seed, k), scale, packing_coefficient))
         except MolflowError as error:
             warnings.warn(f"{smiles} is left out: {error.reason}", stacklevel=2)
-        if progress:
-            progress(crystals)
     if not parts:
         raise TrainingError("no molecule of the data set could be packed and pressed")
     return PairSet.join(parts, [1.0] * len(parts))
