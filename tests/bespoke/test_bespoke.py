@@ -20,7 +20,7 @@ from molflow_sim.bespoke.fit import fit
 from molflow_sim.bespoke.lessons import Lessons, class_parameters, distinct, disturbed, learn
 from molflow_sim.errors import InputError, StoreError, UnsupportedElementError
 from molflow_sim.forcefield import CrystalPotential, parametrize
-from molflow_sim.forcefield.exp6 import exp6_energy
+from molflow_sim.forcefield.exp6 import GUARD_RADIUS
 from molflow_sim.packing import press, random_packings
 from molflow_sim.relax.symmetry import atom_permutations
 from molflow_sim.so3lr.potential import SO3LR
@@ -134,7 +134,8 @@ def test_it_serves_packings_it_has_not_seen_better_than_fit(made) -> None:
 def test_every_pair_repels_from_its_minimum_inwards(made) -> None:
     p, r = made.parameters, np.linspace(0.8, 6.0, 521)
     a, c = np.sqrt(np.outer(p.exp6_a, p.exp6_a)), np.sqrt(np.outer(p.exp6_c, p.exp6_c))
-    energy = exp6_energy(r, a[..., None], 0.5 * np.add.outer(p.exp6_b, p.exp6_b)[..., None], c[..., None])
+    b = 0.5 * np.add.outer(p.exp6_b, p.exp6_b)
+    energy = a[..., None] * np.exp(-b[..., None] * r) + c[..., None] * (GUARD_RADIUS**6 / r**12 - 1.0 / r**6)
     lowest = energy.argmin(-1)
     for row, k in zip(energy.reshape(-1, len(r)), lowest.ravel()):
         assert (np.diff(row[: k + 1]) <= 0.0).all()
