@@ -37,6 +37,8 @@ def rank(
         bool, typer.Option("--relax", help="Relax cell and molecules on the potential first, space group kept.")
     ] = False,
     charges: opt.Charges = "mmff94",
+    pxrd: opt.Pxrd = None,
+    wavelength: opt.Wavelength = None,
     top: opt.Top = 100,
     scheduler: opt.Scheduler = None,
     overwrite: opt.Overwrite = False,
@@ -52,6 +54,8 @@ def rank(
         relax,
         charges=charges,
         output=output,
+        pxrd=pxrd,
+        wavelength=wavelength,
         top=top,
         scheduler=scheduler,
         overwrite=overwrite,
