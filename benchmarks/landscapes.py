@@ -41,7 +41,6 @@ from molflow_sim.units import KCAL_PER_MOL, KJ_PER_MOL
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 MOLECULES = ("aspirin", "DNI", "HMX")
 LOWEST, PREDICTED = 5, 10
-POTENTIALS = {"potential": CrystalPotential, "best": EnsemblePotential}
 SEED = 0
 SYMPREC = 0.01
 """Å, for the symmetry of structures that declare none."""
@@ -54,6 +53,17 @@ ENERGIES = {
     "thirds": "mean(potential,so3lr)",
 }
 """Energies of a landscape as they are kept, and what tables call them."""
+
+
+class _SO3LRAlone(EnsemblePotential):
+    """SO3LR with the interface that the relaxation wants."""
+
+    def forward(self, state: Any, **_: Any) -> dict[str, Any]:
+        self.fit(state)  # sees where molecules break
+        return self.so3lr(state)
+
+
+POTENTIALS = {"potential": CrystalPotential, "so3lr": _SO3LRAlone, "best": EnsemblePotential}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -147,40 +157,33 @@ def _rows(parts: Parts, name: str) -> list[dict[str, Any]]:
 
 
 def _relaxed_rows(parts: Parts, name: str, n: int) -> list[dict[str, Any]]:
-    """The same of a random part, relaxed."""
-    cells = _reference(name)
-    order = np.random.default_rng(SEED).permutation(sorted(cells))[:n]
-
-    def relax(id: str, on: str) -> dict[str, Any]:
-        crystal, start = _read(name, id), time.process_time()
-        potential = POTENTIALS[on]([parametrize(crystal.molecules[0])])
-        found = relax_flexible([crystal], potential)[0]
-        seconds = time.process_time() - start
-        match = packing_similarity(crystal, found.crystal, n=15)
-        return {
-            "reference": cells[id] / crystal.z / KJ_PER_MOL,
-            **_energies(found.crystal),
-            "rmsd": match.rmsd if match.n_matched == 15 else None,
-            "density": found.crystal.density / crystal.density,
-            "evaluations": found.n_steps,
-            "converged": found.converged,
-            "seconds": seconds,
-        }
-
+    """The same of a random part, relaxed on each of the potentials."""
     rows = []
-    for id in order:
-        both = {
-            on: parts.result(
-                f"{name}-{id}-{on}",
-                dict,
-                partial(relax, id, on),
-                lambda r: f"{r['evaluations']} evaluations, RMSD15 {r['rmsd']}",
-            )
-            for on in POTENTIALS
-        }
-        if all(both.values()):
-            rows.append({"id": id, **both})
+    for id in np.random.default_rng(SEED).permutation(sorted(_reference(name)))[:n]:
+        each = {on: parts.result(f"{name}-{id}-{on}", dict, partial(_relax, name, id, on), _moved) for on in POTENTIALS}
+        if all(each.values()):
+            rows.append({"id": id, **each})
     return rows
+
+
+def _relax(name: str, id: str, on: str) -> dict[str, Any]:
+    crystal, start = _read(name, id), time.process_time()
+    found = relax_flexible([crystal], POTENTIALS[on]([parametrize(crystal.molecules[0])]))[0]
+    seconds = time.process_time() - start
+    match = packing_similarity(crystal, found.crystal, n=15)
+    return {
+        "reference": _reference(name)[id] / crystal.z / KJ_PER_MOL,
+        **_energies(found.crystal),
+        "rmsd": match.rmsd if match.n_matched == 15 else None,
+        "density": found.crystal.density / crystal.density,
+        "evaluations": found.n_steps,
+        "converged": found.converged,
+        "seconds": seconds,
+    }
+
+
+def _moved(row: dict[str, Any]) -> str:
+    return f"{row['evaluations']} evaluations, RMSD15 {row['rmsd']}"
 
 
 def scores(reference: Sequence[float], energies: Sequence[float]) -> tuple[float, float, float]:
@@ -215,13 +218,14 @@ def landscape_table(crystals: dict[str, list[dict[str, Any]]], names: dict[str, 
 
 
 def relaxed_table(crystals: dict[str, list[dict[str, Any]]], relaxed: dict[str, list[dict[str, Any]]]) -> list[Any]:
-    """The same for a part: as it is, and relaxed on either potential; all, and those that both left in their packing.
+    """The same for a part: as it is, and relaxed; all, and those whose packing force field and ``best`` both keep.
 
     What has moved to another packing is another structure, of which the reference says nothing.
     """
     used = {m: rows for m, rows in relaxed.items() if rows}
     kept = {
-        m: [row for row in rows if all(row[on]["rmsd"] is not None for on in POTENTIALS)] for m, rows in used.items()
+        m: [row for row in rows if all(row[on]["rmsd"] is not None for on in ("potential", "best"))]
+        for m, rows in used.items()
     }
     table = []
     for which, part in (("all", used), ("packing kept", kept)) if used else ():
@@ -231,6 +235,7 @@ def relaxed_table(crystals: dict[str, list[dict[str, Any]]], relaxed: dict[str, 
         for where, rows, keys in (
             ("as they are", here, ("potential", "so3lr", "best", "totals")),
             ("relaxed on potential", on["potential"], ("potential", "best")),
+            ("relaxed on so3lr", on["so3lr"], ("so3lr",)),
             ("relaxed on best", on["best"], ("so3lr", "best", "totals")),
         ):
             head = {"structures": f"{which}: {' + '.join(str(len(r)) for r in here.values())}", "geometry": where}
