@@ -22,9 +22,17 @@ from molflow_sim.runs.progress import Progress
 from molflow_sim.runs.scheduler import Executor, executor_for
 from molflow_sim.runs.store import Store, pack_arrays, unpack_arrays
 from molflow_sim.screening import stages as steps
-from molflow_sim.screening.landscape import Landscape
+from molflow_sim.screening.landscape import Dropped, Landscape
 from molflow_sim.screening.powder import BATCH, fields_of, match_batch, measured
-from molflow_sim.screening.ranking import RelaxedRow, build_landscape, distinct, energy_batch, refined, rerank
+from molflow_sim.screening.ranking import (
+    RelaxedRow,
+    build_landscape,
+    distinct,
+    dropped_row,
+    energy_batch,
+    refined,
+    rerank,
+)
 from molflow_sim.screening.serialise import crystal_to_json, from_bytes, molecule_identity, to_bytes
 from molflow_sim.screening.settings import ENERGY_DIGITS, ScreenSettings
 from molflow_sim.screening.stages import Shared, Stages
@@ -43,8 +51,8 @@ _CODE = {
     "evaluate": ("stages:evaluate_batch", "stages:parametrize", "stages:evaluate"),
     "relax": ("stages:relax_batch", "stages:parametrize", "stages:relax", "stages:validity"),
     "unique": ("pipeline:Run._unique", "stages:deduplicate_crystals"),
-    "energy": ("ranking:energy_batch",),
-    "refine": ("stages:refine_batch", "stages:parametrize", "stages:refine", "stages:validity"),
+    "energy": ("ranking:energy_batch", "stages:energies"),
+    "refine": ("stages:refine_batch", "stages:parametrize", "stages:refine", "stages:energies", "stages:validity"),
     "reference": ("reference:locate", "stages:similarity"),
     "pxrd": ("powder:match_batch",),
 }
@@ -222,7 +230,8 @@ class Run:
         chosen = self._compare(pool, tally)
         rows = self._relax(pool, chosen, tally)
         keep, dropped = distinct(rows, self._unique(rows), tally)
-        keep = self._refine(rerank(keep, self._second_energies(keep), energy_model(self.spec).name), tally)
+        keep = rerank(keep, self._second_energies(keep), energy_model(self.spec).name)
+        keep = self._refine(keep, dropped, tally)
         found = None
         if experiment is not None:
             from molflow_sim.screening.reference import locate
@@ -428,7 +437,9 @@ class Run:
         data = self._batches(title, energy_batch, tasks, lambda d: all(v["energy"] is not None for v in from_bytes(d)))
         return [value for d in data for value in from_bytes(d)]
 
-    def _refine(self, rows: list[RelaxedRow], tally: dict[str, dict[str, int]]) -> list[RelaxedRow]:
+    def _refine(
+        self, rows: list[RelaxedRow], dropped: list[Dropped], tally: dict[str, dict[str, int]]
+    ) -> list[RelaxedRow]:
         """The first rows relaxed on the potential that ranks, by their energy there, like ones merged; then others."""
         if self.spec != BEST:
             return rows
@@ -455,9 +466,12 @@ class Run:
                 return pack_arrays({"representative": np.asarray(found)})
 
             stands = unpack_arrays(self.store.once("unique/refined.npz", key, compute))["representative"].tolist()
-            merged = sum(i != k for i, k in enumerate(stands))
+            for row, k in zip(good, stands):
+                if good[k] is not row:
+                    dropped.append(dropped_row(row, "refine", f"same structure as {good[k].source or good[k].id}"))
+                    merged += 1
             good = [
-                replace(row, copies=sum(good[j].copies for j, s in enumerate(stands) if s == i))
+                replace(row, copies=sum(other.copies for other, s in zip(good, stands) if s == i))
                 for i, row in enumerate(good)
                 if stands[i] == i
             ]

@@ -105,11 +105,11 @@ def refine(crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters)
     return list(relax_flexible(crystals, EnsemblePotential([parameters]), max_steps=300))
 
 
-def best(crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters) -> list[Value]:
-    """Energies of ``best`` with those of its members, eV per molecule."""
+def energies(spec: str, crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters) -> list[Value]:
+    """Energies of the model of a name with those of its members, eV per molecule."""
     from molflow_sim.energies import energy_model
 
-    return energy_model("best").evaluate(crystals, parameters)
+    return energy_model(spec).evaluate(crystals, parameters)
 
 
 def validity(crystal: MolecularCrystal, settings: ScreenSettings) -> Any:
@@ -140,7 +140,7 @@ class Stages:
     evaluate: Callable[..., Any] = evaluate
     relax: Callable[..., Any] = relax
     refine: Callable[..., Any] = refine
-    best: Callable[..., Any] = best
+    energies: Callable[..., Any] = energies
     validity: Callable[..., Any] = validity
     similarity: Callable[..., Any] = similarity
 
@@ -208,7 +208,7 @@ def refine_batch(shared: Shared, item: Sequence[dict[str, Any]]) -> bytes:
     for row in rows:
         if row["crystal"] is not None:
             crystal = crystal_from_json(row["crystal"], [shared.molecule])
-            value = shared.stages.best([crystal], shared.parameters)[0]
+            value = shared.stages.energies("best", [crystal], shared.parameters)[0]
             row |= {"energy": value.energy, "parts": value.parts}
             if not np.isfinite(value.energy):
                 row |= {"crystal": None, "energy": None, "reason": value.reason}
