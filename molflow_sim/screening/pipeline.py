@@ -46,6 +46,7 @@ _REFINE_BATCH = 8
 # The code that the stored results of a step depend on, beside the results of the steps before it.
 _CODE = {
     "charges": ("stages:parametrize", "stages:stored_charges", "stages:with_charges"),
+    "bespoke": ("stages:distil", "stages:with_bespoke"),
     "press": ("stages:press_batch", "stages:parametrize", "stages:generate", "stages:press", "stages:load_packings"),
     "compare": ("pipeline:Run._distinct_packings", "stages:deduplicate_packings"),
     "evaluate": ("stages:evaluate_batch", "stages:parametrize", "stages:evaluate"),
@@ -67,6 +68,7 @@ def screen(
     space_groups: str | Sequence[str] | None = None,
     z_prime: int | None = None,
     charges: str | None = None,
+    potential: str | None = None,
     relax_top: int | None = None,
     reference: str | Path | None = None,
     reference_block: str | None = None,
@@ -102,6 +104,8 @@ def screen(
         Molecules in the asymmetric unit.
     charges : str, optional
         ``mmff94``, ``hf-esp`` (extra ``esp``), ``gfn2`` or ``gfn2-esp`` (extra ``xtb``).
+    potential : str, optional
+        ``fit``, or ``bespoke``: fitted to SO3LR for this molecule first, see `molflow_sim.bespoke`.
     relax_top : int, optional
         How many packings are relaxed with flexible molecules.
     reference : path, optional
@@ -153,6 +157,7 @@ def screen(
     """
     given: dict[str, Any] = {
         "candidates": candidates, "seed": seed, "space_groups": space_groups, "z_prime": z_prime, "charges": charges,
+        "potential": potential,
         "relax_top": relax_top, "energy": energy, "energy_top": energy_top, "refine_top": refine_top,
         "generator": generator, "weights": weights, "pxrd": pxrd, "wavelength": wavelength,
     }  # fmt: skip
@@ -200,6 +205,8 @@ class Run:
         self.key = digest(identity)
         code = code_of(_CODE)
         code["press"] = digest(code["press"], generator_identity(self.settings.make_generator()))
+        if self.settings.potential == "bespoke":
+            code |= {name: digest(code[name], code["bespoke"]) for name in ("press", "evaluate", "relax")}
         return self.in_folder(identity, code, scheduler, lambda: self._steps(experiment))
 
     def in_folder(
@@ -222,8 +229,9 @@ class Run:
     def _steps(self, experiment: Any) -> Landscape:
         from molflow_sim.screening.outputs import provenance, write_outputs
 
-        parameters = self._parameters()
-        self.shared = Shared(self.stages, self.molecule, parameters, self.settings)
+        fit = self._parameters()
+        parameters, potential = self._own(fit)
+        self.shared = Shared(self.stages, self.molecule, parameters, self.settings, fit)
         self._choose_energy()
         tally: dict[str, dict[str, int]] = {}
         pool = self._press(tally)
@@ -244,7 +252,9 @@ class Run:
             found = from_bytes(data)
         packings = generator_identity(self.settings.make_generator())
         told = provenance(self.store, self.settings.to_dict(), self.molecule)
-        run = {**told, "packings": packings, "code": self.code, "energy": self._energy_words()}
+        run = {
+            **told, "potential": potential, "packings": packings, "code": self.code, "energy": self._energy_words(),
+        }
         landscape = build_landscape(self.molecule, keep, dropped, tally, run, found, self.store.folder)
         landscape = self._matched(landscape)
         write_outputs(self.store, landscape, self.settings, self.bars)
@@ -274,6 +284,17 @@ class Run:
 
         data = self.store.once("charges.json", digest(self.key, self.code["charges"]), compute)
         return made[0] if made else steps.with_charges(self.stages.parametrize(self.molecule, "mmff94"), data)
+
+    def _own(self, fit: Any) -> tuple[Any, dict[str, Any]]:
+        """Parameters that press, compare and relax, and how they were judged."""
+        if self.settings.potential == "fit":
+            return fit, {}
+        seed, say = self.settings.seed, self.bars.say
+        data = self.store.once(
+            "bespoke.json", digest(self.key, self.code["bespoke"]),
+            lambda: self.stages.distil(self.molecule, fit, seed, say),
+        )  # fmt: skip
+        return steps.with_bespoke(self.molecule, data)
 
     def _press(self, tally: dict[str, dict[str, int]]) -> Pool:
         s = self.settings

@@ -101,7 +101,7 @@ def energy_batch(shared: Shared, item: tuple[str, Sequence[dict[str, Any]]]) -> 
     spec, stored = item
     crystals = [crystal_from_json(data, [shared.molecule]) for data in stored]
     try:
-        values = shared.stages.energies(spec, crystals, shared.parameters)
+        values = shared.stages.energies(spec, crystals, shared.ranking)
     except (MolflowError, RuntimeError, ValueError, FloatingPointError):
         values = [_one_value(spec, crystal, shared) for crystal in crystals]  # find the one that spoilt the batch
     return to_bytes([stored_value(value) for value in values])
@@ -109,7 +109,7 @@ def energy_batch(shared: Shared, item: tuple[str, Sequence[dict[str, Any]]]) -> 
 
 def _one_value(spec: str, crystal: Any, shared: Shared) -> Value:
     try:
-        return shared.stages.energies(spec, [crystal], shared.parameters)[0]
+        return shared.stages.energies(spec, [crystal], shared.ranking)[0]
     except MolflowError as error:
         return Value(float("nan"), reason=error.reason)
     except (RuntimeError, ValueError, FloatingPointError) as error:

@@ -37,6 +37,29 @@ def parametrize(molecule: Molecule, charges: str) -> MoleculeParameters:
     return implementation(molecule, charges)
 
 
+def distil(molecule: Molecule, parameters: MoleculeParameters, seed: int, say: Callable[[str], None]) -> bytes:
+    """The molecule's own potential, as `with_bespoke` reads it."""
+    from molflow_sim.bespoke import DistilSettings
+    from molflow_sim.bespoke import distil as implementation
+
+    return implementation(molecule, DistilSettings(seed=seed), start=parameters, progress=say).to_bytes()
+
+
+def with_bespoke(molecule: Molecule, data: bytes) -> tuple[MoleculeParameters, dict[str, Any]]:
+    """Stored parameters of the molecule's own, and what the report says about them."""
+    from molflow_sim.bespoke import Bespoke
+
+    own = Bespoke.from_bytes(data, molecule)
+    told = own.report
+    sides = {"FIT": told.fit, "bespoke": told.bespoke}
+    figures = {
+        f"{name}: ρ, rms in kJ/mol": f"{a.rho:.3f}, {a.rms:.2f}; lowest third {a.rho_low:.3f}, {a.rms_low:.2f}"
+        for name, a in sides.items()
+    }
+    judged = f"{told.n_held_out} packings held out of the fit, against {told.teacher}"
+    return own.parameters, {"used": "bespoke" if told.kept else "FIT", "judged by": judged, **figures}
+
+
 def generate(generator: Generator, request: CrystalRequest, n: int, seed: int, first_index: int = 0) -> Any:
     """Candidates of a generator as `RigidPackings`, see `Generator.sample`."""
     from molflow_sim.packing.candidates import packings_of
@@ -132,6 +155,7 @@ class Stages:
     """The steps a screening is made of."""
 
     parametrize: Callable[..., Any] = parametrize
+    distil: Callable[..., bytes] = distil
     generate: Callable[..., Any] = generate
     press: Callable[..., Any] = press
     load_packings: Callable[..., Any] = load_packings
@@ -156,6 +180,12 @@ class Shared:
     molecule: Any
     parameters: Any
     settings: ScreenSettings
+    fit: Any = None
+
+    @property
+    def ranking(self) -> Any:
+        """Parameters of the force field as a member of what ranks, also where another potential searches."""
+        return self.parameters if self.fit is None else self.fit
 
 
 def press_batch(shared: Shared, index: int) -> bytes:
@@ -204,11 +234,11 @@ def relax_batch(shared: Shared, item: Sequence[dict[str, Any]]) -> bytes:
 
 def refine_batch(shared: Shared, item: Sequence[dict[str, Any]]) -> bytes:
     """Relax stored crystals on the potential of ``best``; energies are those of ``best`` there, with its members'."""
-    rows = _relaxed_rows(shared, item, shared.stages.refine)
+    rows = _relaxed_rows(replace(shared, parameters=shared.ranking), item, shared.stages.refine)
     for row in rows:
         if row["crystal"] is not None:
             crystal = crystal_from_json(row["crystal"], [shared.molecule])
-            value = shared.stages.energies("best", [crystal], shared.parameters)[0]
+            value = shared.stages.energies("best", [crystal], shared.ranking)[0]
             row |= {"energy": value.energy, "parts": value.parts}
             if not np.isfinite(value.energy):
                 row |= {"crystal": None, "energy": None, "reason": value.reason}

@@ -12,6 +12,8 @@ from ase.calculators.calculator import Calculator, all_changes
 from refusals import refuses
 
 from molflow_sim import Landscape, MolecularCrystal, Molecule, screen
+from molflow_sim.bespoke import Bespoke
+from molflow_sim.bespoke.distillation import Agreement, Report
 from molflow_sim.cli.main import run as molflow
 from molflow_sim.errors import CrystalError, InputError, NoCandidatesError, SpaceGroupError, StoreError
 from molflow_sim.runs import scheduler
@@ -121,6 +123,29 @@ def test_more_candidates_add_to_what_is_there(urea, tmp_path):
     assert grown.tally["press"]["candidates"] == 60
 
 
+def test_a_bespoke_potential_is_made_once_presses_and_is_reported(urea, tmp_path):
+    asked, pressed_on = [], set()
+
+    def distil(molecule, parameters, seed, say):
+        asked.append(seed)
+        side = Agreement(rho=0.9, rms=2.0, bias=0.0, rho_low=0.8, rms_low=1.5)
+        told = Report("best", 90, 30, side, replace(side, rho=0.97), kept=True, seconds=1.0)
+        own = replace(parameters, exp6_a=2.0 * parameters.exp6_a, charge_model="bespoke")
+        return Bespoke(own, told).to_bytes()
+
+    def press(packings, parameters):
+        pressed_on.add(parameters.charge_model)
+        return toy.press(packings, parameters)
+
+    for _ in range(2):
+        stages = replace(toy.TOY, distil=distil, press=press)
+        found = run(urea, tmp_path / "run", potential="bespoke", stages=stages)
+    assert asked == [0] and pressed_on == {"bespoke"}
+    assert found.run["potential"]["used"] == "bespoke" and "0.970" in str(found.run["potential"])
+    assert "30 packings held out" in (found.folder / "report.html").read_text()
+    refuses(StoreError, "potential", run, urea, tmp_path / "run")
+
+
 @pytest.mark.parametrize("change", [{"seed": 1}, {"space_groups": "P21/c"}, {"z_prime": 2}])
 def test_another_runs_folder_is_refused_and_left_alone(urea, finished, change):
     before = {p: p.stat().st_mtime_ns for p in finished.folder.rglob("*") if p.is_file() and p.name != "lock"}
@@ -224,7 +249,8 @@ def test_a_reference_of_another_molecule_is_refused_before_any_work(urea, finish
     ("change", "error"),
     [
         ({"candidates": 0}, InputError), ({"candidates": 2.5}, InputError), ({"seed": -1}, InputError),
-        ({"charges": "am1"}, InputError), ({"space_groups": "P99"}, SpaceGroupError),
+        ({"charges": "am1"}, InputError), ({"potential": "dft"}, InputError),
+        ({"space_groups": "P99"}, SpaceGroupError),
         ({"space_groups": ()}, InputError), ({"energy": "dft"}, InputError),
     ],
 )  # fmt: skip
