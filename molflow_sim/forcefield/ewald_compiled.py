@@ -12,7 +12,7 @@ import numba as nb
 import numpy as np
 
 
-@nb.njit(fastmath=True, error_model="numpy")
+@nb.njit(fastmath=True, error_model="numpy", forceinline=True)
 def _powers(n_max, fractional, axis, cosine, sine):
     """Rows 0..n_max of cos and sin(2π n s) for the fractional coordinates s along an axis."""
     n = fractional.shape[1]
@@ -29,7 +29,7 @@ def _powers(n_max, fractional, axis, cosine, sine):
             sine[m, a] = sine[m - 1, a] * cosine[1, a] + cosine[m - 1, a] * sine[1, a]
 
 
-@nb.njit(fastmath=True, error_model="numpy")
+@nb.njit(fastmath=True, error_model="numpy", forceinline=True)
 def _product(cosine, sine, c, s, sign, c_out, s_out):
     """Multiply phases by a row of powers, or by its conjugate."""
     for a in range(len(c)):
@@ -40,7 +40,7 @@ def _product(cosine, sine, c, s, sign, c_out, s_out):
         s_out[a] = im
 
 
-@nb.njit(fastmath=True, error_model="numpy")
+@nb.njit(fastmath=True, error_model="numpy", forceinline=True)
 def _structure_factor(c, s):
     re = 0.0
     im = 0.0
@@ -50,19 +50,19 @@ def _structure_factor(c, s):
     return re, im
 
 
-@nb.njit(fastmath=True, error_model="numpy")
+@nb.njit(fastmath=True, error_model="numpy", forceinline=True)
 def _pull(c, s, u, v, p):
     for a in range(len(p)):
         p[a] += u * c[a] - v * s[a]
 
 
-@nb.njit(fastmath=True, error_model="numpy")
+@nb.njit(fastmath=True, error_model="numpy", forceinline=True)
 def _add(p, k, out):
     for a in range(len(p)):
         out[a] += k * p[a]
 
 
-@nb.njit(fastmath=True, error_model="numpy")
+@nb.njit(fastmath=True, error_model="numpy", forceinline=True)
 def _reciprocal(positions, charge, cell, alpha, k_max, forces, virial):
     """Sum over half of reciprocal space for one system; returns the energy."""
     n = len(positions)
@@ -134,7 +134,7 @@ def _reciprocal(positions, charge, cell, alpha, k_max, forces, virial):
     return energy - alpha / math.sqrt(math.pi) * square
 
 
-@nb.njit(fastmath=True, error_model="numpy")
+@nb.njit(fastmath=True, error_model="numpy", forceinline=True)
 def _intramolecular(positions, charge, alpha, forces, virial):
     """Take the pairs of one molecule out of the lattice sum: -q q' erf(α r)/r; returns the energy."""
     energy = 0.0

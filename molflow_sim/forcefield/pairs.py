@@ -38,8 +38,10 @@ def _bitcast(source, target):
 _bits, _float = _bitcast(types.float64, types.int64), _bitcast(types.int64, types.float64)
 
 
+# Inner loops are compiled into their caller (forceinline): a copy of its own, which only the process that compiles it
+# would use, may round otherwise than the one that later processes load.
 # fastmath without "reassoc": the rounding trick z - magic must not be simplified away
-@nb.njit(fastmath={"contract", "nnan", "ninf"})
+@nb.njit(fastmath={"contract", "nnan", "ninf"}, forceinline=True)
 def _exp(x):
     """exp(x) for -700 < x < 700, relative error 1e-12: 2^k times a degree-10 polynomial of the remainder."""
     magic = 6755399441055744.0  # 1.5 * 2**52: the low bits of x log2(e) + magic hold the rounded integer
@@ -60,7 +62,7 @@ def _exp(x):
     return _float(_bits(p) + (_bits(z) << 52))
 
 
-@nb.njit(fastmath=True)
+@nb.njit(fastmath=True, forceinline=True)
 def _erfcx(u):
     """exp(x²) erfc(x) for 0 <= x <= 5 with u = (1/(1 + 0.3 x) - 0.7)/0.3, relative error 3e-12 (least squares)."""
     p = -1.76032216260325750e-08
@@ -78,7 +80,7 @@ def _erfcx(u):
     return p * u + 3.33673652542165411e-01
 
 
-@nb.njit(fastmath=True, boundscheck=False, error_model="numpy")
+@nb.njit(fastmath=True, boundscheck=False, error_model="numpy", forceinline=True)
 def _row(n, xi, yi, zi, ai, bi, ci, qi, x, y, z, a, b, c, q, w, cutoff, onset, alpha):
     """One atom against n images: energy and force on the atom; w receives (dE/dr)/r of each pair."""
     cutoff2 = cutoff * cutoff
@@ -126,13 +128,13 @@ def _row(n, xi, yi, zi, ai, bi, ci, qi, x, y, z, a, b, c, q, w, cutoff, onset, a
     return energy, fx, fy, fz
 
 
-@nb.njit(fastmath=True, boundscheck=False, error_model="numpy")
+@nb.njit(fastmath=True, boundscheck=False, error_model="numpy", forceinline=True)
 def _subtract_scaled(n, w, x, xi, out):
     for k in range(n):
         out[k] -= w[k] * (x[k] - xi)
 
 
-@nb.njit(fastmath=True, boundscheck=False, error_model="numpy")
+@nb.njit(fastmath=True, boundscheck=False, error_model="numpy", forceinline=True)
 def _chunk(
     positions, cell, sqrt_a, half_b, sqrt_c, charge, group_start, entry_start, entry_count, entry_atom, entry_shift,
     first_group, last_group, first_atom, cutoff, onset, alpha, forces, virial,

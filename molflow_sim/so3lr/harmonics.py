@@ -23,7 +23,7 @@ _C4C, _C4D = 0.75 * math.sqrt(5 / math.pi), 0.75 * math.sqrt(5 / (2 * math.pi))
 _C4E, _C4F, _C4G = 0.1875 * math.sqrt(1 / math.pi), 0.375 * math.sqrt(5 / math.pi), 0.1875 * math.sqrt(35 / math.pi)
 
 
-@nb.njit(error_model="numpy", cache=True)
+@nb.njit(error_model="numpy", forceinline=True)
 def harmonics(x: float, y: float, z: float, out: np.ndarray) -> None:
     """Values (24,) at a unit vector."""
     xx, yy, zz = x * x, y * y, z * z
@@ -40,7 +40,7 @@ def harmonics(x: float, y: float, z: float, out: np.ndarray) -> None:
     out[23] = _C4G * (xx * (xx - 3 * yy) - yy * (3 * xx - yy))
 
 
-@nb.njit(error_model="numpy", cache=True)
+@nb.njit(error_model="numpy", forceinline=True)
 def harmonics_gradient(x: float, y: float, z: float, w: np.ndarray) -> tuple[float, float, float]:
     """Gradient of ``sum(w * harmonics)`` along x, y and z, the components taken as polynomials of the vector."""
     xx, yy, zz = x * x, y * y, z * z

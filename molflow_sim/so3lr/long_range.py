@@ -31,9 +31,10 @@ ALPHA = np.array([4.5, 1.38, 164.2, 38, 21, 12, 7.4, 5.4, 3.8, 2.67, 162.7, 71, 
 C6 = np.array([6.5, 1.46, 1387, 214, 99.5, 46.6, 24.2, 15.6, 9.52, 6.38, 1556, 627, 528, 305, 185, 134, 94.6, 64.3])
 
 _fast = nb.njit(fastmath=True, error_model="numpy", nogil=True, cache=True)
+_inner = nb.njit(fastmath=True, error_model="numpy", forceinline=True)  # see network.py
 
 
-@_fast
+@_inner
 def _switch(x):
     """Smooth step from 1 at x = 0 to 0 at x = 1, and its derivative."""
     if x <= 0.0:
@@ -60,7 +61,7 @@ def image_range(inverse: np.ndarray | None, cutoff: float) -> np.ndarray:
     return (cutoff * np.linalg.norm(inverse, axis=0) + 0.5).astype(np.int64)
 
 
-@_fast
+@_inner
 def _nearest(x, y, cell, inverse, d):
     """Write the difference x - y moved to fractional coordinates within ±½; `d` (6,) has room for the shifts."""
     for i in range(3):
@@ -141,7 +142,7 @@ def repulsion(element, parent, start, sender, vectors, zbl, gradient):
     return energy
 
 
-@_fast
+@_inner
 def _pair_constants(ai, aj, ci, cj):
     """C6 (hartree bohr⁶), γ, damping radius (bohr) of two atoms, and derivatives.
 

@@ -20,9 +20,12 @@ FEATURES, HEADS, WIDTH = 128, 4, 32
 _EPSILON = 1e-6  # of the layer norms
 
 _fast = nb.njit(fastmath=True, error_model="numpy", nogil=True, cache=True)
+# Compiled into each caller: a copy of its own, which the process that compiles it would use and later ones not, may
+# round otherwise.
+_inner = nb.njit(fastmath=True, error_model="numpy", forceinline=True)
 
 
-@_fast
+@_inner
 def _filters(r, table, knots, at, slope):
     """Radial filter (2F,) at distance r, or its derivative."""
     h = knots[1] - knots[0]
@@ -47,7 +50,7 @@ def _filters(r, table, knots, at, slope):
             at[d] = a * table[k, 0, d] + (one - a) * table[k + 1, 0, d] + b * table[k, 1, d] + c * table[k + 1, 1, d]
 
 
-@_fast
+@_inner
 def _silu(z):
     out = np.empty_like(z)
     a, b = z.ravel(), out.ravel()
@@ -56,7 +59,7 @@ def _silu(z):
     return out
 
 
-@_fast
+@_inner
 def _silu_back(g, z):
     """g times the derivative of silu at z, in place."""
     a, b = g.ravel(), z.ravel()
@@ -66,7 +69,7 @@ def _silu_back(g, z):
     return g
 
 
-@_fast
+@_inner
 def _linear(x, w, b):
     """x w + b, rows alike."""
     out = np.dot(x, w)
@@ -76,13 +79,13 @@ def _linear(x, w, b):
     return out
 
 
-@_fast
+@_inner
 def _product(x, w):
     """x wᵀ."""
     return np.dot(x, w.T)
 
 
-@_fast
+@_inner
 def _plus(x, y):
     """x + y over y's columns."""
     out = np.empty_like(y)
@@ -92,14 +95,14 @@ def _plus(x, y):
     return out
 
 
-@_fast
+@_inner
 def _put(x, out):
     for a in range(x.shape[0]):
         for d in range(x.shape[1]):
             out[a, d] = x[a, d]
 
 
-@_fast
+@_inner
 def _norm(x, weight, bias, unit, rstd):
     """Layer norm; keeps the normalised rows and 1/σ."""
     out = np.empty_like(x)
@@ -120,7 +123,7 @@ def _norm(x, weight, bias, unit, rstd):
     return out
 
 
-@_fast
+@_inner
 def _norm_back(g, weight, unit, rstd):
     out = np.empty_like(g)
     n = g.shape[1]
@@ -136,7 +139,7 @@ def _norm_back(g, weight, unit, rstd):
     return out
 
 
-@_fast
+@_inner
 def _turn(ev, parent, rotation, matrices, out):
     """Equivariant features (A, 24) of the asymmetric unit to those of all atoms of the cell, `out` (C, 24)."""
     for c in range(parent.shape[0]):
@@ -151,7 +154,7 @@ def _turn(ev, parent, rotation, matrices, out):
             at += size
 
 
-@_fast
+@_inner
 def _turn_back(g, parent, rotation, matrices, out):
     """Add the gradient with respect to the asymmetric unit's features to `out`."""
     for c in range(parent.shape[0]):
@@ -164,7 +167,7 @@ def _turn_back(g, parent, rotation, matrices, out):
             at += size
 
 
-@_fast
+@_inner
 def _attend(t, qkv, ev, evc, start, sender, parent, r, cut, sh, w, table, knots, pre, f, alpha, m_inv, m_ev):
     """Messages of one layer to every receiver; keeps pre-activations, filters and attention of every pair."""
     w1, b1, w2 = w[1][t], w[2][t], w[3][t]
@@ -207,7 +210,7 @@ def _attend(t, qkv, ev, evc, start, sender, parent, r, cut, sh, w, table, knots,
                 m_ev[a, m] += cut[e, 0] * alpha[e, 4 + DEGREE[m]] * sh[e, m]
 
 
-@_fast
+@_inner
 def _attend_back(
     t, g_inv, g_ev, qkv, ev, evc, start, sender, parent, r, cut, sh, w, table, knots, pre, f, alpha,
     g_qkv, g_own, g_evc, g_r, g_sh,
@@ -277,7 +280,7 @@ def _attend_back(
                 g_own[a, m] -= g
 
 
-@_fast
+@_inner
 def _mix_in(x, ev):
     """Invariant features with the equivariant ones' norms behind them, (A, F + 4)."""
     out = np.zeros((x.shape[0], FEATURES + 4), dtype=x.dtype)

@@ -1,5 +1,9 @@
 """What becomes of a candidate follows from its seed and its number: not from its batch, threads, workers or a kill."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -103,3 +107,28 @@ def test_the_relaxation_of_a_crystal_is_the_same_in_any_company_and_order(molecu
     assert numbers(relax_flexible(crystals[:3], potential, batch_size=1)) == together[:3]
     energies = steps.evaluate(crystals, parameters)
     assert [float(steps.evaluate([c], parameters)[0]) for c in crystals] == energies.tolist()
+
+
+COMPILED = """
+import hashlib
+import numpy as np, torch, torch_sim
+from crystal_examples import crystal
+from molflow_sim import CrystalPotential, parametrize
+from molflow_sim.so3lr.potential import SO3LR
+c = crystal("glycolic")
+out = CrystalPotential([parametrize(c.molecules[0])])(torch_sim.initialize_state([c.to_ase()], "cpu", torch.float64))
+numbers, positions, _, _ = c.unit_cell()
+energy, gradient, virial, _ = SO3LR().evaluate([numbers], [positions], [c.cell])[0]
+for array in (*(out[k].numpy() for k in sorted(out)), np.array(energy), gradient, virial):
+    print(hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_the_process_that_compiles_the_loops_gets_the_bits_of_those_that_load_them(tmp_path):
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    runs = [
+        subprocess.run([sys.executable, "-c", COMPILED], env=environment, capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    assert runs[0].stdout == runs[1].stdout and runs[0].stdout.count("\n") == 8
