@@ -37,6 +37,7 @@ def rank(
         bool, typer.Option("--relax", help="Relax cell and molecules on the potential first, space group kept.")
     ] = False,
     charges: opt.Charges = "mmff94",
+    temperature: opt.FreeEnergy = None,
     top: opt.Top = 100,
     scheduler: opt.Scheduler = None,
     overwrite: opt.Overwrite = False,
@@ -51,6 +52,7 @@ def rank(
         energy,
         relax,
         charges=charges,
+        temperature=temperature,
         output=output,
         top=top,
         scheduler=scheduler,

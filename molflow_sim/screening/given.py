@@ -13,7 +13,7 @@ import numpy as np
 
 from molflow_sim.chemistry.checks import canonical_smiles, mirror_image
 from molflow_sim.energies.models import check_energy_spec, energy_model
-from molflow_sim.errors import CrystalError, MolflowError, NoCandidatesError, StoreError
+from molflow_sim.errors import CrystalError, InputError, MolflowError, NoCandidatesError, StoreError
 from molflow_sim.runs.files import write_bytes_atomically
 from molflow_sim.runs.identity import digest
 from molflow_sim.runs.progress import Progress
@@ -42,6 +42,7 @@ _CODE = {
     "unique": ("pipeline:Run._unique", "stages:deduplicate_crystals"),
     "energy": ("ranking:energy_batch",),
     "refine": ("stages:refine_batch", "stages:parametrize", "stages:refine", "stages:validity"),
+    "vibrations": ("vibrations:vibrations_batch", "stages:parametrize", "stages:vibrations"),
 }
 
 
@@ -79,6 +80,7 @@ def rank(
     relax: bool = False,
     *,
     charges: str = "mmff94",
+    temperature: float | None = None,
     output: str | Path | None = None,
     top: int = 100,
     scheduler: str | None = None,
@@ -99,6 +101,8 @@ def rank(
         Otherwise energies are those of the structures as they are.
     charges : str
         Of the potential, see `molflow_sim.parametrize`.
+    temperature : float, optional
+        K; the first ten are ranked by their free energy with harmonic lattice vibrations. Needs `relax`.
     output : path, optional
         Results folder, with a subfolder for each molecule if there are several; a temporary one if not given. The same
         call again carries on where a former one was stopped; more structures may be added.
@@ -119,7 +123,7 @@ def rank(
     Raises
     ------
     InputError
-        No structures, a file that is not there, or an unknown energy or charge model.
+        No structures, a file that is not there, an unknown energy or charge model, or a temperature without `relax`.
     NoCandidatesError
         No structure could be read or evaluated; the message has the first reason.
     StoreError
@@ -130,7 +134,9 @@ def rank(
     from molflow_sim.systems.collect import find_crystals
 
     check_energy_spec(energy)
-    settings = ScreenSettings(generator="random", energy=energy, charges=charges, top=top)
+    if temperature is not None and not relax:
+        raise InputError("vibrations are those of relaxed structures: with a temperature, relax as well (--relax)")
+    settings = ScreenSettings(generator="random", energy=energy, charges=charges, top=top, temperature=temperature)
     bars = Progress(progress)
     with bars.stage("Reading structures", 1) as advance:
         found = list(find_crystals(structures))
@@ -259,10 +265,14 @@ class RankRun(Run):
         rows = self._evaluated([crystal_to_json(c) for c in crystals], tally)
         keep, dropped = distinct(rows, self._unique(rows), tally)
         keep = self._refine(self._by_energy(keep, dropped), tally)
-        shown = {"energy": self.settings.energy, "relax": self.flexible, "charges": self.settings.charges}
+        shown = {
+            "energy": self.settings.energy, "relax": self.flexible, "charges": self.settings.charges,
+            "temperature": self.settings.temperature,
+        }  # fmt: skip
         told = provenance(self.store, shown, self.molecule)
         run = {**told, "code": self.code, "energy": self._energy_words()}
         landscape = build_landscape(self.molecule, keep, [*unread, *dropped], tally, run, None, self.store.folder)
+        landscape = self._warmed(landscape)
         write_outputs(self.store, landscape, self.settings, self.bars)
         return landscape
 

@@ -25,6 +25,7 @@ from molflow_sim.screening.ranking import RelaxedRow, build_landscape, distinct,
 from molflow_sim.screening.serialise import crystal_to_json, from_bytes, molecule_identity, to_bytes
 from molflow_sim.screening.settings import ENERGY_DIGITS, ScreenSettings
 from molflow_sim.screening.stages import Shared, Stages
+from molflow_sim.screening.vibrations import vibrating, vibrations_batch, warmed
 
 if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
@@ -43,6 +44,7 @@ _CODE = {
     "energy": ("ranking:energy_batch",),
     "refine": ("stages:refine_batch", "stages:parametrize", "stages:refine", "stages:validity"),
     "reference": ("reference:locate", "stages:similarity"),
+    "vibrations": ("vibrations:vibrations_batch", "stages:parametrize", "stages:vibrations"),
 }
 
 
@@ -61,6 +63,7 @@ def screen(
     energy: str | None = None,
     energy_top: int | None = None,
     refine_top: int | None = None,
+    temperature: float | None = None,
     generator: str | None = None,
     weights: str | Path | None = None,
     scheduler: str | None = None,
@@ -101,6 +104,8 @@ def screen(
         How many structures it ranks; the others follow.
     refine_top : int, optional
         How many of the first are relaxed again on ``"best"``, where that ranks.
+    temperature : float, optional
+        K; the first ten are ranked by their free energy with harmonic lattice vibrations.
     generator : str, optional
         Where the packings come from: ``random``, ``flow`` (a trained crystal flow) or ``mixed`` (half of each).
     weights : path, optional
@@ -136,7 +141,7 @@ def screen(
     given: dict[str, Any] = {
         "candidates": candidates, "seed": seed, "space_groups": space_groups, "z_prime": z_prime, "charges": charges,
         "relax_top": relax_top, "energy": energy, "energy_top": energy_top, "refine_top": refine_top,
-        "generator": generator, "weights": weights,
+        "temperature": temperature, "generator": generator, "weights": weights,
     }  # fmt: skip
     chosen = replace(settings or ScreenSettings(), **{k: value for k, value in given.items() if value is not None})
     if isinstance(molecule, str):
@@ -226,6 +231,7 @@ class Run:
         told = provenance(self.store, self.settings.to_dict(), self.molecule)
         run = {**told, "packings": packings, "code": self.code, "energy": self._energy_words()}
         landscape = build_landscape(self.molecule, keep, dropped, tally, run, found, self.store.folder)
+        landscape = self._warmed(landscape)
         write_outputs(self.store, landscape, self.settings, self.bars)
         return landscape
 
@@ -454,6 +460,27 @@ class Run:
         good.sort(key=lambda row: (round(row.refined_energy, ENERGY_DIGITS), row.id))
         other = [row for row in done if not np.isfinite(row.refined_energy)]
         return [*good, *other, *rows[len(first) :]]
+
+    def _warmed(self, landscape: Landscape) -> Landscape:
+        """The landscape with free energies of the first structures, where a temperature is given.
+
+        Modes are stored, not free energies: another temperature costs nothing.
+        """
+        temperature = self.settings.temperature
+        if temperature is None:
+            return landscape
+        chosen = vibrating(landscape, self.settings.temperature_top)
+        tasks = []
+        for entry in chosen:
+            on_best, stored = entry.relaxed_on != "potential", crystal_to_json(entry.crystal)
+            code = energy_identity(BEST) if on_best else self.code["relax"]
+            key = digest(self.code["vibrations"], code, on_best, self.shared.parameters.charge_model, stored)
+            tasks.append((f"vibrations/{key}.json", key, (on_best, stored), 1))
+        # A failure is no result: it is tried again by the next call.
+        data = self._batches("Lattice vibrations", vibrations_batch, tasks, lambda d: not from_bytes(d)["reason"])
+        timings = {**landscape.run["timings_s"], "vibrations": round(self.store.seconds("vibrations"), 2)}
+        landscape = replace(landscape, run={**landscape.run, "timings_s": timings})
+        return warmed(landscape, chosen, data, temperature)
 
     # -- batches ------------------------------------------------------------------------------------------------
 

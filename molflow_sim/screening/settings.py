@@ -14,6 +14,7 @@ from molflow_sim.generators.protocol import (
     whole_number,
     without_code,
 )
+from molflow_sim.units import thermal_energy
 
 if TYPE_CHECKING:
     from molflow_sim.generators.protocol import Generator
@@ -67,6 +68,10 @@ class ScreenSettings:
         How many of the relaxed structures it ranks; the others follow.
     refine_top : int
         How many of the first are relaxed again on ``"best"``, where that ranks.
+    temperature : float or None
+        K; the first structures are then ranked by their free energy with harmonic lattice vibrations.
+    temperature_top : int
+        How many.
     top : int
         CIF files written.
     minimum_density, maximum_density : float
@@ -94,6 +99,8 @@ class ScreenSettings:
     energy: str = DEFAULT_ENERGY
     energy_top: int = 250
     refine_top: int = 40
+    temperature: float | None = None
+    temperature_top: int = 10
     top: int = 100
     minimum_density: float = 0.5
     maximum_density: float = 3.0
@@ -104,12 +111,14 @@ class ScreenSettings:
 
     def __post_init__(self) -> None:
         counts = ("candidates", "z_prime", "batch_size", "compare_top", "relax_top", "relax_batch", "energy_top")
-        for name in counts:
+        for name in (*counts, "temperature_top"):
             whole_number(name, getattr(self, name), 1)
         for name in ("seed", "top", "refine_top"):
             whole_number(name, getattr(self, name), 0)
         if self.charges not in CHARGE_MODELS:
             raise InputError(f"unknown charge model {self.charges!r}; choose from {', '.join(CHARGE_MODELS)}")
+        if self.temperature is not None:
+            thermal_energy(self.temperature)
         if not 0 <= self.minimum_density < self.maximum_density:
             raise InputError("minimum_density must be below maximum_density, both in g/cm³")
         object.__setattr__(self, "space_groups", space_group_names(self.space_groups))
