@@ -39,7 +39,6 @@ from molflow_sim.training import TrainSettings
 
 DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data" / "alanine_dipeptide"
 SIZES = (1000, 2000, 5000, 10000)
-STUDENTS = ("flow-forces", "force-matching", "density")
 NAMES = {
     "floor": "the frames themselves",
     "flow": "flow, own samples",

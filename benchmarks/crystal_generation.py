@@ -16,7 +16,6 @@ its own beside the output; the same command goes on from there.
 """
 
 import argparse
-import csv
 import os
 import sys
 from collections.abc import Sequence
@@ -55,7 +54,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             "runs": [asdict(r) for r in runs],
         },
     )
-    _write_csv(args.output.with_suffix(".csv"), runs)
     print_tables(tables)
     return 0
 
@@ -115,34 +113,6 @@ def _line(result: Run) -> str:
         return found.error
     outcome = f"candidate {found.relaxed_first}" if found.relaxed_first else f"missed ({found.fault})"
     return f"{result.raw['clash_free']} of {result.raw['n']} clash-free, {found.hits} hits, {outcome}"
-
-
-def _write_csv(path: Path, runs: Sequence[Run]) -> None:
-    """One row per target, conformer and side."""
-    rows = []
-    for r in runs:
-        raw, found = r.raw, r.result
-        errors = [abs(x) for x in raw["volume_error"]]
-        rows.append(
-            {
-                "target": r.target, "class": r.klass, "smiles": found.smiles, "conformers": r.source, "side": r.side,
-                "candidates": r.candidates, "seed": r.seed, "weights": r.weights[:12],
-                "clash_free": raw["clash_free"], "no_short_contact": raw["no_short_contact"],
-                "volume_rmad": round(sum(errors) / len(errors), 4) if errors else "",
-                **{f"matched_{s}": len(v) for s, v in raw["matched"].items()},
-                "solved": len(raw["solved"]), "close": len(raw["close"]),
-                "converged": found.converged, "unique": found.unique, "hits": found.hits, "first": found.first,
-                "rmsd": found.rmsd, "relaxed_first": found.relaxed_first, "relaxed_rank": found.relaxed_rank,
-                "relaxed_gap": found.relaxed_gap, "fault": found.fault, "error": found.error,
-                "seconds_per_structure": round(r.seconds_per_structure, 5), "seconds": round(r.seconds, 1),
-            }
-        )  # fmt: skip
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    with part.open("w", newline="") as stream:
-        table = csv.DictWriter(stream, list(rows[0]) if rows else ["target"])
-        table.writeheader()
-        table.writerows(rows)
-    part.replace(path)
 
 
 if __name__ == "__main__":

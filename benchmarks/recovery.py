@@ -13,8 +13,6 @@ Each search is written to a file of its own next to the output when it ends; the
 """
 
 import argparse
-import csv
-import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -26,10 +24,9 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.parts import Parts
-from benchmarks.search import Search, matches, molecule_of, search
+from benchmarks.search import Search, search
 from benchmarks.targets import DATA, Target, read_targets
-from molflow_sim import __version__, parametrize
-from molflow_sim.packing import press, random_packings
+from molflow_sim import __version__
 from molflow_sim.runs.files import write_json
 
 MILESTONES = (300, 1000, 4000)
@@ -52,7 +49,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--stop-when-found", action="store_true", help="no more candidates once the form is found")
     parser.add_argument("--max-minutes", type=float, default=float("inf"))
     parser.add_argument("--print-only", action="store_true", help="print what is stored and run nothing")
-    parser.add_argument("--check-prefilter", action="store_true", help="count hits that the prefilter would lose")
     args = parser.parse_args(argv)
     try:
         targets = read_targets(args.data)[0]
@@ -63,8 +59,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         targets = [t for t in targets if t.name in args.names]
     elif args.targets:
         targets = spread(targets, args.targets)
-    if args.check_prefilter:
-        return check_prefilter(targets, args.candidates, args.seed)
     parts = Parts(args.output, args.max_minutes, args.print_only)
     short = "-short" if args.stop_when_found else ""
     results = []
@@ -81,7 +75,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         if result is not None:
             results.append(result)
     write_json(args.output, {"version": __version__, "results": [{**asdict(r), "fault": r.fault} for r in results]})
-    write_csv(args.output.with_suffix(".csv"), results)
     print_table(results)
     summarise(results, len(targets))
     return 0
@@ -98,23 +91,6 @@ def _line(result: Search) -> str:
     if result.first:
         return f"found, candidate {result.first}, relaxed {result.relaxed_first}"
     return f"missed ({result.fault}) {result.error}"
-
-
-def write_csv(path: Path, results: list[Search]) -> None:
-    """The same results, one row per search."""
-    rows = []
-    for r in results:
-        row = asdict(r)
-        seconds, minimum, rank = row.pop("seconds"), row.pop("minimum") or {}, row.pop("rank")
-        row |= {f"minimum {k}": v for k, v in minimum.items()} | {f"rank {k}": v for k, v in rank.items()}
-        rows.append({**row, "fault": r.fault, "seconds": round(sum(seconds.values()), 1)})
-    names = list(dict.fromkeys(k for row in rows for k in row))
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    with part.open("w", newline="") as stream:
-        table = csv.DictWriter(stream, names)
-        table.writeheader()
-        table.writerows(rows)
-    part.replace(path)
 
 
 def print_table(results: list[Search]) -> None:
@@ -169,22 +145,6 @@ def summarise(results: list[Search], n_targets: int) -> None:
                 )
             why = ", ".join(f"{name} {count}" for name, count in misses.most_common()) or "none"
             print(f"   misses: {why}; {seconds / len(rows):.0f} s a target")
-
-
-def check_prefilter(targets: list[Target], n: int, seed: int) -> int:
-    """Compare every converged candidate with the experiment, with and without the prefilter."""
-    lost = total = 0
-    for target in targets:
-        molecule = molecule_of(target, "experimental", seed)
-        packings = press(random_packings(molecule, n, seed=seed), parametrize(molecule))
-        good = packings.select(packings.ok)
-        rows = np.arange(len(good))
-        without = matches(target, good, rows, prefilter=False)
-        missing = sorted(set(without) - set(matches(target, good, rows)))
-        lost, total = lost + len(missing), total + len(without)
-        print(f"{target.name}: {len(without)} hits, {len(missing)} lost by the prefilter", flush=True)
-    print(f"lost {lost} of {total}")
-    return int(lost > 0)
 
 
 def _or_dash(value: float | None, form: str = "") -> str:

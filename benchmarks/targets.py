@@ -1,16 +1,11 @@
 """The rigid experimental crystals that the benchmarks are judged on, and why each other one is left out.
 
-    python -m benchmarks targets [--data FOLDER]     prints both lists
-
 A crystal of the Crystallography Open Database is a target when it holds one species with at most one molecule in the
 asymmetric unit, H, C, N, O, F, Cl, Br and S only, at most 36 atoms a molecule, at most one rotatable bond and no
 flexible ring. These rules are applied to every file; nothing else is looked at.
 """
 
-import argparse
-import sys
 import warnings
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -163,35 +158,3 @@ def read_targets(
         targets.append(Target(path.stem, crystal, molecule, racemic))
     targets.sort(key=lambda t: (t.experimental.n_atoms, t.name))
     return targets, left_out
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Print the targets and a tally of what is left out."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, default=DATA, help="folder that holds cif/")
-    parser.add_argument("--all", action="store_true", help="also name every file left out")
-    args = parser.parse_args(argv)
-    try:
-        targets, left_out = read_targets(args.data)
-    except FileNotFoundError as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(f"{len(targets)} targets of {len(targets) + len(left_out)} files")
-    print(f"{'COD':>8} {'formula':>14} {'atoms':>5} {'group':>12} {'Z-prime':>7} {'g/cm3':>6} {'rot':>3}  SMILES")
-    for t in targets:
-        m, c = t.experimental, t.crystal
-        print(
-            f"{t.name:>8} {m.formula:>14} {m.n_atoms:>5} {c.space_group.name:>12} {c.z_prime:>7.2f} {c.density:>6.2f}"
-            f" {m.n_rotatable:>3}  {t.smiles}{' (racemic)' if t.racemic else ''}"
-        )
-    print("\nleft out:")
-    for reason, count in Counter(left_out.values()).most_common():
-        print(f"{count:>5}  {reason}")
-    if args.all:
-        for name, reason in sorted(left_out.items()):
-            print(f"{name:>8}  {reason}")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

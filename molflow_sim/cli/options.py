@@ -81,6 +81,16 @@ Energy = Annotated[
         "mace:FILE, ase:module:factory, torchsim:module:factory, or mean(a,b).",
     ),
 ]
+Pxrd = Annotated[
+    Path | None,
+    typer.Option(
+        "--pxrd", help="Measured powder pattern (two columns) to compare structures with.", show_default=False
+    ),
+]
+Wavelength = Annotated[
+    float | None,
+    typer.Option("--wavelength", help="Å, of powder patterns. [dim]default: Cu Kα, 1.5418[/dim]", show_default=False),
+]
 Scheduler = Annotated[
     str | None,
     typer.Option("--scheduler", help="Dask scheduler (tcp://host:8786) that runs the batches.", show_default=False),

@@ -25,6 +25,8 @@ molflow screen urea.sdf -o urea/ --candidates 4000 --space-groups "P-42_1m,P2_12
 
 molflow screen "c1ccccc1" -o benzene/ --reference benzene.cif --energy gfn2-xtb
 
+molflow screen "NC(N)=O" -o urea/ --pxrd measured.xy
+
 The same command again carries on where it was stopped; a larger --candidates or --relax-top adds to what is there.
 """
 
@@ -54,6 +56,8 @@ def screen(
     generator: opt.Generator = DEFAULT_GENERATOR,
     weights: opt.Weights = None,
     option: opt.Options = None,
+    pxrd: opt.Pxrd = None,
+    wavelength: opt.Wavelength = None,
     top: opt.Top = 100,
     name: opt.Name = "",
     scheduler: opt.Scheduler = None,
@@ -69,6 +73,7 @@ def screen(
         space_groups=space_groups, z_prime=z_prime, charges=charges, relax_top=relax_top, reference=reference,
         reference_block=block, energy=energy, energy_top=energy_top, refine_top=refine_top, weights=weights,
         temperature=temperature, scheduler=scheduler, overwrite=overwrite, progress=not quiet,
+        pxrd=pxrd, wavelength=wavelength,
         settings=ScreenSettings(top=top, generator=generator, generator_options=opt.pairs(option)),
     )  # fmt: skip
     if not quiet:
@@ -140,4 +145,11 @@ def summary(landscape: Landscape, output: Path) -> None:
         own = match.relaxed_relative_energy
         told = (place, "" if own is None else f"relaxed by itself {own:+.2f} kJ/mol against rank 1", match.note)
         console.print(f"reference {match.name}: {'; '.join(x for x in told if x)}", markup=False, highlight=False)
+    best = landscape.best_match
+    if best is not None and landscape.measured is not None:
+        console.print(
+            f"{landscape.measured.name}: most alike is rank {best.rank}, similarity {best.pxrd_similarity:.2f}",
+            markup=False,
+            highlight=False,
+        )
     console.print(f"results in {output}{'' if str(output).endswith('/') else '/'} (open report.html)", markup=False)

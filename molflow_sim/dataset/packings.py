@@ -36,6 +36,8 @@ STEPS = ("parametrize", "generate", "press", "deduplicate_packings", "evaluate",
 CODE = ("molflow_sim.dataset.packings:make_shard", *(f"molflow_sim.screening.stages:{name}" for name in STEPS))
 """What the numbers of a shard depend on, see `molflow_sim.runs.identity.code_identity`."""
 
+Caught = list[warnings.WarningMessage]
+
 
 @dataclass(frozen=True)
 class Item:
@@ -102,11 +104,7 @@ def lost(item: Item) -> bytes:
 
 
 def _molecule_shard(
-    stages: Stages,
-    settings: DatasetSettings,
-    excluded: Mapping[str, str],
-    item: Item,
-    caught: list[warnings.WarningMessage],
+    stages: Stages, settings: DatasetSettings, excluded: Mapping[str, str], item: Item, caught: Caught
 ) -> bytes:
     from rdkit import Chem
 
@@ -164,11 +162,7 @@ def _molecule_shard(
 
 
 def _crystal_shard(
-    stages: Stages,
-    settings: DatasetSettings,
-    excluded: Mapping[str, str],
-    item: Item,
-    caught: list[warnings.WarningMessage],
+    stages: Stages, settings: DatasetSettings, excluded: Mapping[str, str], item: Item, caught: Caught
 ) -> bytes:
     from molflow_sim.chemistry.conformers import mmff_energies
     from molflow_sim.dataset.skeletons import skeletons
@@ -243,7 +237,7 @@ def _meta(
     settings: DatasetSettings,
     excluded: Mapping[str, str],
     blocks: tuple[str, ...],
-    caught: list[warnings.WarningMessage],
+    caught: Caught,
 ) -> dict[str, Any]:
     return {
         **described(molecule, blocks, excluded),

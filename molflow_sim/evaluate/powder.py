@@ -116,20 +116,21 @@ def reflections(crystal: Any, wavelength: float = CU_K_ALPHA, displacement: floa
     cell, group = np.asarray(crystal.cell), crystal.space_group
     numbers, positions = crystal.unit_cell()[:2]
     inverse = np.linalg.inv(cell)
-    q_max = 2.0 * np.sin(np.radians(_limits(wavelength)[1] / 2.0)) / wavelength * (1.0 + 2.0 * MAX_STRAIN)
+    q_max = 2.0 * np.sin(np.radians(limits(wavelength)[1] / 2.0)) / wavelength * (1.0 + 2.0 * MAX_STRAIN)
     limit = np.floor(q_max * np.linalg.norm(cell, axis=1)).astype(int)
     grid = np.stack(np.meshgrid(*(np.arange(-n, n + 1) for n in limit), indexing="ij"), axis=-1).reshape(-1, 3)
     h = grid[len(grid) // 2 + 1 :]  # half of the lattice: the other has the same |F|
     q = h @ inverse.T
     inside = np.linalg.norm(q, axis=1) <= q_max
     h, q = h[inside], q[inside]
-    stol2 = np.sum(q**2, axis=1) / 4.0
-    phase = np.exp(2j * np.pi * (h @ (np.asarray(positions) @ inverse).T))
+    stol2, fractional = np.sum(q**2, axis=1) / 4.0, np.asarray(positions) @ inverse
     amplitude = np.zeros(len(h), dtype=complex)
     for z in np.unique(numbers):
         factor = gemmi.Element(int(z)).it92
-        f = factor.c + np.exp(-np.outer(stol2, factor.b)) @ np.array(factor.a)
-        amplitude += f * phase[:, numbers == z].sum(axis=1)
+        own = fractional[numbers == z].T
+        for part in np.array_split(np.arange(len(h)), 1 + len(h) * own.shape[1] // 1_000_000):  # bounds the memory
+            f = factor.c + np.exp(-np.outer(stol2[part], factor.b)) @ np.array(factor.a)
+            amplitude[part] += f * np.exp(2j * np.pi * (h[part] @ own)).sum(axis=1)
     squared = np.abs(amplitude) ** 2 * np.exp(-2.0 * displacement * stol2)
     return Reflections(q, squared, _symmetric_strains(group), cell)
 
@@ -145,10 +146,24 @@ def simulate(crystal: Any, wavelength: float = CU_K_ALPHA, *, strain: np.ndarray
     strain : ndarray (3, 3), optional
         Strain of the cell, such as that of a `PowderMatch`.
     """
-    scale = _Scale(wavelength, *_limits(wavelength))
+    scale = _Scale(wavelength, *limits(wavelength))
     heights = scale.histogram(*scale.shares(*reflections(crystal, wavelength).sticks(wavelength, strain)))
     intensity = np.fft.irfft(np.fft.rfft(heights, scale.size) * scale.profile, scale.size)[: len(scale.grid)]
     return PowderPattern(scale.grid, 100.0 * intensity / max(intensity.max(), 1e-30), wavelength, "simulated")
+
+
+def peaks(crystal: Any, wavelength: float = CU_K_ALPHA, strain: np.ndarray | None = None) -> list[tuple[float, int]]:
+    """2θ (degrees) and height of a crystal's peaks in `RANGE`, those of one hundredth of a degree together.
+
+    Heights are whole numbers, the highest 1000; lower ones than 1 are left out.
+    """
+    two_theta, intensity = reflections(crystal, wavelength).sticks(wavelength, strain)
+    lower, upper = limits(wavelength)
+    inside = (two_theta >= lower) & (two_theta <= upper)
+    place, member = np.unique(np.round(100.0 * two_theta[inside]).astype(int), return_inverse=True)
+    heights = np.bincount(member, intensity[inside], len(place))
+    heights = np.round(1000.0 * heights / max(heights.max(initial=0.0), 1e-30)).astype(int)
+    return [(p / 100.0, int(h)) for p, h in zip(place.tolist(), heights) if h > 0]
 
 
 def write_xy(pattern: PowderPattern, path: str | Path, title: str = "") -> None:
@@ -176,12 +191,12 @@ class PowderTarget:
 
     def __init__(self, pattern: PowderPattern) -> None:
         factor = pattern.wavelength / CU_K_ALPHA
-        limits = _limits(pattern.wavelength)
-        lower, upper = max(limits[0], float(pattern.two_theta[0])), min(limits[1], float(pattern.two_theta[-1]))
+        bounds = limits(pattern.wavelength)
+        lower, upper = max(bounds[0], float(pattern.two_theta[0])), min(bounds[1], float(pattern.two_theta[-1]))
         if upper - lower < 10.0 * factor:
             raise PatternError(
                 f"{pattern.name}: the pattern runs from {pattern.two_theta[0]:g} to {pattern.two_theta[-1]:g}°; at "
-                f"{pattern.wavelength:g} Å, {10.0 * factor:.1f}° or more between {limits[0]:.1f} and {limits[1]:.1f}° "
+                f"{pattern.wavelength:g} Å, {10.0 * factor:.1f}° or more between {bounds[0]:.1f} and {bounds[1]:.1f}° "
                 "are needed"
             )
         self.pattern = pattern
@@ -308,7 +323,7 @@ class _Scale:
         return np.bincount(left, heights * (1.0 - right), n) + np.bincount(left + 1, heights * right, n)
 
 
-def _limits(wavelength: float) -> tuple[float, float]:
+def limits(wavelength: float) -> tuple[float, float]:
     """`RANGE` at another wavelength, in degrees."""
     sines = np.sin(np.radians(np.array(RANGE) / 2.0)) * wavelength / CU_K_ALPHA
     lower, upper = np.degrees(2.0 * np.arcsin(np.clip(sines, 0.0, 0.98)))

@@ -2,27 +2,15 @@
 
 import lazy_loader
 
-from molflow_sim.forcefield.charges import CHARGE_MODELS, partial_charges
-from molflow_sim.forcefield.exp6 import EXP6_TYPES, GUARD_RADIUS, exp6_parameters, exp6_types
-from molflow_sim.forcefield.mmff import MMFFTerms, extract_mmff
-from molflow_sim.forcefield.parameters import MoleculeParameters, parametrize
-
-# Modules that import torch: loaded on first use.
-__getattr__, _, _ = lazy_loader.attach(
-    __name__, submod_attrs={"potential": ["CrystalPotential"], "mmff_energy": ["mmff_energies"]}
+# Loaded on first use: some of it imports torch, and some RDKit.
+__getattr__, __dir__, __all__ = lazy_loader.attach(
+    __name__,
+    submod_attrs={
+        "charges": ["CHARGE_MODELS", "partial_charges"],
+        "exp6": ["EXP6_TYPES", "GUARD_RADIUS", "exp6_parameters", "exp6_types"],
+        "mmff": ["MMFFTerms", "extract_mmff"],
+        "mmff_energy": ["mmff_energies"],
+        "parameters": ["MoleculeParameters", "parametrize"],
+        "potential": ["CrystalPotential"],
+    },
 )
-
-__all__ = [
-    "CHARGE_MODELS",
-    "EXP6_TYPES",
-    "GUARD_RADIUS",
-    "CrystalPotential",
-    "MMFFTerms",
-    "MoleculeParameters",
-    "exp6_parameters",
-    "exp6_types",
-    "extract_mmff",
-    "mmff_energies",
-    "parametrize",
-    "partial_charges",
-]

@@ -126,6 +126,13 @@ def _array(rows: list, width: int | None, dtype: type) -> np.ndarray:
     return np.array(rows, dtype=dtype).reshape((-1,) if width is None else (-1, width))
 
 
+def _table(rows: list[tuple], **widths: int | None) -> dict[str, np.ndarray]:
+    """Columns of rows (atoms, parameters ...) under their names, each (n, width) or (n,)."""
+    columns = list(zip(*rows)) or [()] * len(widths)
+    kinds = [np.int64] + [float] * (len(widths) - 1)
+    return {n: _array(list(c), w, kind) for (n, w), c, kind in zip(widths.items(), columns, kinds)}
+
+
 def _properties(mol: Chem.Mol) -> Any:
     """RDKit's MMFF94 typing of `mol` (changed in place), or the error that says why there is none."""
     unknown = sorted({a.GetSymbol() for a in mol.GetAtoms() if a.GetAtomicNum() not in MMFF_ELEMENTS})
@@ -188,25 +195,18 @@ def extract_mmff(rdmol: Chem.Mol) -> MMFFTerms:
 
 def _bonds(mol: Chem.Mol, properties: Any, arrays: dict[str, Any]) -> None:
     """Bond stretching (eq. 2)."""
-    index, k, r0 = [], [], []
+    rows = []
     for bond in mol.GetBonds():
         i, j = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
         found = properties.GetMMFFBondStretchParams(mol, i, j)  # (type, kb, r0)
         if found:
-            index.append((i, j))
-            k.append(MILLIDYNE * found[1])
-            r0.append(found[2])
-    arrays |= {
-        "bonds": _array(index, 2, np.int64),
-        "bond_k": _array(k, None, float),
-        "bond_r0": _array(r0, None, float),
-    }
+            rows.append(((i, j), MILLIDYNE * found[1], found[2]))
+    arrays |= _table(rows, bonds=2, bond_k=None, bond_r0=None)
 
 
 def _angles(mol: Chem.Mol, properties: Any, neighbours: list[list[int]], arrays: dict[str, Any]) -> None:
     """Angle bending (eq. 3), linear bending (eq. 4) and stretch-bend coupling (eq. 5)."""
-    index, k, theta0, linear, linear_k = [], [], [], [], []
-    sb_index, sb_k, sb_r0, sb_theta0 = [], [], [], []
+    bends, linear, coupled = [], [], []
     for j, around in enumerate(neighbours):
         is_linear = len(around) == 2 and _is_linear_type(properties.GetMMFFAtomType(j))
         for position, i in enumerate(around):
@@ -215,31 +215,19 @@ def _angles(mol: Chem.Mol, properties: Any, neighbours: list[list[int]], arrays:
                 if not found:
                     continue
                 if is_linear:
-                    linear.append((i, j, l))
-                    linear_k.append(MILLIDYNE * found[1])
+                    linear.append(((i, j, l), MILLIDYNE * found[1]))
                     continue
-                index.append((i, j, l))
-                k.append(MILLIDYNE * found[1])
-                theta0.append(np.deg2rad(found[2]))
+                theta0 = np.deg2rad(found[2])
+                bends.append(((i, j, l), MILLIDYNE * found[1], theta0))
                 coupling = properties.GetMMFFStretchBendParams(mol, i, j, l)  # (type, kbaIJK, kbaKJI)
                 left = properties.GetMMFFBondStretchParams(mol, i, j)
                 right = properties.GetMMFFBondStretchParams(mol, l, j)
                 if coupling and left and right:
-                    sb_index.append((i, j, l))
-                    sb_k.append((MILLIDYNE * coupling[1], MILLIDYNE * coupling[2]))
-                    sb_r0.append((left[2], right[2]))
-                    sb_theta0.append(np.deg2rad(found[2]))
-    arrays |= {
-        "angles": _array(index, 3, np.int64),
-        "angle_k": _array(k, None, float),
-        "angle_theta0": _array(theta0, None, float),
-        "linear_angles": _array(linear, 3, np.int64),
-        "linear_k": _array(linear_k, None, float),
-        "stretch_bends": _array(sb_index, 3, np.int64),
-        "stretch_bend_k": _array(sb_k, 2, float),
-        "stretch_bend_r0": _array(sb_r0, 2, float),
-        "stretch_bend_theta0": _array(sb_theta0, None, float),
-    }
+                    k = (MILLIDYNE * coupling[1], MILLIDYNE * coupling[2])
+                    coupled.append(((i, j, l), k, (left[2], right[2]), theta0))
+    arrays |= _table(bends, angles=3, angle_k=None, angle_theta0=None)
+    arrays |= _table(linear, linear_angles=3, linear_k=None)
+    arrays |= _table(coupled, stretch_bends=3, stretch_bend_k=2, stretch_bend_r0=2, stretch_bend_theta0=None)
 
 
 def _is_linear_type(atom_type: int) -> bool:
@@ -253,21 +241,20 @@ def _is_linear_type(atom_type: int) -> bool:
 
 def _out_of_planes(mol: Chem.Mol, properties: Any, neighbours: list[list[int]], arrays: dict[str, Any]) -> None:
     """Out-of-plane bending at three-coordinate centres (eq. 6): one Wilson angle per bond."""
-    index, k = [], []
+    rows = []
     for j, around in enumerate(neighbours):
         if len(around) != 3:
             continue
         a, b, c = around
         constant = properties.GetMMFFOopBendParams(mol, a, j, b, c)
         if constant:
-            index += [(a, j, b, c), (a, j, c, b), (b, j, c, a)]
-            k += [MILLIDYNE * constant] * 3
-    arrays |= {"out_of_planes": _array(index, 4, np.int64), "out_of_plane_k": _array(k, None, float)}
+            rows += [(atoms, MILLIDYNE * constant) for atoms in ((a, j, b, c), (a, j, c, b), (b, j, c, a))]
+    arrays |= _table(rows, out_of_planes=4, out_of_plane_k=None)
 
 
 def _torsions(mol: Chem.Mol, properties: Any, neighbours: list[list[int]], arrays: dict[str, Any]) -> None:
     """Torsions (eq. 7); RDKit gives none about linear atoms."""
-    index, v = [], []
+    rows = []
     for bond in mol.GetBonds():
         j, k = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
         for i in neighbours[j]:
@@ -276,9 +263,8 @@ def _torsions(mol: Chem.Mol, properties: Any, neighbours: list[list[int]], array
                     continue
                 found = properties.GetMMFFTorsionParams(mol, i, j, k, l)  # (type, V1, V2, V3)
                 if found and any(found[1:]):
-                    index.append((i, j, k, l))
-                    v.append([KCAL_PER_MOL * value for value in found[1:]])
-    arrays |= {"torsions": _array(index, 4, np.int64), "torsion_v": _array(v, 3, float)}
+                    rows.append(((i, j, k, l), [KCAL_PER_MOL * value for value in found[1:]]))
+    arrays |= _table(rows, torsions=4, torsion_v=3)
 
 
 def _pairs(mol: Chem.Mol, properties: Any, charges: np.ndarray, arrays: dict[str, Any]) -> None:

@@ -24,24 +24,18 @@ MIN_DISTANCE = 0.3
 _BLOCK = 512
 
 
-@intrinsic
-def _bits(typingctx, value):
-    """Reinterpret a float64 as int64."""
+def _bitcast(source, target):
+    @intrinsic
+    def cast(typingctx, value):
+        def codegen(context, builder, signature, args):
+            return builder.bitcast(args[0], context.get_value_type(target))
 
-    def codegen(context, builder, signature, args):
-        return builder.bitcast(args[0], context.get_value_type(types.int64))
+        return target(source), codegen
 
-    return types.int64(types.float64), codegen
+    return cast
 
 
-@intrinsic
-def _float(typingctx, value):
-    """Reinterpret an int64 as float64."""
-
-    def codegen(context, builder, signature, args):
-        return builder.bitcast(args[0], context.get_value_type(types.float64))
-
-    return types.float64(types.int64), codegen
+_bits, _float = _bitcast(types.float64, types.int64), _bitcast(types.int64, types.float64)
 
 
 # fastmath without "reassoc": the rounding trick z - magic must not be simplified away

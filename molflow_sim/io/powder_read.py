@@ -84,8 +84,7 @@ def read_pattern(path: str | Path, wavelength: float | None = None) -> PowderPat
         (0, 180), an axis of d or q, negative intensities beyond noise, no signal, another wavelength.
     """
     path = Path(path)
-    if wavelength is not None and not 0.05 < wavelength < 10.0:
-        raise PatternError(f"a wavelength of {wavelength:g} Å makes no powder pattern; give it in Å, such as 1.5406")
+    check_wavelength(wavelength)
     header, rows = _parse(_text(path), path)
     _check_axis(header, path)
     two_theta, intensity = rows[:, 0], rows[:, 1]
@@ -102,6 +101,17 @@ def read_pattern(path: str | Path, wavelength: float | None = None) -> PowderPat
             "Give --wavelength if it is another, and 2θ in degrees if this is q or d"
         )
     return PowderPattern(two_theta, intensity, stated or used, path.name, assumed)
+
+
+def check_wavelength(wavelength: float | None) -> None:
+    """Refuse a wavelength (Å) that no diffractometer has.
+
+    Raises
+    ------
+    PatternError
+    """
+    if wavelength is not None and not 0.05 < wavelength < 10.0:
+        raise PatternError(f"a wavelength of {wavelength:g} Å makes no powder pattern; give it in Å, such as 1.5406")
 
 
 def _text(path: Path) -> str:

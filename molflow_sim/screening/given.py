@@ -19,6 +19,7 @@ from molflow_sim.runs.identity import digest
 from molflow_sim.runs.progress import Progress
 from molflow_sim.screening.landscape import Dropped, Landscape, dropped_dataframe
 from molflow_sim.screening.pipeline import Chosen, Pool, Run, code_of
+from molflow_sim.screening.powder import measured
 from molflow_sim.screening.ranking import RelaxedRow, build_landscape, distinct, dropped_row, rerank
 from molflow_sim.screening.serialise import (
     crystal_to_json,
@@ -39,10 +40,11 @@ if TYPE_CHECKING:
 _CODE = {
     "charges": ("stages:parametrize", "stages:stored_charges", "stages:with_charges"),
     "relax": ("stages:relax_batch", "stages:parametrize", "stages:relax", "stages:validity", "given:as_given"),
-    "unique": ("pipeline:Run._unique", "stages:deduplicate_crystals"),
+    "unique": ("pipeline:Run._unique", "given:same_or_mirrored"),
     "energy": ("ranking:energy_batch",),
     "refine": ("stages:refine_batch", "stages:parametrize", "stages:refine", "stages:validity"),
     "vibrations": ("vibrations:vibrations_batch", "stages:parametrize", "stages:vibrations"),
+    "pxrd": ("powder:match_batch",),
 }
 
 
@@ -82,6 +84,8 @@ def rank(
     charges: str = "mmff94",
     temperature: float | None = None,
     output: str | Path | None = None,
+    pxrd: str | Path | None = None,
+    wavelength: float | None = None,
     top: int = 100,
     scheduler: str | None = None,
     overwrite: bool = False,
@@ -106,6 +110,8 @@ def rank(
     output : path, optional
         Results folder, with a subfolder for each molecule if there are several; a temporary one if not given. The same
         call again carries on where a former one was stopped; more structures may be added.
+    pxrd, wavelength : path, float, optional
+        Measured powder pattern to compare with, and its wavelength in Å, as in `screen`.
     top : int
         CIF files written.
     scheduler : str, optional
@@ -136,7 +142,12 @@ def rank(
     check_energy_spec(energy)
     if temperature is not None and not relax:
         raise InputError("vibrations are those of relaxed structures: with a temperature, relax as well (--relax)")
-    settings = ScreenSettings(generator="random", energy=energy, charges=charges, top=top, temperature=temperature)
+    file = None if pxrd is None else str(pxrd)
+    settings = ScreenSettings(
+        generator="random", energy=energy, charges=charges, top=top, temperature=temperature, pxrd=file,
+        wavelength=wavelength,
+    )  # fmt: skip
+    measured(settings)  # refuses what cannot be compared before the work begins
     bars = Progress(progress)
     with bars.stage("Reading structures", 1) as advance:
         found = list(find_crystals(structures))
@@ -203,9 +214,6 @@ def by_molecule(found: Sequence[Found]) -> tuple[list[list[Given]], list[Dropped
                     except CrystalError:  # an isomer
                         continue
                     group.append(Given(item.source, ordered))
-                    if crystal.molecules[0].racemic and not ordered.molecules[0].racemic:
-                        molecule = replace(ordered.molecules[0], racemic=True)
-                        group[:] = [Given(g.source, replace(g.crystal, molecules=(molecule,))) for g in group]
                     break
             else:
                 groups.append([Given(item.source, crystal)])
@@ -229,6 +237,13 @@ def as_given(crystals: Sequence[MolecularCrystal], parameters: Any) -> list[Any]
     ]
 
 
+def same_or_mirrored(crystals: Sequence[MolecularCrystal], energies: np.ndarray) -> np.ndarray:
+    """For each crystal the index of the one that stands for it; a mirror image, which has its energy, is no other."""
+    from molflow_sim.evaluate.deduplicate import deduplicate_crystals
+
+    return np.asarray(deduplicate_crystals(crystals, energies, allow_inversion=True))
+
+
 @dataclass
 class RankRun(Run):
     """The ranking of the crystals of one molecule, with the steps and the store of a screening."""
@@ -244,6 +259,7 @@ class RankRun(Run):
             "relax": self.flexible,
         }  # fmt: skip
         self.key = digest(identity)
+        self.stages = replace(self.stages, deduplicate_crystals=same_or_mirrored)
         if not self.flexible:
             self.stages = replace(self.stages, relax=as_given)
         return self.in_folder(identity, code_of(_CODE), scheduler, lambda: self._rank(unread))
@@ -253,10 +269,9 @@ class RankRun(Run):
         from molflow_sim.systems.collect import in_order_of
 
         data = self.store.once("molecule.json", self.key, lambda: to_bytes(molecule_to_json(self.molecule)))
-        molecule = molecule_from_json(from_bytes(data))
-        crystals = [in_order_of(g.crystal, molecule) for g in self.given]
-        self.molecule = replace(molecule, racemic=molecule.racemic or self.molecule.racemic)
-        self.key = digest(self.key, molecule_identity(molecule))
+        self.molecule = molecule_from_json(from_bytes(data))
+        crystals = [in_order_of(g.crystal, self.molecule) for g in self.given]
+        self.key = digest(self.key, molecule_identity(self.molecule))
         self.shared = Shared(self.stages, self.molecule, self._parameters(), self.settings)
         self._choose_energy()
         tally: dict[str, dict[str, int]] = {
@@ -273,6 +288,7 @@ class RankRun(Run):
         run = {**told, "code": self.code, "energy": self._energy_words()}
         landscape = build_landscape(self.molecule, keep, [*unread, *dropped], tally, run, None, self.store.folder)
         landscape = self._warmed(landscape)
+        landscape = self._matched(landscape)
         write_outputs(self.store, landscape, self.settings, self.bars)
         return landscape
 

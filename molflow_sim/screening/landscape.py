@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from molflow_sim.errors import StoreError
+from molflow_sim.evaluate.hydrogen_bonds import hydrogen_bond_text
+from molflow_sim.evaluate.packing_coefficient import packing_coefficient
+from molflow_sim.io.powder_read import CU_K_ALPHA, PowderPattern
 from molflow_sim.runs.files import write_bytes_atomically
 from molflow_sim.runs.folder import read_run
 from molflow_sim.screening.serialise import (
@@ -85,6 +89,10 @@ class LandscapeEntry:
         RMSD15 (Å) to the reference structure where all 15 molecules match, else NaN.
     source : str
         Where a structure that was given came from: file and block, frame or row; empty for one that was searched.
+    pxrd_similarity : float
+        To the measured powder pattern, 0 to 1, the cell fitted to it (`molflow_sim.evaluate.powder`); NaN without one.
+    pxrd_strain : tuple of float
+        The nine components of the strain of that fit; empty without a pattern.
     """
 
     rank: int
@@ -110,6 +118,18 @@ class LandscapeEntry:
     note: str = ""
     reference_rmsd: float = float("nan")
     source: str = ""
+    pxrd_similarity: float = float("nan")
+    pxrd_strain: tuple[float, ...] = ()
+
+    @cached_property
+    def hydrogen_bonds(self) -> str:
+        """Hydrogen bonds between molecules: D...A in Å and graph set, see `molflow_sim.evaluate.hydrogen_bonds`."""
+        return hydrogen_bond_text(self.crystal)
+
+    @cached_property
+    def packing_coefficient(self) -> float:
+        """Volume of the molecules over that of the cell."""
+        return packing_coefficient(self.crystal)
 
     @property
     def density(self) -> float:
@@ -164,6 +184,9 @@ class LandscapeEntry:
             "space_group": self.space_group,
             "z": self.z,
             "z_prime": self.z_prime,
+            "packing_coefficient": self.packing_coefficient,
+            "hydrogen_bonds": self.hydrogen_bonds,
+            **self._pxrd_columns(),
             "converged": self.converged,
             "copies": self.copies,
             "energy_ev_per_molecule": self.energy,
@@ -188,6 +211,11 @@ class LandscapeEntry:
             "note": self.note,
         }
 
+    def _pxrd_columns(self) -> dict[str, float]:
+        if not self.pxrd_strain:
+            return {}
+        change = np.linalg.det(np.eye(3) + np.reshape(self.pxrd_strain, (3, 3))) - 1.0
+        return {"pxrd_similarity": self.pxrd_similarity, "pxrd_volume_change_percent": 100.0 * float(change)}
 
     def _thermal(self) -> dict[str, Any]:
         """Columns of a ranking at a temperature."""
@@ -273,6 +301,10 @@ class Landscape:
         Where the experimental form came, if one was given.
     folder : Path or None
         The results folder.
+    wavelength : float
+        Å, of powder patterns.
+    measured : PowderPattern or None
+        The powder pattern that the structures were compared with.
     """
 
     molecule: Molecule
@@ -282,6 +314,14 @@ class Landscape:
     run: dict[str, Any] = field(default_factory=dict)
     reference: ReferenceMatch | None = None
     folder: Path | None = None
+    wavelength: float = CU_K_ALPHA
+    measured: PowderPattern | None = None
+
+    @property
+    def best_match(self) -> LandscapeEntry | None:
+        """The structure that agrees best with the measured powder pattern."""
+        compared = [entry for entry in self.entries if entry.pxrd_strain]
+        return max(compared, key=lambda entry: entry.pxrd_similarity, default=None)
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -334,6 +374,13 @@ class Landscape:
             "dropped": [asdict(d) for d in self.dropped],
             "tally": self.tally,
             "reference": asdict(self.reference) if self.reference else None,
+            "wavelength": self.wavelength,
+            "measured": self.measured
+            and {
+                **vars(self.measured),
+                "two_theta": self.measured.two_theta.tolist(),
+                "intensity": self.measured.intensity.tolist(),
+            },
         }
         write_bytes_atomically(Path(path), to_bytes(data))
 
@@ -365,7 +412,13 @@ class Landscape:
             return cls(
                 molecule=molecule_from_json(data["molecule"]),
                 entries=tuple(
-                    LandscapeEntry(**{**e, "crystal": crystal_from_json(e["crystal"], species)})
+                    LandscapeEntry(
+                        **{
+                            **e,
+                            "crystal": crystal_from_json(e["crystal"], species),
+                            "pxrd_strain": tuple(e.get("pxrd_strain", ())),
+                        }
+                    )
                     for e in data["entries"]
                 ),
                 dropped=tuple(Dropped(**d) for d in data["dropped"]),
@@ -373,6 +426,8 @@ class Landscape:
                 run=run,
                 reference=ReferenceMatch(**data["reference"]) if data["reference"] else None,
                 folder=folder,
+                wavelength=data.get("wavelength", CU_K_ALPHA),
+                measured=_pattern(data.get("measured")),
             )
         except (KeyError, TypeError) as error:
             raise StoreError(f"{path} is damaged ({error}); run the same command again to rebuild it") from error
@@ -384,6 +439,12 @@ def dropped_dataframe(dropped: Sequence[Dropped]) -> pd.DataFrame:
 
     frame = pd.DataFrame([asdict(row) for row in dropped], columns=list(Dropped.__dataclass_fields__))
     return frame.rename(columns={"energy": "potential_ev_per_molecule", "density": "density_g_per_cm3"})
+
+
+def _pattern(data: dict[str, Any] | None) -> PowderPattern | None:
+    if not data:
+        return None
+    return PowderPattern(**{**data, **{name: np.array(data[name]) for name in ("two_theta", "intensity")}})
 
 
 def short_symbol(crystal: MolecularCrystal) -> str:

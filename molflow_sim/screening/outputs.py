@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
 import molflow_sim
+from molflow_sim.evaluate.powder import simulate, write_xy
 from molflow_sim.runs.files import atomic_path, write_bytes_atomically
 from molflow_sim.runs.progress import Progress
 from molflow_sim.runs.store import Store
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 # What a screening writes beside run.json and the store; --overwrite removes these and nothing else.
 OUTPUTS = (
     "report.html", "landscape.svg", "ranking.csv", "dropped.csv", "landscape.db", "landscape.db.lock",
-    "structures/rank_*.cif",
+    "structures/rank_*.cif", "structures/rank_*.xy",
 )  # fmt: skip
 _LIBRARIES = (
     "numpy", "torch", "numba", "rdkit", "torch-sim-atomistic", "ase", "pymatgen-core", "oxtalign",
@@ -95,11 +96,13 @@ def _write_structures(store: Store, landscape: Landscape, top: int) -> None:
     folder = store.folder / "structures"
     names = set()
     for entry in landscape.entries[:top]:
-        name = f"rank_{entry.rank:03d}.cif"
-        write_bytes_atomically(folder / name, entry.to_cif().encode())
+        name = f"rank_{entry.rank:03d}"
+        write_bytes_atomically(folder / f"{name}.cif", entry.to_cif().encode())
+        title = f"{landscape.molecule.name or landscape.molecule.formula}, {name}, {entry.id}, simulated"
+        write_xy(simulate(entry.crystal, landscape.wavelength), folder / f"{name}.xy", title)
         names.add(name)
-    for old in folder.glob("rank_*.cif"):
-        if old.name not in names:
+    for old in (*folder.glob("rank_*.cif"), *folder.glob("rank_*.xy")):
+        if old.stem not in names:
             old.unlink()
 
 

@@ -14,6 +14,8 @@ import numpy as np
 from molflow_sim.energies.models import BEST, check_energy_spec, energy_identity, energy_model, recipe
 from molflow_sim.errors import InputError, NoCandidatesError
 from molflow_sim.generators.protocol import generator_identity
+from molflow_sim.io.powder_read import CU_K_ALPHA
+from molflow_sim.runs.files import sha256
 from molflow_sim.runs.folder import read_run
 from molflow_sim.runs.identity import code_identity, digest
 from molflow_sim.runs.progress import Progress
@@ -21,6 +23,7 @@ from molflow_sim.runs.scheduler import Executor, executor_for
 from molflow_sim.runs.store import Store, pack_arrays, unpack_arrays
 from molflow_sim.screening import stages as steps
 from molflow_sim.screening.landscape import Landscape
+from molflow_sim.screening.powder import BATCH, fields_of, match_batch, measured
 from molflow_sim.screening.ranking import RelaxedRow, build_landscape, distinct, energy_batch, refined, rerank
 from molflow_sim.screening.serialise import crystal_to_json, from_bytes, molecule_identity, to_bytes
 from molflow_sim.screening.settings import ENERGY_DIGITS, ScreenSettings
@@ -45,6 +48,7 @@ _CODE = {
     "refine": ("stages:refine_batch", "stages:parametrize", "stages:refine", "stages:validity"),
     "reference": ("reference:locate", "stages:similarity"),
     "vibrations": ("vibrations:vibrations_batch", "stages:parametrize", "stages:vibrations"),
+    "pxrd": ("powder:match_batch",),
 }
 
 
@@ -66,6 +70,8 @@ def screen(
     temperature: float | None = None,
     generator: str | None = None,
     weights: str | Path | None = None,
+    pxrd: str | Path | None = None,
+    wavelength: float | None = None,
     scheduler: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
@@ -110,6 +116,10 @@ def screen(
         Where the packings come from: ``random``, ``flow`` (a trained crystal flow) or ``mixed`` (half of each).
     weights : path, optional
         Folder of weights for the flow instead of those of the package.
+    pxrd : path, optional
+        Measured powder pattern (text, two columns: 2θ and intensity) that every ranked structure is compared with.
+    wavelength : float, optional
+        Å, of that pattern and of the simulated ones; Cu Kα by default.
     scheduler : str, optional
         Address of a Dask scheduler (``tcp://...``); batches run in this process otherwise.
     overwrite : bool
@@ -141,7 +151,8 @@ def screen(
     given: dict[str, Any] = {
         "candidates": candidates, "seed": seed, "space_groups": space_groups, "z_prime": z_prime, "charges": charges,
         "relax_top": relax_top, "energy": energy, "energy_top": energy_top, "refine_top": refine_top,
-        "temperature": temperature, "generator": generator, "weights": weights,
+        "temperature": temperature, "generator": generator, "weights": weights, "pxrd": pxrd,
+        "wavelength": wavelength,
     }  # fmt: skip
     chosen = replace(settings or ScreenSettings(), **{k: value for k, value in given.items() if value is not None})
     if isinstance(molecule, str):
@@ -151,6 +162,7 @@ def screen(
     elif not hasattr(molecule, "conformers"):
         raise InputError(f"screen needs a Molecule or a SMILES, not {type(molecule).__name__}")
     check_energy_spec(chosen.energy)
+    measured(chosen)  # refuses what cannot be compared before the work begins
     experiment = None
     if reference is not None:
         from molflow_sim.screening.reference import read_reference
@@ -232,6 +244,7 @@ class Run:
         run = {**told, "packings": packings, "code": self.code, "energy": self._energy_words()}
         landscape = build_landscape(self.molecule, keep, dropped, tally, run, found, self.store.folder)
         landscape = self._warmed(landscape)
+        landscape = self._matched(landscape)
         write_outputs(self.store, landscape, self.settings, self.bars)
         return landscape
 
@@ -481,6 +494,26 @@ class Run:
         timings = {**landscape.run["timings_s"], "vibrations": round(self.store.seconds("vibrations"), 2)}
         landscape = replace(landscape, run={**landscape.run, "timings_s": timings})
         return warmed(landscape, chosen, data, temperature)
+
+    def _matched(self, landscape: Landscape) -> Landscape:
+        """The landscape with the similarity of every structure to the measured pattern, if there is one."""
+        target = measured(self.settings)
+        if target is None:
+            return replace(landscape, wavelength=self.settings.wavelength or CU_K_ALPHA)
+        pattern = target.pattern
+        if pattern.wavelength_assumed:
+            self.bars.say(f"{pattern.name} states no wavelength: Cu Kα, {CU_K_ALPHA} Å, is assumed")
+        numbers = sha256(pattern.two_theta.tobytes() + pattern.intensity.tobytes())
+        rows = [crystal_to_json(entry.crystal) for entry in landscape]
+        tasks = []
+        for k in range(0, len(rows), BATCH):
+            key = digest(self.code["pxrd"], numbers, pattern.wavelength, rows[k : k + BATCH])
+            tasks.append((f"pxrd/{key}.json", key, (target, rows[k : k + BATCH]), len(rows[k : k + BATCH])))
+        found = fields_of(self._batches("Comparing with the powder pattern", match_batch, tasks))
+        entries = tuple(replace(entry, **fields) for entry, fields in zip(landscape, found))
+        timings = {**landscape.run["timings_s"], "powder patterns": round(self.store.seconds("pxrd"), 2)}
+        run = {**landscape.run, "timings_s": timings}
+        return replace(landscape, entries=entries, run=run, wavelength=pattern.wavelength, measured=pattern)
 
     # -- batches ------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from molflow_sim.evaluate.powder import WIDTH, PowderTarget, limits, peaks
+from molflow_sim.io.powder_read import CU_K_ALPHA
 from molflow_sim.runs.pages import render
 from molflow_sim.screening.plots import MARKERS, OTHER, group_styles, shown_energies
 from molflow_sim.units import KJ_PER_MOL
@@ -60,15 +62,35 @@ def _data(landscape: Landscape) -> dict[str, Any]:
             n: {"colour": _COLOURS.get(n, "#e080c0"), "radius": round(0.22 + 0.16 * float(covalent_radii[n]), 3)}
             for n in present
         },
+        "powder": _powder(landscape),
         "rows": [
-            {**_row(entry, shown), "style": kinds[entry.space_group], "reference": hit == entry.rank}
+            {
+                **_row(entry, shown, landscape.wavelength),
+                "style": kinds[entry.space_group],
+                "reference": hit == entry.rank,
+            }
             for entry, shown in zip(landscape, energies)
         ],
     }
 
 
-def _row(entry: LandscapeEntry, shown: float) -> dict[str, Any]:
+def _powder(landscape: Landscape) -> dict[str, Any]:
+    """Grid of the powder patterns, width of a peak, and the measured pattern without background, highest point 100."""
+    factor = landscape.wavelength / CU_K_ALPHA
+    lower, upper = limits(landscape.wavelength)
+    shown: dict[str, Any] = {"lower": lower, "upper": upper, "step": 0.03 * factor, "width": WIDTH * factor}
+    shown |= {"wavelength": landscape.wavelength, "measured": None}
+    if landscape.measured is not None:
+        target = PowderTarget(landscape.measured)
+        x, y = target.scale.grid[::2], target.net[::2]
+        rows = {"x": np.round(x, 3).tolist(), "y": np.round(100.0 * y / y.max(), 2).tolist()}
+        shown["measured"] = {"name": landscape.measured.name, **rows}
+    return shown
+
+
+def _row(entry: LandscapeEntry, shown: float, wavelength: float) -> dict[str, Any]:
     numbers, positions, bonds = cell_for_viewing(entry)
+    strain = np.reshape(entry.pxrd_strain, (3, 3)) if entry.pxrd_strain else None
     return {
         "rank": entry.rank,
         "id": entry.id,
@@ -89,6 +111,10 @@ def _row(entry: LandscapeEntry, shown: float) -> dict[str, Any]:
         "max_force": round(entry.max_force, 4),
         "note": entry.note,
         "rmsd": round(entry.reference_rmsd, 4),
+        "packing": round(entry.packing_coefficient, 4),
+        "hydrogen_bonds": entry.hydrogen_bonds,
+        "pxrd": round(entry.pxrd_similarity, 4),
+        "peaks": [x for peak in peaks(entry.crystal, wavelength, strain) for x in peak],
         "abc": [round(float(x), 4) for x in entry.crystal.cell_parameters],
         "cell": np.round(entry.crystal.cell, 4).tolist(),
         "elements": numbers.tolist(),

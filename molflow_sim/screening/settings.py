@@ -14,6 +14,7 @@ from molflow_sim.generators.protocol import (
     whole_number,
     without_code,
 )
+from molflow_sim.io.powder_read import check_wavelength
 from molflow_sim.units import thermal_energy
 
 if TYPE_CHECKING:
@@ -83,6 +84,10 @@ class ScreenSettings:
         that is installed.
     weights : str or None
         Folder of weights for the generator; those of the package if None.
+    pxrd : str or None
+        File of a measured powder pattern that every ranked structure is compared with.
+    wavelength : float or None
+        Å, of that pattern and of the simulated ones; Cu Kα if None.
     generator_options : mapping
         Other options of the generator: its fields, such as ``draws`` of the flow, ``share`` of the mixture.
     """
@@ -107,6 +112,8 @@ class ScreenSettings:
     maximum_stress: float = 0.1
     generator: str = DEFAULT_GENERATOR
     weights: str | None = None
+    pxrd: str | None = None
+    wavelength: float | None = None
     generator_options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -122,8 +129,10 @@ class ScreenSettings:
         if not 0 <= self.minimum_density < self.maximum_density:
             raise InputError("minimum_density must be below maximum_density, both in g/cm³")
         object.__setattr__(self, "space_groups", space_group_names(self.space_groups))
-        if self.weights is not None:
-            object.__setattr__(self, "weights", str(self.weights))
+        for name in ("weights", "pxrd"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, str(getattr(self, name)))
+        check_wavelength(self.wavelength)
         self.make_generator()  # refuses what cannot be
 
     def make_generator(self) -> Generator:

@@ -15,9 +15,8 @@ from crystal_examples import crystal
 from molflow_ase import CrystalCalculator
 from refusals import refuses
 
+from molflow_sim import CrystalPotential, parametrize
 from molflow_sim.errors import CrystalError, InputError, NonFiniteError
-from molflow_sim.forcefield.parameters import parametrize
-from molflow_sim.forcefield.potential import CrystalPotential
 from molflow_sim.relax.flexible import relax_flexible
 from molflow_sim.systems.crystal import MolecularCrystal
 

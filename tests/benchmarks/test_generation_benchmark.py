@@ -7,8 +7,17 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
+from benchmarks.closeness import close, poses
+from benchmarks.generation import Raw, Run, class_of, held_out
+from benchmarks.generation_tables import enrichment_table, press_table, raw_table
+from benchmarks.search import Search
 from molflow_sim import MolecularCrystal, Molecule
+from molflow_sim.dataset import CrystalDataset, build_crystal_dataset
+from molflow_sim.evaluate.fingerprint import fingerprint
 from molflow_sim.packing import random_packings
+from molflow_sim.symmetry import SpaceGroup
+from molflow_sim.symmetry.spacegroup import cell_matrix, cell_parameters
+from molflow_sim.systems.crystal import RigidMolecule
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data" / "cod_organic"
@@ -30,35 +39,22 @@ def perturbed(crystal: MolecularCrystal, angle: float, shift: float, strain: flo
     return replace(crystal, cell=cell, asymmetric_unit=(replace(unit, orientation=turned, centroid=moved),))
 
 
-GROUPS = ["P-1", "P21/c", "C2/c", "P212121", "Pbca", "R-3", "Fdd2"]
-
-
-@pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.parametrize("group", ["P-1", "P21/c", "C2/c", "P212121", "Pbca", "R-3", "Fdd2"])
 def test_a_crystal_is_close_to_itself_and_to_a_small_perturbation_but_not_to_a_large_one(group):
-    from benchmarks.closeness import close, poses
-
     for k, crystal in enumerate(crystals("NC(=O)CO", [group], 3)):
         goal = poses(crystal)
-        assert close(goal, goal)
-        assert close(poses(perturbed(crystal, 15.0, 0.3, 0.04, k)), goal)
+        assert close(goal, goal) and close(poses(perturbed(crystal, 15.0, 0.3, 0.04, k)), goal)
         assert not close(poses(perturbed(crystal, 30.0, 0.0, 0.0, k)), goal)
         assert not close(poses(perturbed(crystal, 0.0, 0.0, 0.09, k)), goal)
 
 
 def test_a_molecule_that_left_the_place_its_symmetry_gives_it_is_not_close():
-    from benchmarks.closeness import close, poses
-
     for crystal in crystals("NC(=O)CO", ["P-1"], 4):
         assert close(poses(perturbed(crystal, 0.0, 0.55, 0.0)), poses(crystal))
         assert not close(poses(perturbed(crystal, 0.0, 0.8, 0.0)), poses(crystal))
 
 
 def test_another_setting_of_the_group_and_another_origin_change_nothing():
-    from benchmarks.closeness import close, poses
-    from molflow_sim.symmetry import SpaceGroup
-    from molflow_sim.symmetry.spacegroup import cell_matrix, cell_parameters
-    from molflow_sim.systems.crystal import RigidMolecule
-
     seen = []
     for crystal in crystals("NC(=O)CO", ["P21/c"], 4):
         # P 21/n has the cell a, b, -a-c; the operations are those of P 21/c in that basis.
@@ -84,14 +80,10 @@ def test_another_setting_of_the_group_and_another_origin_change_nothing():
 
 def _centres(crystal: MolecularCrystal) -> float:
     """Sum of the shortest distances between molecular centres."""
-    from molflow_sim.evaluate.fingerprint import fingerprint
-
     return float(fingerprint(crystal).centres.sum())
 
 
 def test_the_mirror_image_of_a_crystal_is_close_to_it_and_another_conformer_is_not():
-    from benchmarks.closeness import close, poses
-
     (crystal,) = crystals("NC(=O)CO", ["P212121"], 1)
     (unit,) = crystal.asymmetric_unit
     goal = poses(crystal)
@@ -104,8 +96,6 @@ def test_the_mirror_image_of_a_crystal_is_close_to_it_and_another_conformer_is_n
 
 
 def test_linear_and_symmetric_molecules_are_compared_as_what_they_are():
-    from benchmarks.closeness import close, poses
-
     for smiles in ("C#C", "c1ccccc1", "FC(F)(F)F"):
         for crystal in crystals(smiles, ["P21/c", "P-1"], 3):
             (unit,) = crystal.asymmetric_unit
@@ -119,9 +109,6 @@ def test_linear_and_symmetric_molecules_are_compared_as_what_they_are():
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the experimental crystals are not here")
 def test_the_benchmark_takes_no_molecule_that_a_data_set_would_train_on(tmp_path):
-    from benchmarks.generation import class_of, held_out
-    from molflow_sim.dataset import CrystalDataset, build_crystal_dataset
-
     few = tmp_path / "cod" / "cif"
     few.mkdir(parents=True)
     for path in sorted((DATA / "cif").glob("*.cif"))[::24]:
@@ -138,9 +125,6 @@ def test_the_benchmark_takes_no_molecule_that_a_data_set_would_train_on(tmp_path
 
 
 def made_run(target: str, side: str, hits: int, **changes):
-    from benchmarks.generation import Raw, Run
-    from benchmarks.search import Search
-
     raw = replace(Raw(n=100, clash_free=40, volume_error=[0.1, -0.3], close=[3]), **changes.pop("raw", {}))
     minimum = {"rmsd": 0.1, "n_matched": 15, "energy": 0.0, "density": 1.0, "status": "ok"}
     seconds = {"generate": 0.5, "press": 1.0, "compare": 9.0}
@@ -149,8 +133,6 @@ def made_run(target: str, side: str, hits: int, **changes):
 
 
 def test_enrichment_is_over_random_packing_on_the_targets_that_both_sides_have_done():
-    from benchmarks.generation_tables import enrichment_table
-
     runs = [made_run("a", "random", 2), made_run("a", "flow", 8), made_run("b", "random", 0), made_run("b", "flow", 4),
             made_run("c", "flow", 100)]  # fmt: skip
     random, flow = enrichment_table(runs, ["random", "flow"]).rows
@@ -161,8 +143,6 @@ def test_enrichment_is_over_random_packing_on_the_targets_that_both_sides_have_d
 
 
 def test_the_other_tables_count_shares_of_targets():
-    from benchmarks.generation_tables import press_table, raw_table
-
     raw = {"matched": {"0.5": [], "0.8": [2], "1.0": [2, 12]}, "solved": [31]}
     runs = [made_run("a", "random", 2, raw=raw, relaxed_first=25, relaxed_rank=3, relaxed_gap=1.5, first=25),
             made_run("b", "random", 0)]  # fmt: skip

@@ -8,10 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refuses
 
-from molflow_sim.cg import reading
-from molflow_sim.cg.frames import BeadFrames, read_frames
-from molflow_sim.cg.mapping import parse_beads
-from molflow_sim.cg.topology import backbone_topology
+from molflow_sim.cg import BeadFrames, backbone_topology, parse_beads, read_frames, reading
 from molflow_sim.cg.whole import make_whole
 from molflow_sim.errors import MappingError, TrajectoryError
 from molflow_sim.units import KCAL_PER_MOL
@@ -184,16 +181,17 @@ def test_whole_molecules_come_back_to_the_last_bit(seed):
     assert np.array_equal(make_whole(x, cell, tree([0, 1, 1, 2, 0]).bonds), x)
 
 
-def test_a_broken_molecule_without_a_box_is_an_error_that_names_the_frame(files):
+def test_what_cannot_be_frames_of_this_molecule_is_an_error_that_names_the_frame(files):
     whole, top, write = files
+    with pytest.raises(MappingError, match="map of 15 atoms for a topology of 10"):
+        read_frames(write(whole), top, parse_beads(peptide(2), "backbone"), 300.0)
+    shuffled = mdtraj.Trajectory(whole.xyz[:, [0, 9, 1, 8, 2, 7, 3, 6, 4, 5]], None)
+    shuffled.topology = whole.topology
+    refuses(TrajectoryError, "another order", read_frames, write(shuffled, "md.dcd"), top, "backbone", 300.0)
     broken = mdtraj.Trajectory(whole.xyz.copy(), whole.topology)
     broken.xyz[7, 6:] += 3.0
     with pytest.raises(TrajectoryError, match=r"frame 7: .*the file has no box.*broken across a periodic box"):
         read_frames(write(broken), top, "backbone", 300.0)
-
-
-def test_nan_in_a_trajectory_is_an_error_that_names_the_frame(files):
-    whole, top, write = files
     whole.xyz[4, 2, 1] = np.nan
     with pytest.raises(TrajectoryError, match="frame 4 holds positions that are not finite"):
         read_frames(write(whole, "md.dcd"), top, "backbone", 300.0, stride=2)
@@ -205,13 +203,6 @@ def test_a_trajectory_of_another_molecule_is_an_error(files, kind):
     other = peptide_trajectory(peptide(2), box=30.0)
     with pytest.raises(TrajectoryError, match=r"md.* cannot be read with this topology of 10 atoms"):
         read_frames(write(other, f"md.{kind}"), top, "backbone", 300.0)
-
-
-def test_the_same_atoms_in_another_order_are_noticed(files):
-    whole, top, write = files
-    shuffled = mdtraj.Trajectory(whole.xyz[:, [0, 9, 1, 8, 2, 7, 3, 6, 4, 5]], None)
-    shuffled.topology = whole.topology
-    refuses(TrajectoryError, "another order", read_frames, write(shuffled, "md.dcd"), top, "backbone", 300.0)
 
 
 @pytest.mark.parametrize("temperature, message", [(None, "missing"), (0.0, "above zero"), (float("nan"), "above zero")])
@@ -231,12 +222,6 @@ def test_missing_damaged_and_empty_files_are_named(files, tmp_path):
     (tmp_path / "odd.zzz").write_bytes(b"")
     refuses(TrajectoryError, r"odd\.zzz", read_frames, tmp_path / "odd.zzz", top, "backbone", 300.0)
     refuses(TrajectoryError, "stride", read_frames, write(whole), top, "backbone", 300.0, stride=0)
-
-
-def test_a_mapping_of_another_topology_is_refused(files):
-    whole, top, write = files
-    with pytest.raises(MappingError, match="map of 15 atoms for a topology of 10"):
-        read_frames(write(whole), top, parse_beads(peptide(2), "backbone"), 300.0)
 
 
 def test_frames_are_saved_and_loaded_exactly(tmp_path):
@@ -282,31 +267,20 @@ def test_taking_frames_spreads_them_over_the_whole_trajectory():
     refuses(TrajectoryError, "take 101 of 100", frames.take, 101)
 
 
-def spoiled(change):
-    frames = fake_frames(150)
-    x = frames.positions.copy()
-    change(x)
-    return lambda: BeadFrames.from_arrays(x, frames.topology, 300.0).validate()
-
-
-def _set(index, value):
-    def change(x):
-        x[index] = value
-
-    return change
-
-
 @pytest.mark.parametrize(
-    "change, message",
+    "index, value, message",
     [
-        (_set((3, 2, 0), np.nan), "frame 3: positions are not finite"),
-        (_set((8, 4, 0), 40.0), "frame 8: the bonded beads ALA2-C and NME3-N .* far apart"),
-        (_set(9, 1.0), "frame 9: the bonded beads .* at one point"),
-        (_set(slice(None), fake_frames(1).positions[0]), "single structure"),
+        ((3, 2, 0), np.nan, "frame 3: positions are not finite"),
+        ((8, 4, 0), 40.0, "frame 8: the bonded beads ALA2-C and NME3-N .* far apart"),
+        (9, 1.0, "frame 9: the bonded beads .* at one point"),
+        (slice(None), fake_frames(1).positions[0], "single structure"),
     ],
 )
-def test_frames_that_cannot_be_fitted_to_are_refused(change, message):
-    refuses(TrajectoryError, message, spoiled(change))
+def test_frames_that_cannot_be_fitted_to_are_refused(index, value, message):
+    frames = fake_frames(150)
+    x = frames.positions.copy()
+    x[index] = value
+    refuses(TrajectoryError, message, lambda: BeadFrames.from_arrays(x, frames.topology, 300.0).validate())
 
 
 def test_too_few_frames_and_wrong_shapes_are_refused():

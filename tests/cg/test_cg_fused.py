@@ -9,10 +9,10 @@ from bead_examples import fake_frames, tree
 from refusals import refuses
 from test_cg_student import student
 
-from molflow_sim.cg.student.cgnet import CGNet, CGNetSettings
+from molflow_sim.cg import CGNet, CGNetSettings, backbone_topology
+from molflow_sim.cg.frames import BeadFrames
 from molflow_sim.cg.student.fused import FusedCGNet
 from molflow_sim.cg.student.langevin import Langevin
-from molflow_sim.cg.topology import backbone_topology
 from molflow_sim.errors import InputError, NonFiniteError
 from molflow_sim.units import BOLTZMANN
 
@@ -56,8 +56,6 @@ def test_any_tree_and_any_width_will_do(topology, width, depth, replicas):
 
 
 def _jittered(topology):
-    from molflow_sim.cg.frames import BeadFrames
-
     rng = np.random.default_rng(1)
     one = fake_frames(1, 3, topology).positions if topology.n_beads > 2 else np.array([[[0.0, 0, 0], [1.4, 0, 0]]])
     return BeadFrames.from_arrays(one + 0.04 * rng.normal(size=(200, topology.n_beads, 3)), topology, 300.0)
@@ -130,20 +128,13 @@ def test_positions_that_are_not_finite_are_an_error_that_names_the_replica(repli
     refuses(NonFiniteError, f"replica {replicas - 1} ", net.energy_and_forces, x)
 
 
-def test_beads_at_one_point_are_an_error():
+def test_beads_at_one_point_and_other_shapes_are_refused_and_no_replicas_give_no_energies():
     net = student(fake_frames())
     x = frames_of(net, 3)
     x[1, 2] = x[1, 0]
     refuses(NonFiniteError, "replica 1 ", net.energy_and_forces, x)
-
-
-def test_positions_of_another_shape_are_refused():
-    net = student(fake_frames())
     for shape in ((5, 3), (2, 4, 3), (2, 5, 2)):
         refuses(InputError, "shape", net.energy_and_forces, np.zeros(shape))
-
-
-def test_no_replicas_give_no_energies():
     energy, forces = student(fake_frames()).energy_and_forces(np.zeros((0, 5, 3)))
     assert energy.shape == (0,) and forces.shape == (0, 5, 3)
 

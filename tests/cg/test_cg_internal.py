@@ -11,8 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import refuses
 
-from molflow_sim.cg.teacher.internal import InternalCoordinates
-from molflow_sim.cg.topology import BeadTopology
+from molflow_sim.cg import BeadTopology, InternalCoordinates
 from molflow_sim.errors import MappingError, NonFiniteError
 
 torch.set_num_threads(1)
@@ -28,8 +27,7 @@ def test_a_chain_gets_the_usual_bonds_angles_and_dihedrals():
     chain = InternalCoordinates(tree([0, 1, 2, 3]))
     assert chain.bonds.tolist() == [[0, 1], [1, 2], [2, 3], [3, 4]]
     assert chain.angles.tolist() == [[0, 1, 2], [1, 2, 3], [2, 3, 4]]
-    assert chain.torsions.tolist() == [[0, 1, 2, 3], [1, 2, 3, 4]]
-    assert not chain.is_improper.any()
+    assert chain.torsions.tolist() == [[0, 1, 2, 3], [1, 2, 3, 4]] and not chain.is_improper.any()
 
 
 def test_a_branch_is_turned_against_the_first_bead_of_the_fork():
@@ -165,12 +163,17 @@ def test_nearly_straight_angles_stay_accurate(gap, near):
     assert back.item() == pytest.approx(log_det.item(), abs=1e-6)
 
 
-def test_three_beads_in_a_line_are_an_error_that_names_them():
+def test_beads_in_a_line_or_at_one_point_and_nan_are_errors_that_name_them():
     internal = InternalCoordinates(tree([0, 1, 2]))
     x = random_positions(4, 0, frames=3)
     x[1, 2] = 2 * x[1, 1] - x[1, 0]
     refuses(NonFiniteError, r"frame 1: beads CG1-B0, CG1-B1, CG1-B2 lie in a line", internal.to_internal, x)
     assert internal.to_internal(x, check=False)[3][1] < -30  # a density of zero, not a number that looks fine
+    x = random_positions(4, 0)
+    x[2, 3] = x[2, 2]
+    refuses(NonFiniteError, "frame 2: beads CG1-B2, CG1-B3 lie at one point", internal.to_internal, x)
+    x[0, 0, 0] = math.nan
+    refuses(NonFiniteError, "frame 0", internal.to_internal, x)
 
 
 @pytest.mark.parametrize(
@@ -180,15 +183,6 @@ def test_values_outside_the_coordinates_ranges_are_refused(bond, angle):
     internal = InternalCoordinates(tree([0, 1]))
     with pytest.raises(NonFiniteError, match="frame 0"):
         internal.to_cartesian(torch.tensor([[bond, 1.0]]), torch.tensor([[angle]]), torch.zeros(1, 0))
-
-
-def test_beads_at_one_point_and_nan_are_refused():
-    internal = InternalCoordinates(tree([0, 1, 2]))
-    x = random_positions(4, 0)
-    x[2, 3] = x[2, 2]
-    refuses(NonFiniteError, "frame 2: beads CG1-B2, CG1-B3 lie at one point", internal.to_internal, x)
-    x[0, 0, 0] = math.nan
-    refuses(NonFiniteError, "frame 0", internal.to_internal, x)
 
 
 @pytest.mark.parametrize(

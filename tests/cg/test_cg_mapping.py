@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refuses
 
+from molflow_sim.cg import BeadMapping, BeadTopology, backbone_topology, parse_beads
 from molflow_sim.cg.contraction import contracted_bonds
-from molflow_sim.cg.mapping import BeadMapping, parse_beads
-from molflow_sim.cg.topology import BeadTopology, backbone_topology
 from molflow_sim.errors import MappingError
 
 
@@ -120,14 +119,10 @@ def test_contracting_a_tree_always_gives_a_tree(molecule, data):
 @pytest.mark.parametrize(
     "text, beads",
     [
-        ("backbone", ["C", "N", "CA", "C", "N"]),
-        (" calpha ", ["CA", "CA"]),
-        ("name CA", ["CA", "CA"]),
-        ("4, 6, 9", ["CA", "C", "CA"]),
-        ("[4 6 9]", ["CA", "C", "CA"]),
-        ("0,1,2; 3,4", ["CH3+2", "N+1"]),
+        ("backbone", ["C", "N", "CA", "C", "N"]), (" calpha ", ["CA", "CA"]), ("name CA", ["CA", "CA"]),
+        ("4, 6, 9", ["CA", "C", "CA"]), ("[4 6 9]", ["CA", "C", "CA"]), ("0,1,2; 3,4", ["CH3+2", "N+1"]),
     ],
-)
+)  # fmt: skip
 def test_a_text_becomes_a_mapping(text, beads):
     topology = peptide(1 if text == "backbone" else 2)
     assert names_of(parse_beads(topology, text)) == beads
@@ -136,35 +131,24 @@ def test_a_text_becomes_a_mapping(text, beads):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("name XX", "selects no atom"),
-        ("name (CA", "cannot be read"),
-        ("CA", "cannot be read|selects no atom"),
-        ("", "no beads"),
-        ("4,99", "atom 99 is not there"),
-        ("4,4", "atom 4 belongs to several beads"),
-        ("4", "at least two"),
-        ("0,1;1,2", "not orthogonal: atom 1"),
+        ("name XX", "selects no atom"), ("name (CA", "cannot be read"), ("CA", "cannot be read|selects no atom"),
+        ("", "no beads"), ("4,99", "atom 99 is not there"), ("4,4", "atom 4 belongs to several beads"),
+        ("4", "at least two"), ("0,1;1,2", "not orthogonal: atom 1"),
     ],
-)
+)  # fmt: skip
 def test_a_text_that_maps_nothing_says_why(text, message):
     refuses(MappingError, message, parse_beads, peptide(2), text)
 
 
-def test_two_chains_are_not_one_molecule_and_the_message_says_which_beads_are_apart():
+def test_what_is_no_molecule_with_a_tree_of_beads_is_refused_with_the_reason():
     two = peptide(2).join(peptide(2))
     refuses(MappingError, r"2 parts .*ALA1-CA, ALA2-CA; ALA3-CA", parse_beads, two, "calpha")
-
-
-def test_a_ring_of_beads_is_named():
     ring = mdtraj.Topology()
     residue = ring.add_residue("BNZ", ring.add_chain())
     atoms = [ring.add_atom(f"C{i}", mdtraj.element.carbon, residue) for i in range(6)]
     for i in range(6):
         ring.add_bond(atoms[i], atoms[(i + 1) % 6])
     refuses(MappingError, r"close a ring.*C0, BNZ1-C1", BeadMapping.from_selection, ring, "all")
-
-
-def test_a_topology_without_bonds_and_an_atom_without_mass_are_refused():
     bare = mdtraj.Topology()
     residue = bare.add_residue("UNK", bare.add_chain())
     bare.add_atom("X", mdtraj.element.carbon, residue)
@@ -172,6 +156,7 @@ def test_a_topology_without_bonds_and_an_atom_without_mass_are_refused():
     bare.add_atom("Z", mdtraj.element.carbon, residue)
     refuses(MappingError, "holds no bonds", BeadMapping.from_indices, bare, [0, 2])
     refuses(MappingError, "no mass", BeadMapping.from_indices, bare, [0, 1], bonds=[(0, 1)])
+    refuses(MappingError, "map of 10 atoms", parse_beads(peptide(), "backbone").apply, np.zeros((1, 9, 3)))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +171,3 @@ def test_a_topology_without_bonds_and_an_atom_without_mass_are_refused():
 def test_weights_that_are_no_orthogonal_map_are_refused(weights, message):
     beads = BeadTopology(("A", "B"), np.ones(2), np.array([[0, 1]]))
     refuses(MappingError, message, BeadMapping, beads, np.array(weights))
-
-
-def test_positions_of_another_system_are_refused():
-    refuses(MappingError, "map of 10 atoms", parse_beads(peptide(), "backbone").apply, np.zeros((1, 9, 3)))

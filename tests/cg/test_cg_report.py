@@ -3,11 +3,11 @@
 import json
 import sys
 from dataclasses import replace
-from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from bead_examples import fake_frames, tree
+from pages import Page
 from refusals import refuses
 
 from molflow_sim.cg.frames import BeadFrames
@@ -17,31 +17,6 @@ from molflow_sim.evaluate.free_energy import coverage, dihedral, kl_divergence, 
 
 NASTY = '</script><script>alert(1)</script><!-- & "quotes" @@DATA@@'
 CHAIN = tree([0, 1, 2, 3, 4, 5])
-
-
-class Page(HTMLParser):
-    """Collects tags, links, visible text and the data element."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags, self.links, self.text, self.data, self._inside = [], [], "", "", ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        values = dict(attrs)
-        self.links += [values[k] for k in ("src", "href") if k in values]
-        if tag == "script":
-            self._inside = values.get("id", "code")
-
-    def handle_endtag(self, tag):
-        self._inside = ""
-
-    def handle_data(self, data):
-        if self._inside == "data":
-            self.data += data
-        elif not self._inside:
-            self.text += data
 
 
 def in_time(frames: BeadFrames, parts: int = 1) -> BeadFrames:

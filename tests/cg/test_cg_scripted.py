@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from bead_examples import chain
 from cg_examples import backbone_frames, group_topology, small_net
 from molflow_openmm import CGForceField, export_torchscript
 from molflow_openmm.cg.torch import script
@@ -12,15 +13,10 @@ from torch import nn
 from molflow_sim.cg.student.cgnet import CGNet, CGNetSettings
 from molflow_sim.cg.student.prior import PriorSettings
 from molflow_sim.cg.student.scripted import ScriptedCGNet
-from molflow_sim.cg.topology import BeadTopology
 from molflow_sim.errors import InputError
 from molflow_sim.units import KJ_PER_MOL
 
 TOLERANCE = {"double": 1e-10, "single": 1e-5}
-
-
-def chain(n: int) -> BeadTopology:
-    return BeadTopology(tuple("ABCDEFG"[:n]), np.full(n, 20.0), np.array([[k, k + 1] for k in range(n - 1)]))
 
 
 def reference(net: CGNet, x: np.ndarray) -> tuple[float, np.ndarray]:
@@ -35,11 +31,6 @@ def worst(energy: float, forces: np.ndarray, net: CGNet, x: np.ndarray) -> float
     expected, expected_forces = reference(net, x)
     force = np.abs(forces.reshape(x.shape) - expected_forces).max() / np.abs(expected_forces).max()
     return max(abs(energy / expected - 1.0), force)
-
-
-@pytest.fixture(scope="module")
-def frames():
-    return backbone_frames()
 
 
 @pytest.fixture(scope="module")

@@ -10,12 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import refuses
 
-from molflow_sim.cg.frames import BeadFrames
-from molflow_sim.cg.student.cgnet import CGNet, CGNetSettings
+from molflow_sim.cg import BeadFrames, BeadTopology, CGNet, CGNetSettings, InternalCoordinates, backbone_topology
 from molflow_sim.cg.student.features import features_and_jacobian
 from molflow_sim.cg.student.prior import PriorSettings
-from molflow_sim.cg.teacher.internal import InternalCoordinates
-from molflow_sim.cg.topology import BeadTopology, backbone_topology
 from molflow_sim.errors import InputError, MappingError, TrajectoryError
 from molflow_sim.testing import validate_network
 from molflow_sim.units import BOLTZMANN
@@ -37,12 +34,6 @@ def student(frames: BeadFrames, network: CGNetSettings = SMALL, seed: int = 0, g
 
 def double(frames: BeadFrames, n: int = 8) -> torch.Tensor:
     return torch.from_numpy(frames.positions[:n].astype(np.float64))
-
-
-def rotation(seed: int) -> torch.Tensor:
-    q, r = torch.linalg.qr(torch.randn(3, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)))
-    q = q * torch.diagonal(r).sign()
-    return q if torch.linalg.det(q) > 0 else -q
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -199,22 +190,18 @@ def test_repulsion_is_one_kT_at_the_least_distance_of_the_data():
     assert torch.allclose(net.prior.sigma[torch.from_numpy(pair)], least)
 
 
-def test_constrained_bonds_are_named():
+def test_constrained_bonds_are_named_and_settings_and_topologies_that_cannot_work_refused():
     frames = fake_frames()
     rigid = frames.positions.astype(np.float64)
     bond = rigid[:, 1] - rigid[:, 0]
     rigid[:, 0] = rigid[:, 1] - 1.5 * bond / np.linalg.norm(bond, axis=1, keepdims=True)
     refuses(TrajectoryError, "bond 0 hardly changes", CGNet.from_data, rigid, frames.topology, 300.0, SMALL)
-
-
-def test_settings_and_topologies_that_cannot_work_are_refused():
-    with pytest.raises(InputError):
-        CGNetSettings(width=0)
-    with pytest.raises(InputError):
-        CGNetSettings(precision="half")
-    with pytest.raises(InputError):
-        CGNetSettings(stiff_scale=0.0)
-    with pytest.raises(InputError):
-        PriorSettings(quantile=0.7)
+    for settings_of, wrong in (
+        (CGNetSettings, {"width": 0}),
+        (CGNetSettings, {"precision": "half"}),
+        (CGNetSettings, {"stiff_scale": 0.0}),
+        (PriorSettings, {"quantile": 0.7}),
+    ):
+        refuses(InputError, next(iter(wrong)), settings_of, **wrong)
     with pytest.raises(MappingError):
         CGNet(BeadTopology(("A", "B"), np.ones(2), np.zeros((0, 2))), 300.0, SMALL)

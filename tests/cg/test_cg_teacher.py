@@ -9,10 +9,8 @@ import torch
 from refusals import refuses
 from torch import Tensor
 
-from molflow_sim.cg.frames import BeadFrames
+from molflow_sim.cg import BeadFrames, BeadTopology, InternalCoordinates
 from molflow_sim.cg.teacher import BeadFlow, TeacherSettings, fit_teacher, teacher_training
-from molflow_sim.cg.teacher.internal import InternalCoordinates
-from molflow_sim.cg.topology import BeadTopology
 from molflow_sim.errors import InputError, StoreError, TrajectoryError, WeightsError
 from molflow_sim.geometry.torsions import dihedral_angle
 from molflow_sim.training.weights import load_weights, save_weights
@@ -213,30 +211,22 @@ class TestFit:
         first, second = (flow.state()[0] for flow in flows)
         assert all(torch.equal(first[name], second[name]) for name in first)
 
-    def test_a_folder_with_a_training_on_other_frames_is_refused(self, tmp_path):
-        plan = dataclasses.replace(teacher_training(200), max_steps=3)
-        fit_teacher(frames_of(4), SMALL, plan, tmp_path, progress=False)
-        with pytest.raises(StoreError, match=r"another training .frames: there"):
-            fit_teacher(frames_of(4, seed=5), SMALL, plan, tmp_path, progress=False)
-
-    def test_a_finished_training_is_read_back_from_its_folder(self, tmp_path):
+    def test_a_finished_training_is_read_back_and_one_on_other_frames_refused(self, tmp_path):
         plan = dataclasses.replace(teacher_training(200), max_steps=3)
         first, second = (fit_teacher(frames_of(4), SMALL, plan, tmp_path, progress=False) for _ in range(2))
         assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
         assert (tmp_path / "metrics.csv").exists()
+        with pytest.raises(StoreError, match=r"another training .frames: there"):
+            fit_teacher(frames_of(4, seed=5), SMALL, plan, tmp_path, progress=False)
 
-    def test_too_few_frames_are_refused_before_training(self):
+    def test_frames_that_are_too_few_not_finite_or_of_two_beads_are_refused(self):
         with pytest.raises(TrajectoryError, match="too few"):
             fit_teacher(frames_of(4, 30), TeacherSettings(min_frames=100), progress=False)
-
-    def test_a_frame_that_is_not_finite_is_refused_by_its_number(self):
         frames = frames_of(4)
         positions = frames.positions.copy()
         positions[17, 2, 1] = np.nan
         with pytest.raises(TrajectoryError, match="frame 17"):
             BeadFlow.from_frames(dataclasses.replace(frames, positions=positions), SMALL)
-
-    def test_two_beads_are_refused(self):
         positions = np.random.default_rng(0).normal(size=(50, 2, 3))
         with pytest.raises(TrajectoryError, match="three"):
             BeadFlow.from_frames(BeadFrames.from_arrays(positions, chain(2), 300.0), SMALL)

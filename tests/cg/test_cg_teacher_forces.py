@@ -78,8 +78,7 @@ class TestSamples:
         assert samples.positions.dtype == samples.forces.dtype == np.float64
         assert samples.kept_fraction == 1.0 and samples.temperature == 300.0 and len(samples) == 300
         assert abs(samples.weights.mean() - 1.0) < 1e-12
-        assert 1 <= samples.effective_sample_size <= 300
-        assert "effective sample size" in samples.summary
+        assert 1 <= samples.effective_sample_size <= 300 and "effective sample size" in samples.summary
         again = sample_with_forces(flow, 300, seed=4, settings=ForceSampleSettings(relative_bound=0.0))
         assert np.array_equal(samples.forces, again.forces)
         assert next(flow.parameters()).dtype == torch.float32  # the flow itself is not changed
@@ -96,11 +95,9 @@ class TestSamples:
         absolute = sample_with_forces(flow, 500, settings=both)
         assert absolute.bound == limit and absolute.kept_fraction == pytest.approx(0.3, abs=0.01)
 
-    def test_an_impossible_bound_is_an_error(self):
+    def test_impossible_bounds_and_settings_are_refused(self):
         with pytest.raises(NonFiniteError, match="none of 50"):
             sample_with_forces(rough_flow(4), 50, settings=ForceSampleSettings(absolute_bound=1e-9))
-
-    def test_settings_that_cannot_work_are_refused(self):
         for wrong in (
             {"n_augmentations": 0},
             {"relative_bound": -1.0},
@@ -151,8 +148,7 @@ class TestFlatness:
         )
         bins = [np.histogram(dihedrals(s.positions), 24, (-np.pi, np.pi))[0] / len(s) for s in (plain, flat)]
         entropy = [-(p[p > 0] * np.log(p[p > 0])).sum() for p in bins]
-        assert entropy[1] > entropy[0] + 0.02
-        assert entropy[1] < np.log(24)
+        assert entropy[1] > entropy[0] + 0.02 and entropy[1] < np.log(24)
 
     def test_the_forces_are_those_of_the_configurations_taken(self):
         # At fixed configuration and augmentation nothing changes; without augmentation that can be seen directly.

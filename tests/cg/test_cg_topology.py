@@ -30,8 +30,7 @@ def test_no_phi_and_psi_without_or_with_several_backbone_chains():
 
 def test_a_star_has_angles_but_no_proper_dihedral_and_keeps_its_handedness_in_an_improper():
     star = tree([0, 0, 0])
-    assert star.angles.tolist() == [[1, 0, 2], [1, 0, 3], [2, 0, 3]]
-    assert len(star.dihedrals) == 0
+    assert star.angles.tolist() == [[1, 0, 2], [1, 0, 3], [2, 0, 3]] and len(star.dihedrals) == 0
     assert star.impropers.tolist() == [[2, 1, 0, 3]]
 
 
@@ -40,8 +39,7 @@ def test_counts_of_angles_and_dihedrals_follow_from_the_degrees(topology):
     degree = np.array([len(x) for x in topology.neighbours])
     i, j = topology.bonds.T
     assert len(topology.angles) == (degree * (degree - 1) // 2).sum()
-    assert len(topology.dihedrals) == ((degree[i] - 1) * (degree[j] - 1)).sum()
-    assert topology.is_tree
+    assert len(topology.dihedrals) == ((degree[i] - 1) * (degree[j] - 1)).sum() and topology.is_tree
 
 
 @given(trees(smallest=2))

@@ -110,12 +110,9 @@ def test_a_mirror_image_is_not_native():
     assert near < 0.01 < 0.5 < far
 
 
-def test_without_a_native_structure_the_page_says_nothing_of_folding(tmp_path):
+def test_no_native_structure_no_folding_on_the_page_and_one_of_other_beads_is_refused(tmp_path, native):
     chain = fake_frames(100, topology=CHAIN)
     result = report(chain, chain, tmp_path / "r.html")
     assert result.folding == () and "<h2>Folding</h2>" not in (tmp_path / "r.html").read_text(encoding="utf-8")
-
-
-def test_a_native_structure_of_other_beads_is_refused(native):
     chain = fake_frames(100, topology=tree([0, 1, 2, 3]))
     refuses(MappingError, "native structure: its beads", report, chain, chain, native=native)

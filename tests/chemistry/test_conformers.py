@@ -24,8 +24,7 @@ def succinic() -> Molecule:
 def test_shares_belong_to_the_conformers_and_sum_to_one(succinic):
     assert len(succinic.conformers) > len(Molecule.from_smiles(succinic.smiles, n_conformers=10).conformers)
     assert succinic.shares.shape == succinic.energies.shape
-    assert succinic.shares.sum() == pytest.approx(1.0)
-    assert np.all(succinic.shares > 0.0)
+    assert succinic.shares.sum() == pytest.approx(1.0) and np.all(succinic.shares > 0.0)
 
 
 def test_no_two_conformers_are_the_same(succinic):
@@ -48,22 +47,19 @@ def test_a_zwitterion_that_folds_in_vacuum_has_open_conformers_too():
         return float(np.linalg.norm(molecule.conformers[:, nitrogen] - molecule.conformers[:, carbon], axis=1).max())
 
     folded = Molecule.from_smiles("[NH3+]CCC(=O)[O-]", n_conformers=10)
-    assert reach(folded) < 3.3
-    assert reach(Molecule.from_smiles("[NH3+]CCC(=O)[O-]")) > 3.7
+    assert reach(folded) < 3.3 and reach(Molecule.from_smiles("[NH3+]CCC(=O)[O-]")) > 3.7
 
 
 def test_other_conformers_are_drawn_by_their_strain_again(succinic):
     pair = succinic.with_conformers(succinic.conformers[[0, -1]])
-    assert pair.shares[0] > pair.shares[1]
-    assert pair.shares.sum() == pytest.approx(1.0)
+    assert pair.shares[0] > pair.shares[1] and pair.shares.sum() == pytest.approx(1.0)
 
 
 def test_torsions_are_those_of_single_bonds_with_something_on_both_sides():
     def count(smiles: str) -> int:
         return len(torsions(Chem.AddHs(Chem.MolFromSmiles(smiles))))
 
-    assert count("c1ccccc1") == 0
-    assert count("c1ccc(-c2ccccc2)cc1") == 1
+    assert count("c1ccccc1") == 0 and count("c1ccc(-c2ccccc2)cc1") == 1
     assert count("OC(=O)c1ccccc1") == 2
     assert count("CC#CC") == 0
 

@@ -1,5 +1,7 @@
 """Point groups of conformers."""
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -25,8 +27,6 @@ ORDERS = {
 
 @pytest.fixture(scope="module")
 def molecules() -> dict[str, Molecule]:
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return {smiles: Molecule.from_smiles(smiles, n_conformers=1) for smiles in ORDERS}

@@ -34,12 +34,9 @@ def test_every_conformer_has_the_stereochemistry_that_is_written(name):
     assert {canonical_smiles(with_stereo(molecule.rdmol, x)) for x in molecule.conformers} == {written}
 
 
-def test_a_double_bond_that_the_force_field_turns_is_refused_by_name():
+def test_stereochemistry_that_cannot_be_kept_or_built_is_refused_by_name():
     with pytest.raises(ConformerError, match=r"does not keep the stereochemistry.*CN\(C\)/N=N/c1ccccc1"):
         Molecule.from_smiles(r"CN(C)/N=N\c1ccccc1")
-
-
-def test_a_combination_of_centres_that_cannot_be_built_is_refused_by_name():
     with pytest.raises(ConformerError, match=r"stereochemistry that is written.*strained or impossible"):
         Molecule.from_smiles(IMPOSSIBLE)
 

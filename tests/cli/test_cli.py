@@ -8,31 +8,25 @@ import time
 import pytest
 
 import molflow_sim
-from molflow_sim.cli.main import INTERNAL_ERROR, INTERRUPTED, run
+from molflow_sim.cli.main import INTERNAL_ERROR, INTERRUPTED
 from molflow_sim.errors import MissingDependencyError, StoreError
 
 
-def outcome(capsys, *arguments: str) -> tuple[int, str, str]:
-    code = run(list(arguments))
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
 @pytest.mark.parametrize("verb", [[], ["screen"], ["simulate"], ["doctor"]])
-def test_every_verb_explains_itself(capsys, verb):
-    code, out, _ = outcome(capsys, *verb, "--help")
+def test_every_verb_explains_itself(molflow, verb):
+    code, out, _ = molflow(*verb, "--help")
     assert code == 0 and "Usage" in out
 
 
-def test_help_of_screen_shows_examples_and_all_options(capsys):
-    _, out, _ = outcome(capsys, "screen", "--help")
+def test_help_of_screen_shows_examples_and_all_options(molflow):
+    _, out, _ = molflow("screen", "--help")
     for word in ("molflow screen", "--candidates", "--seed", "--space-groups", "--z-prime", "--charges", "--energy",
                  "--reference", "--relax-top", "--scheduler", "--overwrite", "--top"):  # fmt: skip
         assert word in out
 
 
-def test_version(capsys):
-    assert outcome(capsys, "--version") == (0, f"molflow-sim {molflow_sim.__version__}\n", "")
+def test_version(molflow):
+    assert molflow("--version") == (0, f"molflow-sim {molflow_sim.__version__}\n", "")
 
 
 def test_help_comes_without_loading_the_science():
@@ -49,21 +43,13 @@ def test_help_comes_without_loading_the_science():
 @pytest.mark.parametrize(
     ("molecule", "words"),
     [
-        ("CC(", "SMILES"),
-        ("", "SMILES"),
-        ("CCO.O", "components"),
-        ("C[CH2]", "radical"),
-        ("[Na+].[Cl-]", "Na"),
-        ("C[Hg]C", "Hg"),
-        ("[Fe]", "Fe"),
-        ("C[N+](C)(C)C", "charge"),
-        ("C" * 100, "large|atoms"),
-        ("nothing-here.sdf", "no file nothing-here.sdf"),
-        ("experiment.cif", "--reference"),
+        ("CC(", "SMILES"), ("", "SMILES"), ("CCO.O", "components"), ("C[CH2]", "radical"), ("[Na+].[Cl-]", "Na"),
+        ("C[Hg]C", "Hg"), ("[Fe]", "Fe"), ("C[N+](C)(C)C", "charge"), ("C" * 100, "large|atoms"),
+        ("nothing-here.sdf", "no file nothing-here.sdf"), ("experiment.cif", "--reference"),
     ],
-)
-def test_a_molecule_that_cannot_be_used_is_refused_in_one_line(capsys, tmp_path, molecule, words):
-    code, out, err = outcome(capsys, "screen", molecule, "-o", str(tmp_path / "run"))
+)  # fmt: skip
+def test_a_molecule_that_cannot_be_used_is_refused_in_one_line(molflow, tmp_path, molecule, words):
+    code, out, err = molflow("screen", molecule, "-o", tmp_path / "run")
     assert code == 2 and out == ""
     assert err.startswith("molflow: ") and err.count("\n") == 1 and re.search(words, err)
     assert not (tmp_path / "run").exists()
@@ -82,25 +68,25 @@ def test_a_molecule_that_cannot_be_used_is_refused_in_one_line(capsys, tmp_path,
         (["--no-such-option"], "--no-such-option"),
     ],
 )
-def test_an_option_that_means_nothing_is_refused_in_one_line(capsys, tmp_path, options, words):
-    code, _, err = outcome(capsys, "screen", "NC=O", "-o", str(tmp_path / "run"), *options)
+def test_an_option_that_means_nothing_is_refused_in_one_line(molflow, tmp_path, options, words):
+    code, _, err = molflow("screen", "NC=O", "-o", tmp_path / "run", *options)
     assert code == 2 and err.startswith("molflow: ") and err.count("\n") == 1 and words in err
     assert not (tmp_path / "run").exists()
 
 
-def test_without_a_command_the_help_is_shown_and_nothing_else(capsys):
-    code, out, err = outcome(capsys)
+def test_without_a_command_the_help_is_shown_and_nothing_else(molflow):
+    code, out, err = molflow()
     assert code == 2 and "Usage" in out + err and "(see --help)" not in err
 
 
-def test_a_path_that_is_no_molecule_file_is_not_taken_for_a_smiles(capsys, tmp_path):
+def test_a_path_that_is_no_molecule_file_is_not_taken_for_a_smiles(molflow, tmp_path):
     (tmp_path / "urea.pdb").write_text("ATOM\n")
-    code, _, err = outcome(capsys, "screen", str(tmp_path / "urea.pdb"), "-o", str(tmp_path / "run"))
+    code, _, err = molflow("screen", tmp_path / "urea.pdb", "-o", tmp_path / "run")
     assert code == 2 and ".sdf" in err and "SMILES" not in err
 
 
-def test_a_missing_output_is_named(capsys):
-    code, _, err = outcome(capsys, "screen", "NC=O")
+def test_a_missing_output_is_named(molflow):
+    code, _, err = molflow("screen", "NC=O")
     assert code == 2 and "--output" in err and err.count("\n") == 1
 
 
@@ -112,28 +98,28 @@ def test_a_missing_output_is_named(capsys):
         (KeyboardInterrupt(), INTERRUPTED, "carry on"),
     ],
 )
-def test_errors_are_one_line_with_their_exit_code(capsys, monkeypatch, tmp_path, error, code, words):
+def test_errors_are_one_line_with_their_exit_code(molflow, monkeypatch, tmp_path, error, code, words):
     def fail(*_, **__):
         raise error
 
     monkeypatch.setattr("molflow_sim.screening.screen", fail)
-    got, _, err = outcome(capsys, "screen", "NC=O", "-o", str(tmp_path))
+    got, _, err = molflow("screen", "NC=O", "-o", tmp_path)
     assert got == code and words in err and err.count("\n") == 1
 
 
-def test_a_warning_is_a_one_line_note(capsys, monkeypatch, tmp_path):
+def test_a_warning_is_a_one_line_note(molflow, monkeypatch, tmp_path):
     monkeypatch.setattr("molflow_sim.screening.screen", lambda *_, **__: None)
-    code, _, err = outcome(capsys, "screen", "CC(O)C#N", "-q", "-o", str(tmp_path / "run"))
+    code, _, err = molflow("screen", "CC(O)C#N", "-q", "-o", tmp_path / "run")
     assert code == 0 and err.startswith("molflow: note: CC(O)C#N: stereochemistry") and err.count("\n") == 1
 
 
-def test_a_defect_is_one_line_and_a_log(capsys, monkeypatch, tmp_path):
+def test_a_defect_is_one_line_and_a_log(molflow, monkeypatch, tmp_path):
     def fail(*_, **__):
         raise ZeroDivisionError("inside")
 
     monkeypatch.setattr("molflow_sim.screening.screen", fail)
-    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    code, _, err = outcome(capsys, "screen", "NC=O", "-o", str(tmp_path / "run"))
+    monkeypatch.setattr("tempfile.tempdir", tmp_path)
+    code, _, err = molflow("screen", "NC=O", "-o", tmp_path / "run")
     assert code == INTERNAL_ERROR and err.count("\n") == 1 and "Traceback" not in err
     (log,) = tmp_path.glob("molflow-error-*.log")
     assert str(log) in err and "ZeroDivisionError: inside" in log.read_text()

@@ -2,47 +2,28 @@
 
 import json
 import re
+from importlib.resources import files
 
 import mdtraj
 import numpy as np
 import pytest
+from bead_examples import peptide, peptide_trajectory
 
-from molflow_sim.cg import BeadFrames
-from molflow_sim.cli.main import run
+from molflow_sim.cg import BeadFrames, DistillSettings
+from molflow_sim.cg.student.cgnet import CGNetSettings
+from molflow_sim.cg.student.prior import PriorSettings
+from molflow_sim.cg.teacher.forces import ForceSampleSettings
 from molflow_sim.data import alanine_card, alanine_frames
+from molflow_sim.evaluate import dihedral
 from molflow_sim.runs.files import sha256
 
 VERBS = ("fit", "distill", "simulate", "report", "export")
 
 
-def outcome(capsys, *arguments) -> tuple[int, str, str]:
-    code = run(["cg", *map(str, arguments)])
-    out, err = capsys.readouterr()
-    return code, out, err
-
-
-def chain(n_residues: int) -> mdtraj.Topology:
-    topology = mdtraj.Topology()
-    place = topology.add_chain()
-    for _ in range(n_residues):
-        residue = topology.add_residue("ALA", place)
-        for name, element in (
-            ("N", mdtraj.element.nitrogen),
-            ("CA", mdtraj.element.carbon),
-            ("C", mdtraj.element.carbon),
-        ):
-            topology.add_atom(name, element, residue)
-    return topology
-
-
 @pytest.fixture
-def peptide(tmp_path):
-    """A trajectory of the backbone of six residues (TRR, nm) and its PDB file."""
-    rng = np.random.default_rng(0)
-    n = np.arange(18)
-    helix = np.stack([0.12 * np.cos(n), 0.12 * np.sin(n), 0.08 * n], axis=1)
-    xyz = helix + 0.005 * rng.normal(size=(150, 18, 3))
-    trajectory = mdtraj.Trajectory(xyz.astype(np.float32), chain(6))
+def md(tmp_path):
+    """A folder with a trajectory of six residues (TRR, nm) and its PDB file."""
+    trajectory = peptide_trajectory(peptide(6, capped=False), frames=150)
     trajectory[0].save_pdb(str(tmp_path / "md.pdb"))
     trajectory.save_trr(str(tmp_path / "md.trr"))
     return tmp_path
@@ -57,13 +38,13 @@ def fit_arguments(folder, **changes) -> list[str]:
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_explains_itself_with_examples(capsys, verb):
-    code, out, _ = outcome(capsys, verb, "--help")
+def test_every_verb_explains_itself_with_examples(molflow, verb):
+    code, out, _ = molflow("cg", verb, "--help")
     assert code == 0 and "Usage" in out and "Examples" in out and f"molflow cg {verb}" in out
 
 
-def test_the_group_lists_its_verbs(capsys):
-    code, out, _ = outcome(capsys, "--help")
+def test_the_group_lists_its_verbs(molflow):
+    code, out, _ = molflow("cg", "--help")
     assert code == 0 and all(verb in out for verb in VERBS)
 
 
@@ -85,57 +66,56 @@ def test_the_group_lists_its_verbs(capsys):
         ({"config": "nothing.yaml"}, "nothing.yaml"),
     ],
 )
-def test_fit_refuses_bad_input_in_one_line_before_any_work(capsys, peptide, changes, words):
-    code, out, err = outcome(capsys, *fit_arguments(peptide, **changes))
+def test_fit_refuses_bad_input_in_one_line_before_any_work(molflow, md, changes, words):
+    code, out, err = molflow("cg", *fit_arguments(md, **changes))
     assert code == 2 and "training steps" not in out
     assert err.startswith("molflow: ") and err.count("\n") == 1 and re.search(words, err)
-    assert not (peptide / "model").exists()
+    assert not (md / "model").exists()
 
 
-def test_fit_refuses_a_topology_of_other_atoms(capsys, peptide):
-    other = mdtraj.Trajectory(np.ones((1, 21, 3), dtype=np.float32), chain(7))
-    other.save_pdb(str(peptide / "other.pdb"))
-    code, _, err = outcome(capsys, *fit_arguments(peptide, topology=peptide / "other.pdb"))
-    assert code == 2 and err.count("\n") == 1 and "21" in err and "18" in err
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda md: np.put(md.xyz, md.xyz[0].size * 7, np.nan), "frame 7"),
+        (lambda md: np.add(md.xyz[9, 9:], 5.0, out=md.xyz[9, 9:]), "frame 9"),
+    ],
+    ids=["nan", "torn apart"],
+)
+def test_fit_refuses_spoilt_frames_and_names_them(molflow, md, spoil, words):
+    trajectory = mdtraj.load(str(md / "md.trr"), top=str(md / "md.pdb"))
+    spoil(trajectory)
+    trajectory.save_trr(str(md / "md.trr"))
+    code, _, err = molflow("cg", *fit_arguments(md))
+    assert code == 2 and err.count("\n") == 1 and words in err
 
 
-def test_fit_refuses_frames_with_nan_and_names_the_frame(capsys, peptide):
-    trajectory = mdtraj.load(str(peptide / "md.trr"), top=str(peptide / "md.pdb"))
-    trajectory.xyz[7, 4] = np.nan
-    trajectory.save_trr(str(peptide / "nan.trr"))
-    code, _, err = outcome(capsys, *fit_arguments(peptide, trajectory=peptide / "nan.trr"))
-    assert code == 2 and err.count("\n") == 1 and "frame 7" in err
+def test_fit_refuses_a_topology_of_other_atoms(molflow, md):
+    peptide_trajectory(peptide(7, capped=False), frames=1).save_pdb(str(md / "other.pdb"))
+    code, _, err = molflow("cg", *fit_arguments(md, topology=md / "other.pdb"))
+    assert code == 2 and err.count("\n") == 1 and "35" in err and "30" in err
 
 
-def test_fit_refuses_a_molecule_torn_apart(capsys, peptide):
-    trajectory = mdtraj.load(str(peptide / "md.trr"), top=str(peptide / "md.pdb"))
-    trajectory.xyz[9, 9:] += 5.0
-    trajectory.save_trr(str(peptide / "torn.trr"))
-    code, _, err = outcome(capsys, *fit_arguments(peptide, trajectory=peptide / "torn.trr"))
-    assert code == 2 and err.count("\n") == 1 and "9" in err
-
-
-def test_fit_refuses_an_npz_of_another_temperature_or_kind(capsys, tmp_path):
+def test_fit_refuses_an_npz_of_another_temperature_or_kind(molflow, tmp_path):
     alanine_frames().take(200).save(tmp_path / "frames.npz")
-    code, _, err = outcome(capsys, "fit", "--trajectory", tmp_path / "frames.npz", "-T", "310", "-o", tmp_path / "m")
+    code, _, err = molflow("cg", "fit", "--trajectory", tmp_path / "frames.npz", "-T", "310", "-o", tmp_path / "m")
     assert code == 2 and "300 K, not 310 K" in err
     np.savez(tmp_path / "other.npz", a=np.zeros(3))
-    code, _, err = outcome(capsys, "fit", "--trajectory", tmp_path / "other.npz", "-o", tmp_path / "m")
+    code, _, err = molflow("cg", "fit", "--trajectory", tmp_path / "other.npz", "-o", tmp_path / "m")
     assert code == 2 and "other.npz" in err and err.count("\n") == 1
 
 
-def test_fit_leaves_a_folder_of_something_else_alone(capsys, peptide):
-    (peptide / "model").mkdir()
-    (peptide / "model" / "thesis.txt").write_text("years of work")
-    code, _, err = outcome(capsys, *fit_arguments(peptide))
+def test_fit_leaves_a_folder_of_something_else_alone(molflow, md):
+    (md / "model").mkdir()
+    (md / "model" / "thesis.txt").write_text("years of work")
+    code, _, err = molflow("cg", *fit_arguments(md))
     assert code == 2 and "not empty" in err
-    assert [p.name for p in (peptide / "model").iterdir()] == ["thesis.txt"]
+    assert [p.name for p in (md / "model").iterdir()] == ["thesis.txt"]
 
 
 @pytest.mark.parametrize("verb", VERBS[1:])
-def test_later_verbs_say_where_there_is_no_model(capsys, tmp_path, verb):
+def test_later_verbs_say_where_there_is_no_model(molflow, tmp_path, verb):
     more = ["--torchscript", tmp_path / "x.pt"] if verb == "export" else []
-    code, _, err = outcome(capsys, verb, tmp_path / "none", *more)
+    code, _, err = molflow("cg", verb, tmp_path / "none", *more)
     assert code == 1 and err.startswith("molflow: ") and err.count("\n") == 1 and "none" in err
     assert not (tmp_path / "none").exists() and not (tmp_path / "x.pt").exists()
 
@@ -143,8 +123,8 @@ def test_later_verbs_say_where_there_is_no_model(capsys, tmp_path, verb):
 @pytest.mark.parametrize(
     ("options", "words"), [(["--method", "guess"], "flow-forces"), (["--samples", "10"], "samples")]
 )
-def test_distill_refuses_wrong_options(capsys, tmp_path, options, words):
-    code, _, err = outcome(capsys, "distill", tmp_path, *options)
+def test_distill_refuses_wrong_options(molflow, tmp_path, options, words):
+    code, _, err = molflow("cg", "distill", tmp_path, *options)
     assert code == 2 and words in err and err.count("\n") == 1
 
 
@@ -161,19 +141,14 @@ def test_distill_refuses_wrong_options(capsys, tmp_path, options, words):
         (None, "small.yaml cannot be read"),
     ],
 )
-def test_distill_names_what_is_wrong_in_its_settings(capsys, tmp_path, text, words):
+def test_distill_names_what_is_wrong_in_its_settings(molflow, tmp_path, text, words):
     if text is not None:
         (tmp_path / "small.yaml").write_text(text)
-    code, _, err = outcome(capsys, "distill", tmp_path / "none", "--config", tmp_path / "small.yaml")
+    code, _, err = molflow("cg", "distill", tmp_path / "none", "--config", tmp_path / "small.yaml")
     assert code == 2 and err.startswith("molflow: ") and re.search(words, err)
 
 
 def test_settings_of_a_distillation_come_back_from_yaml_and_what_is_left_out_keeps_its_default(tmp_path):
-    from molflow_sim.cg import DistillSettings
-    from molflow_sim.cg.student.cgnet import CGNetSettings
-    from molflow_sim.cg.student.prior import PriorSettings
-    from molflow_sim.cg.teacher.forces import ForceSampleSettings
-
     chosen = DistillSettings(CGNetSettings(width=24, prior=PriorSettings(exponent=8)), ForceSampleSettings(flatness=2))
     chosen.to_yaml(tmp_path / "small.yaml")
     assert DistillSettings.from_yaml(tmp_path / "small.yaml") == chosen
@@ -183,15 +158,13 @@ def test_settings_of_a_distillation_come_back_from_yaml_and_what_is_left_out_kee
     assert DistillSettings.from_yaml(tmp_path / "none.yaml") == DistillSettings()
 
 
-def test_a_fit_that_has_not_ended_is_not_distilled(capsys, tmp_path):
+def test_a_fit_that_has_not_ended_is_not_distilled(molflow, tmp_path):
     (tmp_path / "fit.json").write_text(json.dumps({"identity": {}, "finished": False}))
-    code, _, err = outcome(capsys, "distill", tmp_path)
+    code, _, err = molflow("cg", "distill", tmp_path)
     assert code == 1 and "has not ended" in err
 
 
 def test_shipped_frames_are_those_of_their_card():
-    from importlib.resources import files
-
     card, frames = alanine_card(), alanine_frames()
     assert sha256((files("molflow_sim.data") / "alanine.npz").read_bytes()) == card["sha256"]
     assert frames.n_frames == card["frames"] and frames.temperature == card["temperature_K"]
@@ -200,8 +173,6 @@ def test_shipped_frames_are_those_of_their_card():
 
 
 def test_shipped_frames_are_l_alanine_in_its_usual_basins():
-    from molflow_sim.evaluate import dihedral
-
     frames = alanine_frames()
     phi = dihedral(frames.positions, frames.topology.phi_psi_indices())[:, 0]
     assert np.mean(phi < 0) > 0.95

@@ -2,25 +2,24 @@
 
 import csv
 import re
+from dataclasses import replace
+from functools import partial
 
 import ase.db
 import ase.io
+import gemmi
 import numpy as np
 import pytest
-from flow_stand_in import stand_in  # noqa: F401
 from refusals import refuses
 
-from molflow_sim import MolecularCrystal, Molecule
-from molflow_sim.cli.main import run
+from molflow_sim import MolecularCrystal, Molecule, generate
 from molflow_sim.errors import InputError, NoCandidatesError
-from molflow_sim.generators.generate import generate
 from molflow_sim.runs.identity import code_version
 
 
-def outcome(capsys, *arguments) -> tuple[int, str, str]:
-    code = run(["generate", "crystals", *map(str, arguments)])
-    out, err = capsys.readouterr()
-    return code, out, err
+@pytest.fixture
+def crystals(molflow):
+    return partial(molflow, "generate", "crystals")
 
 
 @pytest.fixture(scope="module")
@@ -28,16 +27,16 @@ def formamide():
     return Molecule.from_smiles("NC=O")
 
 
-def test_help_names_every_option(capsys):
-    code, out, _ = outcome(capsys, "--help")
+def test_help_names_every_option(crystals):
+    code, out, _ = crystals("--help")
     out = re.sub(r"\x1b\[[0-9;]*m", "", out)
     options = ("--candidates", "--output", "--seed", "--space-groups", "--method", "--weights", "--press", "--no-press")
     assert all(word in out for word in (*options, "extxyz"))
     assert code == 0
 
 
-def test_an_extxyz_file_holds_n_crystals_with_their_provenance(capsys, tmp_path):
-    code, out, _ = outcome(capsys, "NC=O", "-n", 4, "-o", tmp_path / "out.extxyz", "--seed", 5, "-g", "P-1,P21/c")
+def test_an_extxyz_file_holds_n_crystals_with_their_provenance(crystals, tmp_path):
+    code, out, _ = crystals("NC=O", "-n", 4, "-o", tmp_path / "out.extxyz", "--seed", 5, "-g", "P-1,P21/c")
     frames = ase.io.read(tmp_path / "out.extxyz", index=":")
     assert code == 0 and "4 crystals" in out and len(frames) == 4
     for k, atoms in enumerate(frames):
@@ -48,15 +47,15 @@ def test_an_extxyz_file_holds_n_crystals_with_their_provenance(capsys, tmp_path)
         assert not atoms.info["pressed"] and atoms.info["smiles"] == "NC=O"
 
 
-def test_a_database_can_be_searched_by_space_group_and_energy(capsys, tmp_path):
-    code, _, _ = outcome(capsys, "NC=O", "-n", 6, "-o", tmp_path / "out.db", "--press", "-g", "P-1", "-q")
+def test_a_database_can_be_searched_by_space_group_and_energy(crystals, tmp_path):
+    code, _, _ = crystals("NC=O", "-n", 6, "-o", tmp_path / "out.db", "--press", "-g", "P-1", "-q")
     with ase.db.connect(tmp_path / "out.db") as database:
         rows = list(database.select("space_group=P -1,energy_kj_per_mol<-10"))
     assert code == 0 and rows and all(row.pressed and row.seed == 0 for row in rows)
 
 
-def test_a_folder_gets_one_cif_for_each_crystal_that_reads_back(capsys, tmp_path, formamide):
-    code, _, _ = outcome(capsys, "NC=O", "-n", 5, "-o", tmp_path / "out", "--press", "-g", "P-1")
+def test_a_folder_gets_one_cif_for_each_crystal_that_reads_back(crystals, tmp_path, formamide):
+    code, _, _ = crystals("NC=O", "-n", 5, "-o", tmp_path / "out", "--press", "-g", "P-1")
     expected = {c.info["candidate"]: c for c in generate("crystals", formamide, 5, press=True, space_groups="P-1")}
     files = sorted((tmp_path / "out").glob("*.cif"))
     assert code == 0 and [int(f.stem.split("_")[1]) for f in files] == sorted(expected)
@@ -66,17 +65,15 @@ def test_a_folder_gets_one_cif_for_each_crystal_that_reads_back(capsys, tmp_path
         assert "_molflow_seed" in file.read_text() and made.info["version"] in file.read_text()
 
 
-def test_one_cif_file_holds_a_block_for_each_crystal(capsys, tmp_path):
-    import gemmi
-
-    outcome(capsys, "NC=O", "-n", 3, "-o", tmp_path / "out.cif")
+def test_one_cif_file_holds_a_block_for_each_crystal(crystals, tmp_path):
+    crystals("NC=O", "-n", 3, "-o", tmp_path / "out.cif")
     blocks = gemmi.cif.read(str(tmp_path / "out.cif"))
     assert [b.name for b in blocks] == ["crystal_00000", "crystal_00001", "crystal_00002"]
     assert [b.find_value("_molflow_candidate") for b in blocks] == ["0", "1", "2"]
 
 
-def test_the_hash_of_the_weights_is_written(capsys, tmp_path, stand_in):  # noqa: F811
-    outcome(capsys, "NC=O", "-n", 2, "-o", tmp_path / "out.extxyz", "--method", "flow")
+def test_the_hash_of_the_weights_is_written(crystals, tmp_path, stand_in):
+    crystals("NC=O", "-n", 2, "-o", tmp_path / "out.extxyz", "--method", "flow")
     for atoms in ase.io.read(tmp_path / "out.extxyz", index=":"):
         assert atoms.info["weights"] == "sha256:packaged" and atoms.info["generator"] == "flow"
 
@@ -96,11 +93,10 @@ def test_more_crystals_leave_the_first_as_they_are(formamide, monkeypatch):
     assert [c.info["candidate"] for c in more] == list(range(10))
 
 
-def test_if_no_packing_survives_the_press_the_error_counts_why(formamide, monkeypatch):
-    from dataclasses import replace
-
+def test_the_library_refuses_no_candidates_and_counts_why_none_survive_the_press(formamide, monkeypatch):
     monkeypatch.setattr("molflow_sim.packing.press", lambda p, _: replace(p, status=np.full(len(p), 3, np.int8)))
     refuses(NoCandidatesError, "implausible density", generate, "crystals", formamide, 3, press=True)
+    refuses(InputError, "candidates", generate, "crystals", formamide, 0)
 
 
 @pytest.fixture
@@ -110,27 +106,26 @@ def molecules(tmp_path):
     return path
 
 
-def test_molecules_of_a_list_that_fail_are_rows_with_reasons_and_the_others_are_written(capsys, tmp_path, molecules):
-    code, out, err = outcome(capsys, molecules, "-n", 3, "-o", tmp_path / "out.extxyz")
+def test_molecules_of_a_list_that_fail_are_rows_with_reasons_and_the_others_are_written(crystals, tmp_path, molecules):
+    code, out, err = crystals(molecules, "-n", 3, "-o", tmp_path / "out.extxyz")
     frames = ase.io.read(tmp_path / "out.extxyz", index=":")
     assert code == 0 and "6 crystals of 2 molecules" in out and len(frames) == 6
     assert {atoms.info["smiles"] for atoms in frames} == {"NC=O", "NC(N)=O"}
     with open(tmp_path / "out.failed.csv", newline="") as file:
         rows = {row["name"]: row for row in csv.DictReader(file)}
     assert rows["salt"]["source"] == "list.smi:3" and "UnsupportedElementError" in rows["salt"]["reason"]
-    assert "Hg" in rows["metal"]["reason"] and set(rows) == {"salt", "metal"}
-    assert "Traceback" not in err
+    assert "Hg" in rows["metal"]["reason"] and set(rows) == {"salt", "metal"} and "Traceback" not in err
 
 
-def test_each_molecule_of_a_list_has_a_folder_of_its_own(capsys, tmp_path, molecules):
-    outcome(capsys, molecules, "-n", 2, "-o", tmp_path / "out", "-q")
+def test_each_molecule_of_a_list_has_a_folder_of_its_own(crystals, tmp_path, molecules):
+    crystals(molecules, "-n", 2, "-o", tmp_path / "out", "-q")
     assert {p.name for p in (tmp_path / "out").iterdir()} == {"form_amide", "form_amide_line5", "failed.csv"}
     assert len(list((tmp_path / "out").rglob("*.cif"))) == 4
 
 
-def test_a_list_of_which_nothing_can_be_used_leaves_the_reasons_and_no_empty_file(capsys, tmp_path):
+def test_a_list_of_which_nothing_can_be_used_leaves_the_reasons_and_no_empty_file(crystals, tmp_path):
     (tmp_path / "bad.smi").write_text("[Na+].[Cl-] salt\n")
-    code, _, err = outcome(capsys, tmp_path / "bad.smi", "-o", tmp_path / "out.db")
+    code, _, err = crystals(tmp_path / "bad.smi", "-o", tmp_path / "out.db")
     assert code == 1 and "out.failed.csv" in err and err.count("\n") == 1
     assert not (tmp_path / "out.db").exists() and "salt" in (tmp_path / "out.failed.csv").read_text()
 
@@ -150,20 +145,16 @@ def test_a_list_of_which_nothing_can_be_used_leaves_the_reasons_and_no_empty_fil
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line_and_leaves_nothing(
-    capsys, tmp_path, monkeypatch, arguments, code, words
+    crystals, tmp_path, monkeypatch, arguments, code, words
 ):
     monkeypatch.chdir(tmp_path)
-    got, _, err = outcome(capsys, *arguments)
+    got, _, err = crystals(*arguments)
     assert got == code and words in err and err.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
-def test_what_is_there_is_replaced_only_if_asked(capsys, tmp_path):
+def test_what_is_there_is_replaced_only_if_asked(crystals, tmp_path):
     out = tmp_path / "out"
-    assert outcome(capsys, "NC=O", "-n", 3, "-o", out)[0] == 0
-    code, _, err = outcome(capsys, "NC=O", "-n", 2, "-o", out)
+    assert crystals("NC=O", "-n", 3, "-o", out)[0] == 0
+    code, _, err = crystals("NC=O", "-n", 2, "-o", out)
     assert code == 2 and "--overwrite" in err and len(list(out.iterdir())) == 3
-    assert outcome(capsys, "NC=O", "-n", 2, "-o", out, "--overwrite")[0] == 0 and len(list(out.iterdir())) == 2
-
-
-def test_the_library_refuses_the_same(formamide):
-    refuses(InputError, "candidates", generate, "crystals", formamide, 0)
+    assert crystals("NC=O", "-n", 2, "-o", out, "--overwrite")[0] == 0 and len(list(out.iterdir())) == 2

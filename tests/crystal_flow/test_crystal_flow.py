@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from refusals import refuses
 from scipy.spatial.transform import Rotation
 
-from molflow_sim import Molecule, SpaceGroup
+from molflow_sim import Molecule, SpaceGroup, parametrize
 from molflow_sim.errors import InputError, ParameterError, SpaceGroupError, WeightsError
-from molflow_sim.forcefield import parametrize
 from molflow_sim.generators.protocol import CrystalRequest
 from molflow_sim.models.crystal_flow.equivalents import (
     equivalents,

@@ -3,19 +3,13 @@
 import numpy as np
 import pytest
 import torch
-from crystal_flow_examples import flow, molecule_for
+from crystal_flow_examples import flow, packed
+from processes import threads
 
-from molflow_sim.models.crystal_flow import CrystalBatch
+from molflow_sim.models.crystal_flow import ContactNetwork, CrystalBatch
 from molflow_sim.models.crystal_flow.compiled_gradients import messages_gradient
 from molflow_sim.models.crystal_flow.compiled_graph import contacts
-from molflow_sim.models.crystal_flow.model import batch_of
-from molflow_sim.models.crystal_flow.network import ContactNetwork
 from molflow_sim.models.crystal_flow.velocity import compiles, fused_velocity
-from molflow_sim.packing import random_packings
-
-
-def packed(smiles: str, n: int, seed: int, **kwargs: object) -> CrystalBatch:
-    return batch_of(random_packings(molecule_for(smiles), n, seed=seed, **kwargs))  # type: ignore[arg-type]
 
 
 def gradients(network: ContactNetwork, batch: CrystalBatch, fused: bool) -> dict[str, torch.Tensor]:
@@ -47,13 +41,10 @@ def test_threads_add_up_to_the_same_gradients() -> None:
     atoms = batch.centroid.shape[1] * batch.numbers.numel()
     table = rng.normal(size=(65, 8)).astype(np.float32)
     sent, grad = rng.normal(size=(2, atoms, 8)).astype(np.float32)
-    before, results = torch.get_num_threads(), []
-    try:
-        for threads in (1, 3, 3):
-            torch.set_num_threads(threads)
+    results = []
+    for n in (1, 3, 3):
+        with threads(n):
             results.append(messages_gradient(pairs, 6.0, table, sent, grad, len(batch)))
-    finally:
-        torch.set_num_threads(before)
     for one, three, again in zip(*results):
         np.testing.assert_allclose(three, one, rtol=1e-4, atol=1e-4)
         np.testing.assert_array_equal(again, three)
@@ -62,5 +53,4 @@ def test_threads_add_up_to_the_same_gradients() -> None:
 def test_other_types_go_through_torch() -> None:
     network = flow(0).network
     batch = packed("CC(N)=O", 2, 0)
-    assert not compiles(network.double(), batch)
-    assert not compiles(torch.nn.Linear(2, 2), batch)
+    assert not compiles(network.double(), batch) and not compiles(torch.nn.Linear(2, 2), batch)

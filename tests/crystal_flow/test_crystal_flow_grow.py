@@ -52,12 +52,9 @@ def test_training_tells_the_copies_apart(network) -> None:
     assert float((first - second).abs().max()) > 0.05 * float(send.abs().max())
 
 
-def test_smaller_sizes_and_other_cutoffs_are_not_taken_over(network) -> None:
+def test_smaller_sizes_and_other_cutoffs_are_not_taken_over_and_no_multiples_refused(network) -> None:
     same = grown(network, ContactSettings(width=4, radial=30, inner_layers=1, outer_layers=1, outer_cutoff=9.0))
     assert same.settings == network.settings
     for name, value in network.state_dict().items():
         torch.testing.assert_close(same.state_dict()[name].double(), value, rtol=1e-6, atol=1e-7)
-
-
-def test_a_width_that_is_no_multiple_is_refused(network) -> None:
     refuses(InputError, "multiples", grown, network, ContactSettings(width=12))

@@ -2,20 +2,16 @@
 
 import csv
 import os
-import signal
-import subprocess
 import sys
-import textwrap
-import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from processes import killed, threads, without_chemistry
 from refusals import refuses
 
-from molflow_sim import Molecule
+from molflow_sim import Molecule, load_model
 from molflow_sim.dataset import CrystalDataset, DatasetSettings, build_crystal_dataset
 from molflow_sim.errors import InputError, TrainingError
 from molflow_sim.models.crystal_flow import CrystalFlowConfig, PairBatches, PairSet, make_pairs
@@ -25,7 +21,6 @@ from molflow_sim.models.crystal_flow.starts import van_der_waals_volume
 from molflow_sim.models.crystal_flow.train import train_crystal_flow, train_on_pairs
 from molflow_sim.training import TrainSettings
 from molflow_sim.training.batches import validation_rows
-from molflow_sim.training.model import load_model
 
 CONFIG = CrystalFlowConfig(
     network=ContactSettings(width=16, radial=8, inner_layers=1, outer_layers=1, outer_cutoff=4.0),
@@ -88,8 +83,7 @@ def test_pairs_come_back_from_disk_and_join(tmp_path, pairs) -> None:
     assert PairSet.card(tmp_path / "pairs.npz") == {"identity": "x"}
     np.testing.assert_allclose(back.end_cell, pairs.end_cell, atol=1e-4)
     both = PairSet.join([pairs, back], [0.75, 0.25])
-    assert len(both) == 2 * len(pairs)
-    assert both.weight[: len(pairs.weight)].sum() == pytest.approx(0.75)
+    assert len(both) == 2 * len(pairs) and both.weight[: len(pairs.weight)].sum() == pytest.approx(0.75)
     a, b = both.batch(np.array([1, len(pairs) + 1]))[0], pairs.batch(np.array([1, 1]))[0]
     torch.testing.assert_close(a.positions(), b.positions(), rtol=0, atol=1e-3)
     (tmp_path / "bad.npz").write_bytes(b"PK not a zip")
@@ -120,13 +114,6 @@ def test_a_short_training_learns_writes_curves_and_its_weights_are_used(tmp_path
         train_crystal_flow(dataset, replace(CONFIG, seed=5), tmp_path, progress=False)
 
 
-SCRIPT = """
-    import sys
-    from molflow_sim.models.crystal_flow import PairSet, CrystalFlowConfig, train_on_pairs
-    train_on_pairs(PairSet.load(sys.argv[1]), CrystalFlowConfig.from_yaml(sys.argv[2]), sys.argv[3], progress=False)
-"""
-
-
 def test_a_killed_training_ends_with_the_same_weights(tmp_path, pairs) -> None:
     pairs.save(tmp_path / "pairs.npz")
     pairs = PairSet.load(tmp_path / "pairs.npz")
@@ -134,55 +121,38 @@ def test_a_killed_training_ends_with_the_same_weights(tmp_path, pairs) -> None:
     config.to_yaml(tmp_path / "config.yaml")
     assert CrystalFlowConfig.from_yaml(tmp_path / "config.yaml") == config
     where = tmp_path / "killed"
-    command = [sys.executable, "-c", textwrap.dedent(SCRIPT), tmp_path / "pairs.npz", tmp_path / "config.yaml", where]
-    process = subprocess.Popen([str(x) for x in command], env={**os.environ, "OMP_NUM_THREADS": "1"})
-    deadline = time.monotonic() + 120
-    while not (where / "checkpoint.json").exists() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    time.sleep(0.3)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    torch.set_num_threads(1)
-    resumed = train_on_pairs(pairs, config, where, progress=False)
-    whole = train_on_pairs(pairs, config, tmp_path / "whole", progress=False)
+    script = (
+        "import sys; from molflow_sim.models.crystal_flow import PairSet, CrystalFlowConfig, train_on_pairs;"
+        "train_on_pairs(PairSet.load(sys.argv[1]), CrystalFlowConfig.from_yaml(sys.argv[2]), sys.argv[3])"
+    )
+    command = [sys.executable, "-c", script, tmp_path / "pairs.npz", tmp_path / "config.yaml", where]
+    killed(command, (where / "checkpoint.json").exists, 0.3, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    with threads(1):
+        resumed = train_on_pairs(pairs, config, where, progress=False)
+        whole = train_on_pairs(pairs, config, tmp_path / "whole", progress=False)
     assert all(torch.equal(a, b) for a, b in zip(resumed.network.parameters(), whole.network.parameters()))
 
 
-def test_nonsense_in_the_settings_is_refused(tmp_path) -> None:
-    path = Path(tmp_path / "config.yaml")
+def test_nonsense_in_the_settings_and_data_without_a_usable_crystal_are_refused(tmp_path, dataset) -> None:
+    path = tmp_path / "config.yaml"
     path.write_text("training:\n  max_step: 5\n")
     refuses(InputError, "max_step", CrystalFlowConfig.from_yaml, path)
     path.write_text("training:\n  max_steps: 5\nstarts: 3\n")
     made = CrystalFlowConfig.from_yaml(path)
     assert (made.training.max_steps, made.training.batch_size, made.starts) == (5, 64, 3)
     refuses(InputError, "starts", CrystalFlowConfig, starts=0)
-
-
-def test_data_without_a_usable_crystal_are_refused(dataset) -> None:
     refuses(TrainingError, "no crystal", make_pairs, dataset, 2, rows=np.zeros(len(dataset), bool))
 
 
 def test_training_and_sampling_need_no_chemistry_library(tmp_path, pairs) -> None:
     pairs.save(tmp_path / "pairs.npz")
-    script = f"""
-        import sys
-        BLOCKED = set("rdkit ase gemmi numba pymatgen openmm typer spglib vesin oxtalign torch_sim mdtraj zuko".split())
-
-        class Refuse:
-            def find_spec(self, name, path=None, target=None):
-                if name.split(".")[0] in BLOCKED:
-                    raise ModuleNotFoundError(name)
-
-        sys.meta_path.insert(0, Refuse())
-        from dataclasses import replace
+    script = """
         from molflow_sim.models.crystal_flow import PairSet, CrystalFlowConfig, train_on_pairs
         config = CrystalFlowConfig.from_dict(dict(training=dict(max_steps=2, batch_size=4, device="cpu")))
-        flow = train_on_pairs(PairSet.load({str(tmp_path / "pairs.npz")!r}), config, {str(tmp_path / "out")!r})
+        flow = train_on_pairs(PairSet.load(sys.argv[1]), config, sys.argv[2])
         print("trained", flow.card["steps"])
     """
-    run = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, timeout=120)
-    assert run.returncode == 0, run.stderr
-    assert "trained 2" in run.stdout
+    assert "trained 2" in without_chemistry(script, tmp_path / "pairs.npz", tmp_path / "out", also="numba")
 
 
 def test_whole_molecules_are_set_aside_for_validation_once_there_are_enough(dataset) -> None:

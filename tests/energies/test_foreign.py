@@ -1,5 +1,7 @@
 """Second energy models: what can be named, what is refused, and how cells are treated."""
 
+import sys
+
 import numpy as np
 import pytest
 from ase.calculators.calculator import Calculator, all_changes
@@ -56,8 +58,7 @@ def test_repeated_cells_are_wide_enough_and_no_wider_than_needed(lengths, angles
         return
     n = np.array(repeats_for_axis(cell, minimum))
     heights = 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
-    assert np.all(n * heights >= minimum - 1e-6)
-    assert np.all(((n - 1) * heights < minimum) | (n == 1))
+    assert np.all(n * heights >= minimum - 1e-6) and np.all(((n - 1) * heights < minimum) | (n == 1))
     assert np.all(n * np.linalg.norm(cell, axis=1) >= minimum - 1e-6), "so every axis is long enough, too"
 
 
@@ -125,16 +126,11 @@ def test_a_changed_model_file_is_another_model(tmp_path):
     assert energy_identity(f"ase:{__name__}:PerAtom") and energy_identity("gfn2-xtb")
 
 
-def test_a_failing_calculator_is_a_reason_not_a_crash():
+def test_a_failing_calculator_is_a_reason_and_without_tblite_the_install_command_is_given(monkeypatch):
     with pytest.raises(MolflowError, match="ArithmeticError: the SCF went wild"):
         energy_model(f"ase:{__name__}:Broken").energy(crystal(formamide()))
     with pytest.raises(NonFiniteError):
         EnergyModel("x", "x", lambda atoms: float("nan")).energy(crystal(formamide()))
-
-
-def test_without_tblite_the_install_command_is_given(monkeypatch):
-    import sys
-
     monkeypatch.setitem(sys.modules, "tblite.ase", None)
     refuses(MissingDependencyError, r"molflow-sim\[xtb\]", energy_model, "gfn2-xtb")
 

@@ -100,8 +100,7 @@ def test_a_chain_of_small_steps_does_not_merge_its_ends():
     chain = [(numbers, cell * (1 + 0.002 * k), positions @ np.linalg.inv(cell) @ (cell * (1 + 0.002 * k)), molecule)
              for k in range(8)]  # fmt: skip
     groups = deduplicate_packings(chain, -1.0 + 1e-6 * np.arange(8), PackingDuplicates(density=0.007))
-    assert groups[1] == 0
-    assert groups[7] != 0
+    assert groups[1] == 0 and groups[7] != 0
 
 
 def test_packings_that_are_not_finite_stay_alone():

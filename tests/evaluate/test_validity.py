@@ -26,8 +26,7 @@ def check(arrays_and_bonds, **thresholds):
 
 def test_a_sound_crystal_passes_every_column():
     result = check(two_molecules(4.0))
-    assert result.valid
-    assert result.reasons == ()
+    assert result.valid and result.reasons == ()
     assert result.columns()["reason"] == ""
 
 
@@ -50,8 +49,7 @@ def test_a_contact_with_a_periodic_image_counts_in_a_skewed_cell():
     skewed = np.array([[1, 0, 0], [2, 1, 0], [-1, 3, 1]]) @ straight
     short = np.diag([6.5, 5.5, 6.0])
     skewed_short = np.array([[1, 0, 0], [2, 1, 0], [-1, 3, 1]]) @ short
-    assert check(two_molecules(4.0, skewed)).no_clash
-    assert not check(two_molecules(4.0, short)).no_clash
+    assert check(two_molecules(4.0, skewed)).no_clash and not check(two_molecules(4.0, short)).no_clash
     assert check(two_molecules(4.0, skewed_short)).shortest_contact == pytest.approx(
         check(two_molecules(4.0, short)).shortest_contact
     )
@@ -75,8 +73,7 @@ def test_a_broken_bond_is_reported_with_its_length():
     shape = FORMAMIDE.copy()
     shape[5] += (shape[5] - shape[2]) * 0.9
     result = check(two_molecules(4.0, np.diag([8.0, 8.0, 8.0]), shape))
-    assert not result.bonds_unchanged
-    assert not result.z_ok
+    assert not result.bonds_unchanged and not result.z_ok
     assert "broken" in " ".join(result.reasons)
 
 
@@ -97,15 +94,13 @@ def test_density_must_be_that_of_an_organic_crystal(scale, ok):
 
 def test_thresholds_are_settings():
     crystal = two_molecules(4.0)
-    assert not check(crystal, contact=1.4).no_clash
-    assert not check(crystal, min_density=0.6).density_ok
+    assert not check(crystal, contact=1.4).no_clash and not check(crystal, min_density=0.6).density_ok
 
 
 def test_a_crystal_that_is_not_finite_fails_everything_with_one_reason():
     arrays, bonds = two_molecules(4.0)
     result = check_validity((arrays[0], arrays[1], np.full_like(arrays[2], np.nan), arrays[3]), bonds=bonds)
-    assert not result.valid
-    assert len(result.reasons) == 1
+    assert not result.valid and len(result.reasons) == 1
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the experimental crystals are not in this checkout")

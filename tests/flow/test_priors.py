@@ -11,8 +11,7 @@ def test_rotations_are_proper_and_uniform():
     rotation = rotations(np.random.default_rng(0).random((20000, 3)))
     assert np.allclose(rotation @ rotation.swapaxes(1, 2), np.eye(3)) and np.allclose(np.linalg.det(rotation), 1.0)
     # Uniform: every column is a uniform point of the sphere, and the angle has density (1 - cos θ) / π.
-    assert np.abs(rotation.mean(0)).max() < 0.02
-    assert np.allclose((rotation**2).mean(0), 1 / 3, atol=0.01)
+    assert np.abs(rotation.mean(0)).max() < 0.02 and np.allclose((rotation**2).mean(0), 1 / 3, atol=0.01)
     angle = np.arccos(np.clip((np.trace(rotation, axis1=1, axis2=2) - 1) / 2, -1, 1))
     for limit in (0.5, 1.0, 2.0):
         assert (angle < limit).mean() == pytest.approx((limit - np.sin(limit)) / np.pi, abs=0.01)

@@ -67,8 +67,7 @@ def test_hf_charges_of_water_give_its_hf_dipole():
 def test_hf_charges_of_methanol_have_the_order_of_electronegativity():
     require("hf-esp")
     q = partial_charges(molecule("CO"), "hf-esp")
-    assert -0.75 < q[1] < -0.5
-    assert 0.3 < q[5] < 0.5
+    assert -0.75 < q[1] < -0.5 and 0.3 < q[5] < 0.5
     assert q[0] > 0
 
 
@@ -125,20 +124,17 @@ def test_shell_points_stay_outside_the_shell_they_belong_to():
     points = shell_points(list(mol.symbols), mol.conformers[0])
     radii = np.array([1.2 if s == "H" else {"C": 1.70, "O": 1.52}[s] for s in mol.symbols])
     ratio = (np.linalg.norm(points[:, None] - mol.conformers[0], axis=-1) / radii).min(1)
-    assert ratio.min() > 1.399
-    assert ratio.max() < 2.001
+    assert ratio.min() > 1.399 and ratio.max() < 2.001
     assert len(points) > 300
 
 
 def test_equivalence_ignores_how_bonds_and_stereo_are_drawn():
     nitro = equivalent_atoms(Chem.AddHs(Chem.MolFromSmiles("C[N+](=O)[O-]")))
-    assert nitro[2] == nitro[3]
-    assert len(set(nitro)) == 4
+    assert nitro[2] == nitro[3] and len(set(nitro)) == 4
     acid = equivalent_atoms(Chem.AddHs(Chem.MolFromSmiles("CC(=O)O")))
     assert acid[2] != acid[3]
     toluene = equivalent_atoms(Chem.AddHs(Chem.MolFromSmiles("Cc1ccccc1")))
-    assert toluene[2] == toluene[6]
-    assert toluene[2] != toluene[3]
+    assert toluene[2] == toluene[6] and toluene[2] != toluene[3]
     alanine = equivalent_atoms(Chem.AddHs(Chem.MolFromSmiles("CC[C@H](C)O")))
     assert len(set(alanine[5:])) < len(alanine[5:])  # CH3 and CH2 hydrogens are averaged
 
@@ -205,24 +201,19 @@ def test_ordinary_molecules_are_not_warned_about():
 def test_parametrize_collects_everything_in_the_molecules_order():
     mol = molecule("CC(N)=O")
     p = parametrize(mol)
-    assert p.numbers.tolist() == mol.numbers.tolist()
-    assert p.masses == pytest.approx(mol.masses)
-    assert p.charge_model == "mmff94"
-    assert p.charges == pytest.approx(p.mmff.charges, abs=1e-12)
+    assert p.numbers.tolist() == mol.numbers.tolist() and p.masses == pytest.approx(mol.masses)
+    assert p.charge_model == "mmff94" and p.charges == pytest.approx(p.mmff.charges, abs=1e-12)
     assert {len(v) for v in (p.exp6_a, p.exp6_b, p.exp6_c, p.charges, p.numbers)} == {mol.n_atoms}
     assert p.mmff.n_atoms == mol.n_atoms
 
 
-def test_molecules_beyond_the_force_field_are_refused():
+def test_molecules_beyond_the_force_field_unknown_models_and_conformers_are_refused():
     boronic = Chem.AddHs(Chem.MolFromSmiles("OB(O)c1ccccc1"))
     rdDistGeom.EmbedMolecule(boronic, randomSeed=3)
     refuses(UnsupportedElementError, "B", parametrize, Molecule.from_rdkit(boronic))
     hexafluoride = Chem.MolFromSmiles("FS(F)(F)(F)(F)F")
     rdDistGeom.EmbedMolecule(hexafluoride, randomSeed=3)
     refuses(ParameterError, "no atom types", parametrize, Molecule.from_rdkit(hexafluoride))
-
-
-def test_unknown_models_and_conformers_are_refused():
     mol = molecule("O")
     refuses(InputError, "choose one of mmff94, hf-esp", partial_charges, mol, "am1-bcc")
     refuses(InputError, "conformer 3 of 1", partial_charges, mol, "mmff94", conformer=3)

@@ -48,20 +48,11 @@ def scaled(name, factor):
     return spoil
 
 
-def remembers_positions(out, state):
-    out["energy"] = out["energy"] + 1e-3 * state.positions.pow(2).sum()
+def added(extra):
+    def spoil(out, state):
+        out["energy"] = out["energy"] + 1e-3 * extra(state)
 
-
-def prefers_x(out, state):
-    out["energy"] = out["energy"] + 1e-3 * state.volume * state.cell[:, 0, 0]
-
-
-def not_extensive(out, state):
-    out["energy"] = out["energy"] + 1e-3 * torch.bincount(state.system_idx) ** 2
-
-
-def likes_company(out, state):
-    out["energy"] = out["energy"] + 1e-3 * (state.n_systems - 1)
+    return spoil
 
 
 def attached(out, state):
@@ -78,10 +69,10 @@ def moves_atoms(out, state):
         (scaled("forces", 1.00001), "forces = -dE/dr"),
         (scaled("stress", -1.0), "stress = dE/dε/V"),
         (scaled("stress", 1.00001), "stress = dE/dε/V"),
-        (remembers_positions, "batched = single|lattice shift of atoms"),
-        (prefers_x, "rotation"),
-        (not_extensive, "supercell"),
-        (likes_company, "batched = single"),
+        (added(lambda state: state.positions.pow(2).sum()), "batched = single|lattice shift of atoms"),
+        (added(lambda state: state.volume * state.cell[:, 0, 0]), "rotation"),
+        (added(lambda state: torch.bincount(state.system_idx) ** 2), "supercell"),
+        (added(lambda state: state.n_systems - 1), "batched = single"),
         (attached, "detached outputs"),
         (moves_atoms, "unchanged inputs"),
         (lambda out, state: out.pop("stress"), "keys: stress"),

@@ -46,13 +46,10 @@ def minimum(first: str, second: str) -> tuple[float, float]:
 @pytest.mark.parametrize(
     ("name", "a", "b", "c"),
     [
-        ("C", 369743, 3.60, 2439.8),
-        ("HC", 11971, 3.74, 136.4),
-        ("HX", 5029.68, 4.66, 21.50),
-        ("N", 254529, 3.78, 1378.4),
-        ("O", 230064, 3.96, 1123.59),
+        ("C", 369743, 3.60, 2439.8), ("HC", 11971, 3.74, 136.4), ("HX", 5029.68, 4.66, 21.50),
+        ("N", 254529, 3.78, 1378.4), ("O", 230064, 3.96, 1123.59),
     ],
-)
+)  # fmt: skip
 def test_fit_parameters_are_the_published_ones(name, a, b, c):
     assert (EXP6_TYPES[name].a, EXP6_TYPES[name].b, EXP6_TYPES[name].c) == (a, b, c)
 

@@ -30,14 +30,9 @@ O=[N+]([O-])N1CN([N+](=O)[O-])CN([N+](=O)[O-])C1 [NH3+]CC(=O)[O-] O=C1NC(=O)C(=O
 """.split()
 
 RDKIT_TERMS = {
-    "bond": "Bond",
-    "angle": "Angle",
-    "stretch_bend": "StretchBend",
-    "out_of_plane": "Oop",
-    "torsion": "Torsion",
-    "vdw": "VdW",
-    "electrostatic": "Ele",
-}
+    "bond": "Bond", "angle": "Angle", "stretch_bend": "StretchBend", "out_of_plane": "Oop", "torsion": "Torsion",
+    "vdw": "VdW", "electrostatic": "Ele",
+}  # fmt: skip
 
 
 def build(smiles: str) -> Chem.Mol:
@@ -224,26 +219,16 @@ def test_linear_centres_have_no_angle_or_torsion_term():
 
 def test_terms_without_rows_keep_their_shape():
     terms = extract_mmff(build("O"))
-    assert terms.torsions.shape == (0, 4)
-    assert terms.pairs.shape == (0, 2)
+    assert terms.torsions.shape == (0, 4) and terms.pairs.shape == (0, 2)
     assert terms.vdw_r.shape == (0,)
     assert total(terms, torch.tensor(positions_of(build("O")))).shape == ()
 
 
-def test_boron_is_refused_by_name():
+def test_molecules_that_mmff_does_not_type_and_positions_of_another_one_are_refused_by_name():
     with pytest.raises(UnsupportedElementError, match="MMFF94 has no parameters for B"):
         extract_mmff(Chem.AddHs(Chem.MolFromSmiles("OB(O)c1ccccc1")))
-
-
-def test_an_atom_that_cannot_be_typed_is_refused():
     refuses(ParameterError, "no atom types", extract_mmff, Chem.AddHs(Chem.MolFromSmiles("FS(F)(F)(F)(F)F")))
-
-
-def test_implicit_hydrogens_are_refused():
     refuses(MoleculeError, "implicit hydrogens", extract_mmff, Chem.MolFromSmiles("CC"))
-
-
-def test_positions_of_another_molecule_are_refused():
     refuses(InputError, r"\(\.\.\., 3, 3\)", mmff_energies, extract_mmff(build("O")), torch.zeros(4, 3))
 
 

@@ -16,10 +16,9 @@ from refusals import refuses
 from scipy.spatial.transform import Rotation
 from vesin import NeighborList
 
+from molflow_sim import CrystalPotential, parametrize
 from molflow_sim.errors import CrystalError, InputError
 from molflow_sim.forcefield.batch import MIN_VOLUME_PER_ATOM
-from molflow_sim.forcefield.parameters import parametrize
-from molflow_sim.forcefield.potential import CrystalPotential
 from molflow_sim.forcefield.topology import match_molecules
 from molflow_sim.symmetry import cell_matrix
 from molflow_sim.units import COULOMB, KCAL_PER_MOL

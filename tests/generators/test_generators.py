@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 from flow_stand_in import FlowGenerator as StandIn
-from flow_stand_in import stand_in, weights_of  # noqa: F401
+from flow_stand_in import weights_of
 from refusals import refuses
 
 from molflow_sim import Molecule
 from molflow_sim.errors import CrystalError, InputError, RequestError, SpaceGroupError, WeightsError
+from molflow_sim.forcefield import parametrize
 from molflow_sim.generators.crystals import MixedGenerator, RandomGenerator
 from molflow_sim.generators.protocol import CrystalRequest, Drawn, make_generator
 from molflow_sim.models.crystal_flow.generator import FlowGenerator
@@ -64,7 +65,7 @@ def test_random_is_random_packing_under_another_name(formamide):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_every_generator_gives_unpressed_packings_of_the_body_conformers(formamide, stand_in, method):  # noqa: F811
+def test_every_generator_gives_unpressed_packings_of_the_body_conformers(formamide, stand_in, method):
     made = make_generator("crystals", method).sample(CrystalRequest(formamide, "P-1,P21/c", 2), 11, seed=1)
     assert made.centroid.shape == (11, 2, 3) and set(made.space_groups) <= {"P -1", "P 1 21/c 1"}
     assert np.isnan(made.energy).all() and np.array_equal(made.conformers, body_conformers(formamide))
@@ -78,7 +79,7 @@ def test_a_mixture_holds_its_share_and_tells_from_the_number_where_a_candidate_c
     assert np.array_equal(mixed.from_first(np.arange(300, 400)), chosen[300:400]), "does not depend on the batch"
 
 
-def test_the_parts_of_a_mixture_are_what_its_generators_draw(formamide, stand_in):  # noqa: F811
+def test_the_parts_of_a_mixture_are_what_its_generators_draw(formamide, stand_in):
     mixed, request = MixedGenerator(0.5), CrystalRequest(formamide)
     made = mixed.sample(request, 10, seed=6)
     seeds = np.random.SeedSequence(6).generate_state(2, np.uint32).tolist()
@@ -112,12 +113,9 @@ def test_what_no_generator_can_be_is_refused(method, options, words):
     refuses(InputError, "unknown kind of structure 'glass'", make_generator, "glass", method)
 
 
-def test_a_chiral_molecule_cannot_be_put_in_a_group_with_mirrors():
+def test_groups_with_mirrors_for_a_chiral_molecule_and_missing_or_other_weights_are_refused(tmp_path):
     alanine = Molecule.from_smiles("C[C@H](O)C#N")
     refuses(SpaceGroupError, "Sohncke", RandomGenerator().sample, CrystalRequest(alanine, "P-1"), 3, seed=0)
-
-
-def test_missing_weights_and_weights_of_another_kind_are_named(tmp_path):
     refuses(WeightsError, "absent holds no weights of crystal-flow", FlowGenerator(str(tmp_path / "absent")).identity)
     weights_of(tmp_path, "cgnet")
     refuses(WeightsError, "holds weights of cgnet, not of crystal-flow", FlowGenerator(str(tmp_path)).identity)
@@ -130,8 +128,6 @@ def one_failed(packings: RigidPackings) -> Drawn:
 
 
 def test_candidates_of_any_class_are_pressed_and_the_failed_stay_rows_with_a_reason(formamide):
-    from molflow_sim.forcefield import parametrize
-
     drawn = random_packings(formamide, 6, seed=0, first_index=30, space_groups=["P-1"])
     made = packings_of(one_failed(drawn), formamide)
     given = np.arange(6) != 1
@@ -150,7 +146,7 @@ def test_crystals_of_other_conformers_or_molecules_are_refused(formamide):
 
 
 def test_the_identity_of_a_run_holds_the_generator_and_the_hash_of_its_weights_not_their_place(
-    stand_in,  # noqa: F811
+    stand_in,
     weights,
     tmp_path,
 ):
@@ -179,7 +175,7 @@ def test_settings_refuse_a_generator_that_cannot_be(options):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_batches_come_from_the_generator_that_the_settings_name(formamide, stand_in, method):  # noqa: F811
+def test_batches_come_from_the_generator_that_the_settings_name(formamide, stand_in, method):
     settings = ScreenSettings(candidates=12, batch_size=6, space_groups="P-1", generator=method, seed=9)
     shared = Shared(Stages(press=lambda packings, _: packings), formamide, None, settings)
     made = steps.read_packings(shared, steps.press_batch(shared, 1))

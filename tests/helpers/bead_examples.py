@@ -9,9 +9,7 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from molflow_sim.cg.frames import BeadFrames
-from molflow_sim.cg.teacher.internal import InternalCoordinates
-from molflow_sim.cg.topology import BeadTopology, backbone_topology
+from molflow_sim.cg import BeadFrames, BeadTopology, InternalCoordinates, backbone_topology
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "alanine_dipeptide"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the alanine dipeptide data set is not here")
@@ -35,6 +33,11 @@ def tree(parents: list[int], order: list[int] | None = None) -> BeadTopology:
     number = order or list(range(n))
     bonds = [(number[i + 1], number[p]) for i, p in enumerate(parents)]
     return BeadTopology(tuple(f"B{i}" for i in range(n)), np.full(n, 12.0), np.array(bonds).reshape(-1, 2))
+
+
+def chain(n: int) -> BeadTopology:
+    """Beads bonded one after another."""
+    return tree(list(range(n - 1)))
 
 
 @st.composite

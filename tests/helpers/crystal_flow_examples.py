@@ -7,12 +7,11 @@ from functools import cache
 import numpy as np
 import torch
 
-from molflow_sim import Molecule
+from molflow_sim import Molecule, SpaceGroup
 from molflow_sim.dataset import CrystalRecord
 from molflow_sim.models.crystal_flow import ContactNetwork, ContactSettings, CrystalBatch, CrystalFlow
 from molflow_sim.models.crystal_flow.model import batch_of
 from molflow_sim.packing import random_packings
-from molflow_sim.symmetry import SpaceGroup
 
 
 @cache
@@ -27,6 +26,11 @@ def flow(seed: int) -> CrystalFlow:
     network = ContactNetwork(ContactSettings(width=16, radial=8))
     torch.nn.init.normal_(network.force.out.weight, std=0.5)
     return CrystalFlow(network)
+
+
+def packed(smiles: str, n: int, seed: int, z_prime: int = 1) -> CrystalBatch:
+    """Random packings of all common groups, in float32 as the sampler has them."""
+    return batch_of(random_packings(molecule_for(smiles), n, seed=seed, z_prime=z_prime))
 
 
 def collate(parts: Sequence[CrystalBatch]) -> CrystalBatch:

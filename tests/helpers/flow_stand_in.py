@@ -4,12 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import pytest
 import torch
 
 from molflow_sim.errors import WeightsError
 from molflow_sim.packing import random_packings
-from molflow_sim.registry import GENERATORS, MODELS
 from molflow_sim.training.settings import TrainSettings, YamlSettings
 from molflow_sim.training.weights import save_weights
 
@@ -61,12 +59,3 @@ def weights_of(folder: Path, kind: str = "crystal-flow") -> Path:
     """A folder with weights of a kind."""
     save_weights(folder, kind.replace("-", "_"), {"x": torch.ones(1)}, {"kind": kind, "data": "mine"})
     return folder
-
-
-@pytest.fixture
-def stand_in(monkeypatch):
-    """Put the stand-in where the crystal flow is looked up."""
-    monkeypatch.setitem(GENERATORS.builtin, "crystals/flow", "flow_stand_in:FlowGenerator")
-    monkeypatch.setitem(MODELS.builtin, "crystal-flow", "flow_stand_in:CrystalFlow")
-    CrystalFlow.calls.clear()
-    return CrystalFlow

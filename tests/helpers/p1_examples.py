@@ -1,6 +1,7 @@
 """Small crystals as the P 1 flow sees them."""
 
 from functools import lru_cache
+from types import SimpleNamespace
 
 import numpy as np
 import torch
@@ -99,3 +100,15 @@ def same_crystal(a, b, tolerance: float = 2e-3, **which: int) -> bool:
         if abs(len(u) - len(v)) > 4 or n == 0 or np.abs(u[:n] - v[:n]).max() > tolerance:
             return False
     return True
+
+
+def record(name: str) -> SimpleNamespace:
+    """One of the crystals in the shape of a data set's record."""
+    c = crystal(name)
+    unit, group = c.asymmetric_unit[0], c.space_group
+    return SimpleNamespace(
+        numbers=c.molecules[0].numbers, conformers=unit.conformer[None], images=(unit.images,),
+        rotations=group.rotations, translations=group.translations, cartesian_rotations=group.cartesian_rotations,
+        cell=c.cell, centroid=unit.centroid[None], orientation=unit.orientation[None],
+        smiles=c.molecules[0].smiles, name=name,
+    )  # fmt: skip

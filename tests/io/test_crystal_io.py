@@ -8,6 +8,7 @@ from pathlib import Path
 import gemmi
 import numpy as np
 import pytest
+from ase.io import read
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Structure
@@ -34,8 +35,7 @@ GROUPS = [
 
 
 def same(a: MolecularCrystal, b: MolecularCrystal) -> None:
-    assert b.space_group.name == a.space_group.name
-    assert b.z == a.z
+    assert b.space_group.name == a.space_group.name and b.z == a.z
     assert b.z_prime == a.z_prime
     np.testing.assert_allclose(b.cell, a.cell, atol=1e-6)
     numbers, positions, _, _ = b.unit_cell()
@@ -69,8 +69,6 @@ def test_other_readers_find_the_same_cell_in_our_cif(name):
     sites = gemmi.make_small_structure_from_block(block).get_all_unit_cell_sites()
     fractional = np.array([s.fract.tolist() for s in sites])
     assert largest_distance(crystal, np.array([s.element.atomic_number for s in sites]), fractional) < 1e-4
-    from ase.io import read
-
     atoms = read(io.StringIO(text), format="cif")
     assert largest_distance(crystal, atoms.numbers, atoms.get_scaled_positions()) < 1e-4
 
@@ -103,8 +101,6 @@ def test_writing_is_whole_or_not_at_all(tmp_path, monkeypatch):
 
 
 def test_other_formats_go_through_ase_and_unknown_ones_are_refused(tmp_path):
-    from ase.io import read
-
     special("inversion").write(tmp_path / "a.extxyz")
     assert len(read(tmp_path / "a.extxyz")) == 12
     refuses(CrystalError, "cannot write", special("inversion").write, tmp_path / "a.nonsense")
@@ -121,8 +117,7 @@ def test_ase_and_pymatgen_round_trips(name):
     structure = crystal.to_pymatgen()
     numbers, positions, _, _ = crystal.unit_cell()
     for back in (MolecularCrystal.from_ase(atoms), MolecularCrystal.from_pymatgen(structure)):
-        assert back.space_group.name == "P 1"
-        assert back.z == crystal.z
+        assert back.space_group.name == "P 1" and back.z == crystal.z
         assert len(back.molecules) == 1
         assert largest_distance(back, numbers, positions @ np.linalg.inv(crystal.cell)) < 1e-6
 
@@ -132,8 +127,7 @@ def test_symmetry_is_found_again_when_asked_for(name):
     crystal = special(name)
     back = MolecularCrystal.from_ase(crystal.to_ase(), symprec=1e-3)
     assert back.space_group.number >= crystal.space_group.number  # a model crystal may have more by accident
-    assert back.density == pytest.approx(crystal.density, rel=1e-6)
-    assert back.z_prime <= crystal.z_prime
+    assert back.density == pytest.approx(crystal.density, rel=1e-6) and back.z_prime <= crystal.z_prime
 
 
 def test_a_left_handed_or_open_ase_cell():
@@ -147,10 +141,8 @@ def test_a_left_handed_or_open_ase_cell():
 
 def test_urea_sits_on_mm2_with_planar_exact_symmetry():
     urea = MolecularCrystal.from_cif(UREA)
-    assert len(urea.asymmetric_unit) == 1
-    assert len(urea.asymmetric_unit[0].images) == 2
-    assert urea.molecules[0].smiles == "NC(N)=O"
-    assert urea.info["name"] == "urea"
+    assert len(urea.asymmetric_unit) == 1 and len(urea.asymmetric_unit[0].images) == 2
+    assert urea.molecules[0].smiles == "NC(N)=O" and urea.info["name"] == "urea"
 
 
 def test_hydrogens_are_moved_to_neutron_lengths_on_request():
@@ -211,8 +203,7 @@ def test_a_setting_without_a_symbol_keeps_its_operations():
     text = re.sub(r"(_formula_units_Z +)2", r"\g<1>8", text)  # four times as many
     text = text.replace("2 'x,-y,z+1/2'", "\n".join(["2 'x,-y,z+1/2'", *extra])).replace("P 1 c 1", "X c")
     odd = MolecularCrystal.from_cif(text)
-    assert odd.z == 8
-    assert odd.space_group.crystal_system == "monoclinic"
+    assert odd.z == 8 and odd.space_group.crystal_system == "monoclinic"
     same(odd, MolecularCrystal.from_cif(odd.to_cif()))
 
 
@@ -283,20 +274,14 @@ def test_thousands_of_atoms_in_a_small_cell_are_refused_quickly(edge, symbol):
     assert time.perf_counter() - start < 10
 
 
-def test_a_salt_is_refused_as_such():
+def test_a_salt_a_crystal_without_hydrogens_and_a_missing_file_are_refused_by_name(tmp_path):
     p1 = general("[NH3+]CC(=O)[O-]", "P 1", (9, 9, 9, 90, 90, 90), (0.5, 0.5, 0.5))
     same(p1, MolecularCrystal.from_cif(p1.to_cif()))  # a zwitterion is neutral
     text = re.sub(r"^H5 .*\n", "", p1.to_cif(), flags=re.M)
     refuses(InputError, r"charge|hydrogen", MolecularCrystal.from_cif, text)
-
-
-def test_what_is_wrong_with_a_crystal_comes_with_its_file(tmp_path):
     path = tmp_path / "urea.cif"
     path.write_text(re.sub(r"\nH\d.*", "", MolecularCrystal.from_cif(UREA).to_cif()))
     refuses(InputError, r"urea\.cif, block \w+: .*hydrogen", MolecularCrystal.from_cif, path)
-
-
-def test_a_missing_file_is_named(tmp_path):
     refuses(CrystalError, "cannot read", MolecularCrystal.from_cif, tmp_path / "nowhere.cif")
 
 

@@ -1,11 +1,10 @@
 """Measured powder patterns: what instruments export is read, what cannot be a pattern is refused with a reason."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from refusals import refuses
 
 from molflow_sim.errors import PatternError
 from molflow_sim.io.powder_read import CU_K_ALPHA, read_pattern
@@ -91,10 +90,8 @@ def test_what_is_no_pattern_is_named(tmp_path, text, said):
 def test_a_stated_wavelength_other_than_the_one_given_is_an_error(tmp_path):
     with pytest.raises(PatternError, match=r"states a wavelength of 0\.7093 Å; --wavelength says 1\.5406"):
         read(tmp_path, "# lambda = 0.7093\n" + lines(), 1.5406)
-    with pytest.raises(PatternError, match="makes no powder pattern"):
-        read(tmp_path, lines(), 154.0)
-    with pytest.raises(PatternError, match="No such file"):
-        read_pattern(tmp_path / "absent.xy")
+    refuses(PatternError, "makes no powder pattern", read, tmp_path, lines(), 154.0)
+    refuses(PatternError, "No such file", read_pattern, tmp_path / "absent.xy")
 
 
 @given(st.binary(max_size=400) | st.text("0123456789.,;-+eE \t\n#", max_size=400).map(str.encode))

@@ -8,7 +8,7 @@ import torch
 from crystal_examples import crystal
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from p1_examples import NAMES, cloud, cocrystal, data, same_crystal
+from p1_examples import NAMES, cloud, cocrystal, data, record, same_crystal
 from refusals import refuses
 from scipy.spatial.transform import Rotation
 
@@ -139,8 +139,7 @@ def test_unlike_molecules_share_a_cell():
 def test_crystals_of_different_sizes_are_padded():
     found = P1Data.from_crystals([cocrystal(), crystal("aspirin"), crystal("acetonitrile")])
     batch = found.batch([0, 1, 2])
-    assert batch.mask.sum(1).tolist() == [3, 4, 2]
-    assert (batch.group[~batch.mask] == -1).all()
+    assert batch.mask.sum(1).tolist() == [3, 4, 2] and (batch.group[~batch.mask] == -1).all()
     assert all(same_crystal(c, batch, k=k) for k, c in enumerate([cocrystal(), crystal("aspirin")]))
 
 
@@ -165,17 +164,7 @@ def test_saved_data_come_back_and_damaged_files_are_named(tmp_path):
 
 
 def test_a_record_of_a_data_set_gives_the_same_batch_as_its_crystal():
-    from types import SimpleNamespace
-
-    original = crystal("aspirin")
-    unit, group = original.asymmetric_unit[0], original.space_group
-    record = SimpleNamespace(
-        numbers=original.molecules[0].numbers, conformers=unit.conformer[None], images=(unit.images,),
-        rotations=group.rotations, translations=group.translations, cartesian_rotations=group.cartesian_rotations,
-        cell=original.cell, centroid=unit.centroid[None], orientation=unit.orientation[None],
-        smiles=original.molecules[0].smiles, name="aspirin",
-    )  # fmt: skip
-    found = P1Data.from_records([record], [0.5])
+    found = P1Data.from_records([record("aspirin")], [0.5])
     assert found.weights == [0.5] and not found.skipped
     assert torch.allclose(found.batch([0]).positions(), data().batch([4]).positions(), atol=1e-5)
 

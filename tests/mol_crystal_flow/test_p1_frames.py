@@ -103,13 +103,10 @@ def test_any_copy_is_a_proper_rotation_of_the_canonical_form_or_its_mirror_image
         assert np.allclose(frame.canonical * [1, 1, hand] @ rotation.T, copy, atol=1e-9)
 
 
-def test_atoms_in_a_line_and_single_atoms_have_frames():
+def test_atoms_in_a_line_and_single_atoms_have_frames_and_nan_has_none():
     for numbers, x in ((np.array([7, 7]), [[0.55, 0, 0], [-0.55, 0, 0]]), (np.array([18]), [[0.0, 0, 0]])):
         frame = body_frame(numbers, np.array(x))
         assert frame.achiral and np.linalg.det(frame.rotation) == pytest.approx(1.0)
-
-
-def test_a_conformer_with_nan_is_refused_by_name():
     refuses(NonFiniteError, "NaN", body_frame, np.array([6, 8]), np.array([[0.0, 0, 0], [np.nan, 0, 0]]))
 
 

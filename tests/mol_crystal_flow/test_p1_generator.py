@@ -3,12 +3,11 @@
 import copy
 from dataclasses import asdict
 from importlib.resources import files
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from crystal_examples import crystal, molecule
-from p1_examples import NAMES, TINY
+from crystal_examples import molecule
+from p1_examples import NAMES, TINY, record
 from refusals import refuses
 
 from molflow_sim import generate
@@ -99,17 +98,6 @@ class Records(list):
 
     def weights(self, scale: float) -> np.ndarray:
         return np.ones(5)
-
-
-def record(name: str) -> SimpleNamespace:
-    c = crystal(name)
-    unit, group = c.asymmetric_unit[0], c.space_group
-    return SimpleNamespace(
-        numbers=c.molecules[0].numbers, conformers=unit.conformer[None], images=(unit.images,),
-        rotations=group.rotations, translations=group.translations, cartesian_rotations=group.cartesian_rotations,
-        cell=c.cell, centroid=unit.centroid[None], orientation=unit.orientation[None],
-        smiles=c.molecules[0].smiles, name=name,
-    )  # fmt: skip
 
 
 def test_training_goes_from_a_data_set_to_weights_that_generate(tmp_path):

@@ -1,8 +1,5 @@
 """The P 1 flow trains, samples any cell content, and keeps what it must."""
 
-import subprocess
-import sys
-import textwrap
 from dataclasses import asdict
 
 import numpy as np
@@ -10,17 +7,23 @@ import pytest
 import torch
 from crystal_examples import crystal, molecule
 from p1_examples import TINY, cocrystal, data, haar, path, random_state, same_crystal
+from processes import threads, without_chemistry
+from rdkit import Chem
 from refusals import refuses
 
 from molflow_sim import Molecule
 from molflow_sim.errors import InputError, WeightsError
 from molflow_sim.flow.manifolds import rotation_velocity, torus_log
+from molflow_sim.forcefield import parametrize
 from molflow_sim.models.mol_crystal_flow import MolCrystalFlow, P1Batches, P1Data, P1Settings
 from molflow_sim.models.mol_crystal_flow.batch import Poses
 from molflow_sim.models.mol_crystal_flow.frames import body_frame
 from molflow_sim.models.mol_crystal_flow.interpolants import Velocities, draw_prior, without_mean
 from molflow_sim.models.mol_crystal_flow.molecules import fill
 from molflow_sim.models.mol_crystal_flow.sampler import integrate, scaled_step
+from molflow_sim.packing import RigidPackings, press, random_packings
+from molflow_sim.symmetry.placements import general_placement
+from molflow_sim.training import TrainSettings, train
 from molflow_sim.training.model import load_model, save_model
 
 UREA, ASPIRIN, ALANINE = "NC(N)=O", "CC(=O)Oc1ccccc1C(=O)O", "C[C@H](N)C(=O)O"
@@ -68,8 +71,6 @@ def test_an_enantiopure_molecule_keeps_its_hand_whatever_is_asked_for():
     assert alanine.is_enantiopure
     with pytest.warns(UserWarning, match="enantiopure"):
         crystals = model().sample(alanine, 4, 8, seed=2, hands="both")
-    from rdkit import Chem
-
     for c in crystals_of(crystals):
         for positions in (c.copies(k)[0] for k in range(4)):
             rdmol = Chem.Mol(alanine.rdmol)
@@ -120,11 +121,9 @@ def test_samples_repeat_with_their_seed_and_do_not_depend_on_how_many_are_drawn_
     for p in m.parameters():  # far from the start of a training, where velocities are small
         p.mul_(2.0)
     whole = m.sample(molecule(ASPIRIN), 3, 40, seed=7, steps=5)
-    threads = torch.get_num_threads()
     for first, n in ((0, 1), (17, 1), (10, 25), (39, 1)):
-        torch.set_num_threads(2)
-        part = m.sample(molecule(ASPIRIN), 3, n, seed=7, first_index=first, steps=5)
-        torch.set_num_threads(threads)
+        with threads(2):
+            part = m.sample(molecule(ASPIRIN), 3, n, seed=7, first_index=first, steps=5)
         assert part.index.tolist() == list(range(first, first + n))
         for name in ("cell", "frac", "orientation"):
             assert np.array_equal(getattr(part, name), getattr(whole, name)[first : first + n])
@@ -204,8 +203,6 @@ def test_the_loss_is_the_weighted_sum_of_its_terms():
 
 @pytest.mark.slow
 def test_eight_crystals_can_be_learned():
-    from molflow_sim.training import TrainSettings, train
-
     scaled = [crystal(name, scale) for name in ("urea", "formamide") for scale in (1.0, 1.05, 1.1, 1.15)]
     eight = P1Data.from_crystals(scaled)
     assert len(eight) == 8
@@ -281,16 +278,6 @@ def test_cocrystals_train():
 def test_training_needs_no_chemistry_library(tmp_path):
     data().save(tmp_path / "crystals.npz")
     script = """
-        import sys
-
-        BLOCKED = set("rdkit ase gemmi numba pymatgen openmm typer spglib vesin oxtalign torch_sim".split())
-
-        class Refuse:
-            def find_spec(self, name, path=None, target=None):
-                if name.split(".")[0] in BLOCKED:
-                    raise ModuleNotFoundError(name)
-
-        sys.meta_path.insert(0, Refuse())
         from molflow_sim.models.mol_crystal_flow import MolCrystalFlow, P1Batches, P1Data, P1Settings
 
         data, _ = P1Data.load(sys.argv[1])
@@ -299,17 +286,11 @@ def test_training_needs_no_chemistry_library(tmp_path):
         loss["loss"].backward()
         print("trained")
     """
-    command = [sys.executable, "-c", textwrap.dedent(script), str(tmp_path / "crystals.npz")]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("trained")
+    assert without_chemistry(script, tmp_path / "crystals.npz", also="numba").startswith("trained")
 
 
 def test_samples_of_both_hands_are_packings_that_the_press_takes():
     """Copies of the other hand are improper orientations: atoms are the crystal's before the press and after it."""
-    from molflow_sim.forcefield import parametrize
-    from molflow_sim.packing import press
-
     samples = model().sample(molecule(ASPIRIN), 2, 4, seed=3, hands="both")
     packings = samples.packings()
     assert (np.sign(np.linalg.det(packings.rotation)).sum(1) == 0).all()
@@ -323,10 +304,6 @@ def test_samples_of_both_hands_are_packings_that_the_press_takes():
 
 def test_the_press_finds_a_centrosymmetric_minimum_again_where_it_is_written_in_p1():
     """In P 1 the inverted copy is an improper orientation; energy and volume stay what they were in P -1."""
-    from molflow_sim.forcefield import parametrize
-    from molflow_sim.packing import RigidPackings, press, random_packings
-    from molflow_sim.symmetry.placements import general_placement
-
     m = molecule(ASPIRIN)
     minimum = press(random_packings(m, 1, space_groups=["P -1"], seed=1), parametrize(m))
     place = minimum.placements[0]

@@ -28,16 +28,6 @@ GAS = BOLTZMANN / KJ_PER_MOL  # kJ/mol/K
 
 
 @pytest.fixture(scope="module")
-def frames():
-    return backbone_frames()
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory, frames):
-    return save_model(tmp_path_factory.mktemp("model"), small_net(frames))
-
-
-@pytest.fixture(scope="module")
 def forcefield(folder):
     return CGForceField.load(folder)
 
@@ -255,20 +245,6 @@ def test_constant_energy_dynamics_does_not_drift(forcefield, frames):
     assert np.ptp(total) / (15 * n) < 0.02
 
 
-def test_langevin_dynamics_keeps_the_temperature(forcefield, frames):
-    n = 40
-    integrator = openmm.LangevinMiddleIntegrator(350, 5.0, 0.002)
-    integrator.setRandomNumberSeed(2)
-    context = context_of(forcefield.createSystem(replicas=n), frames.positions[:n], integrator)
-    context.setVelocitiesToTemperature(350, 3)
-    integrator.step(500)
-    kinetic = []
-    for _ in range(100):
-        integrator.step(20)
-        kinetic.append(context.getState(energy=True).getKineticEnergy()._value)
-    assert 2 * np.mean(kinetic) / (15 * n * GAS) == pytest.approx(350, rel=0.03)
-
-
 @pytest.fixture
 def ml_potential(folder):
     mlpotential = pytest.importorskip("openmmml.mlpotential")
@@ -331,7 +307,7 @@ def test_package_is_light_until_it_is_used():
     assert run.returncode == 0, run.stderr
 
 
-def test_topologies_of_other_molecules_are_refused(forcefield):
+def test_topologies_of_other_molecules_and_bad_arguments_are_refused(forcefield):
     beads = forcefield.beads
     short = BeadTopology(beads.names[:4], beads.masses[:4], beads.bonds[:3])
     renamed = BeadTopology(("X", *beads.names[1:]), beads.masses, beads.bonds)
@@ -340,22 +316,22 @@ def test_topologies_of_other_molecules_are_refused(forcefield):
         refuses(InputError, message, forcefield.createSystem, bead_topology(other))
         refuses(InputError, "beads", forcefield.createSystem, other)
     refuses(InputError, "3 copies", forcefield.createSystem, forcefield.createTopology(3), replicas=2)
-
-
-def test_bad_arguments_are_named(forcefield):
     for replicas in (0, 1.5, True):
         refuses(InputError, "replicas", forcefield.createSystem, replicas=replicas)
     with pytest.raises(InputError, match="backend must be one of python, torchforce"):
         forcefield.createSystem(backend="jax")
 
 
-def test_folder_without_a_model_or_with_a_damaged_one_is_refused(folder, tmp_path, frames):
+def test_missing_and_damaged_models_and_positions_that_are_not_finite_are_refused(folder, tmp_path, frames, forcefield):
     with pytest.raises(WeightsError):
         CGForceField.load(tmp_path)
     damaged = save_model(tmp_path, small_net(frames))
     data = (damaged / "student.safetensors").read_bytes()
     (damaged / "student.safetensors").write_bytes(data[:-3])
     refuses(WeightsError, "SHA-256", CGForceField.load, damaged)
+    x = frames.positions[0].copy()
+    x[2, 1] = np.nan
+    refuses(openmm.OpenMMException, "finite", energy_and_forces, forcefield.createSystem(), x)
 
 
 def test_torchforce_says_what_to_install_where_it_cannot_run(forcefield):
@@ -367,15 +343,8 @@ def test_torchforce_says_what_to_install_where_it_cannot_run(forcefield):
         assert system.getNumForces() == 2
 
 
-def test_positions_that_are_not_finite_stop_openmm_with_a_reason(forcefield, frames):
-    x = frames.positions[0].copy()
-    x[2, 1] = np.nan
-    refuses(openmm.OpenMMException, "finite", energy_and_forces, forcefield.createSystem(), x)
-
-
 def test_temperatures_are_a_number_a_list_or_a_geometric_ladder():
-    assert temperature_ladder(300) == (300.0,)
-    assert temperature_ladder("300,400") == (300.0, 400.0)
+    assert temperature_ladder(300) == (300.0,) and temperature_ladder("300,400") == (300.0, 400.0)
     ladder = temperature_ladder("300:500:4")
     assert ladder[0] == 300 and ladder[-1] == pytest.approx(500)
     assert np.allclose([b / a for a, b in pairwise(ladder)], (500 / 300) ** (1 / 3))
@@ -384,7 +353,7 @@ def test_temperatures_are_a_number_a_list_or_a_geometric_ladder():
             temperature_ladder(bad)
 
 
-def test_settings_that_cannot_work_are_refused():
+def test_exchanges_are_spread_evenly_over_a_report_and_settings_that_cannot_work_refused():
     for bad in (
         {"ns": 0},
         {"timestep_fs": -1},
@@ -395,9 +364,6 @@ def test_settings_that_cannot_work_are_refused():
     ):
         with pytest.raises(InputError):
             CGSimulationSettings(**bad)
-
-
-def test_exchanges_are_spread_evenly_over_a_report():
     settings = CGSimulationSettings(temperatures="300:500:3", report_every_ps=5, exchange_every_ps=1)
     assert settings.chunks == [500] * 5
     assert CGSimulationSettings(report_every_ps=5).chunks == [2500]

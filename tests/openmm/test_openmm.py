@@ -4,41 +4,22 @@ import numpy as np
 import openmm
 import pytest
 import torch
+from crystal_examples import crystal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from molflow_openmm import crystalSystem
 from molflow_openmm.crystal.box import box_like, largest_cutoff, reduced_box, smallest_supercell
 from molflow_openmm.crystal.forces import GROUPS
 from openmm import app, unit
-from scipy.spatial.transform import Rotation
 
+from molflow_sim import CrystalPotential, Molecule
 from molflow_sim.errors import InputError
-from molflow_sim.forcefield.potential import CrystalPotential
-from molflow_sim.symmetry import SpaceGroup, cell_matrix
+from molflow_sim.symmetry import cell_matrix
 from molflow_sim.systems.crystal import MolecularCrystal, RigidMolecule
-from molflow_sim.systems.molecule import Molecule
 from molflow_sim.units import KJ_PER_MOL
 
 CUTOFF = 7.0
-CRYSTALS = {  # SMILES, space group, cell, centroid, seed of the orientation
-    "triclinic": ("CC(N)=O", "P -1", (7.0, 6.5, 9.2, 75.0, 109.0, 66.0), (0.25, 0.25, 0.2), 3),
-    "monoclinic": ("C#CCO", "P 1 21/c 1", (8.9, 7.1, 7.0, 90.0, 118.0, 90.0), (0.2, 0.3, 0.1), 4),
-    "orthorhombic": ("CC(=O)C#N", "P 21 21 21", (6.8, 7.6, 8.4, 90.0, 90.0, 90.0), (0.1, 0.2, 0.3), 5),
-}
-
-
-def make(kind: str) -> MolecularCrystal:
-    smiles, group, cell, centroid, seed = CRYSTALS[kind]
-    molecule = Molecule.from_smiles(smiles, n_conformers=1, seed=1)
-    space_group = SpaceGroup.from_name(group)
-    rigid = RigidMolecule(
-        species=0,
-        conformer=molecule.conformers[0],
-        centroid=np.array(centroid),
-        orientation=Rotation.random(random_state=seed).as_matrix(),
-        images=tuple(range(space_group.order)),
-    )
-    return MolecularCrystal((molecule,), (rigid,), space_group, cell_matrix(np.array(cell)))
+CRYSTALS = ("acetamide", "propargyl alcohol", "pyruvonitrile")  # triclinic, monoclinic, orthorhombic
 
 
 def context(system: openmm.System, positions: unit.Quantity, platform: str = "Reference") -> openmm.Context:
@@ -85,11 +66,11 @@ def distorted(crystal: MolecularCrystal, **options):
     return system, numbers, box, positions
 
 
-@pytest.mark.parametrize("kind", CRYSTALS)
-def test_energy_and_forces_are_those_of_the_crystal_potential_on_a_distorted_supercell(kind):
-    crystal = make(kind)
-    system, numbers, box, positions = distorted(crystal)
-    expected = reference(crystal, numbers, box, positions)
+@pytest.mark.parametrize("name", CRYSTALS)
+def test_energy_and_forces_are_those_of_the_crystal_potential_on_a_distorted_supercell(name):
+    packed = crystal(name)
+    system, numbers, box, positions = distorted(packed)
+    expected = reference(packed, numbers, box, positions)
     made = context(system, 0.1 * positions)
     inter = openmm_energy(made, {GROUPS["exp-6"], GROUPS["electrostatics"]})
     assert openmm_energy(made) == pytest.approx(expected["energy"], rel=1e-5)
@@ -99,32 +80,32 @@ def test_energy_and_forces_are_those_of_the_crystal_potential_on_a_distorted_sup
     assert error < 1e-5
 
 
-@pytest.mark.parametrize("kind", CRYSTALS)
-def test_a_supercell_has_the_energy_of_its_unit_cells(kind):
-    crystal = make(kind)
-    numbers, positions, _, _ = crystal.unit_cell()
-    topology, system, big = crystalSystem(crystal, nonbondedCutoff=0.1 * CUTOFF, ewaldErrorTolerance=1e-7)
+@pytest.mark.parametrize("name", CRYSTALS)
+def test_a_supercell_has_the_energy_of_its_unit_cells(name):
+    packed = crystal(name)
+    numbers, positions, _, _ = packed.unit_cell()
+    topology, system, big = crystalSystem(packed, nonbondedCutoff=0.1 * CUTOFF, ewaldErrorTolerance=1e-7)
     cells = topology.getNumAtoms() / len(numbers)
-    expected = reference(crystal, numbers, crystal.cell, positions)["energy"]
+    expected = reference(packed, numbers, packed.cell, positions)["energy"]
     assert openmm_energy(context(system, big)) / cells == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("kind", CRYSTALS)
-def test_default_pme_tolerance_costs_less_than_a_tenth_of_a_kilojoule_per_molecule(kind):
-    topology, system, positions = crystalSystem(make(kind), nonbondedCutoff=0.1 * CUTOFF)
-    _, tight, _ = crystalSystem(make(kind), nonbondedCutoff=0.1 * CUTOFF, ewaldErrorTolerance=1e-7)
+@pytest.mark.parametrize("name", CRYSTALS)
+def test_default_pme_tolerance_costs_less_than_a_tenth_of_a_kilojoule_per_molecule(name):
+    topology, system, positions = crystalSystem(crystal(name), nonbondedCutoff=0.1 * CUTOFF)
+    _, tight, _ = crystalSystem(crystal(name), nonbondedCutoff=0.1 * CUTOFF, ewaldErrorTolerance=1e-7)
     difference = openmm_energy(context(system, positions)) - openmm_energy(context(tight, positions))
     assert abs(difference) / topology.getNumResidues() < 0.1
 
 
 def test_the_cpu_platform_agrees_in_single_precision():
-    system, _, _, positions = distorted(make("triclinic"))
+    system, _, _, positions = distorted(crystal("acetamide"))
     exact, single = (openmm_forces(context(system, 0.1 * positions, name)) for name in ("Reference", "CPU"))
     assert np.linalg.norm(single - exact) / np.linalg.norm(exact) < 1e-4
 
 
 def test_forces_are_minus_the_gradient():
-    system, _, _, positions = distorted(make("triclinic"))
+    system, _, _, positions = distorted(crystal("acetamide"))
     made = context(system, 0.1 * positions)
     forces = openmm_forces(made)
     rng, h = np.random.default_rng(0), 1e-6
@@ -140,7 +121,7 @@ def test_forces_are_minus_the_gradient():
 
 
 def test_energy_is_conserved_in_nve_dynamics():
-    topology, system, positions = crystalSystem(make("triclinic"), nonbondedCutoff=0.1 * CUTOFF)
+    topology, system, positions = crystalSystem(crystal("acetamide"), nonbondedCutoff=0.1 * CUTOFF)
     made = context(system, positions, "CPU")
     openmm.LocalEnergyMinimizer.minimize(made, maxIterations=200)
     made.setVelocitiesToTemperature(200.0, 1)
@@ -158,21 +139,21 @@ def test_energy_is_conserved_in_nve_dynamics():
 
 
 def test_two_species_keep_their_own_terms():
-    first, second = make("triclinic"), Molecule.from_smiles("O", n_conformers=1)
+    first, second = crystal("acetamide"), Molecule.from_smiles("O", n_conformers=1)
     water = RigidMolecule(1, second.conformers[0], np.array([0.75, 0.3, 0.75]), np.eye(3), (0, 1))
-    crystal = MolecularCrystal(
+    packed = MolecularCrystal(
         (*first.molecules, second), (*first.asymmetric_unit, water), first.space_group, 1.15 * first.cell
     )
-    system, numbers, box, positions = distorted(crystal)
-    expected = reference(crystal, numbers, box, positions)
+    system, numbers, box, positions = distorted(packed)
+    expected = reference(packed, numbers, box, positions)
     assert openmm_energy(context(system, 0.1 * positions)) == pytest.approx(expected["energy"], rel=1e-5)
 
 
 def test_topology_has_a_residue_per_molecule_and_survives_a_pdb_file(tmp_path):
-    crystal = make("monoclinic")
-    topology, system, positions = crystalSystem(crystal, supercell=(2, 3, 3), nonbondedCutoff=0.7)
-    assert topology.getNumResidues() == crystal.z * 18
-    assert topology.getNumBonds() == topology.getNumResidues() * len(crystal.molecules[0].bonds)
+    packed = crystal("propargyl alcohol")
+    topology, system, positions = crystalSystem(packed, supercell=(2, 3, 3), nonbondedCutoff=0.7)
+    assert topology.getNumResidues() == packed.z * 18
+    assert topology.getNumBonds() == topology.getNumResidues() * len(packed.molecules[0].bonds)
     app.PDBFile.writeFile(topology, positions, str(tmp_path / "a.pdb"))
     read = app.PDBFile(str(tmp_path / "a.pdb"))
     assert [a.element for a in read.topology.atoms()] == [a.element for a in topology.atoms()]
@@ -182,29 +163,29 @@ def test_topology_has_a_residue_per_molecule_and_survives_a_pdb_file(tmp_path):
 
 
 def test_system_survives_serialisation():
-    _, system, positions = crystalSystem(make("triclinic"), nonbondedCutoff=0.7)
+    _, system, positions = crystalSystem(crystal("acetamide"), nonbondedCutoff=0.7)
     again = openmm.XmlSerializer.deserialize(openmm.XmlSerializer.serialize(system))
     assert openmm_energy(context(again, positions)) == openmm_energy(context(system, positions))
 
 
 def test_too_small_a_supercell_is_refused_with_the_smallest_that_works():
-    crystal = make("triclinic")
+    packed = crystal("acetamide")
     with pytest.raises(InputError, match="use at least") as error:
-        crystalSystem(crystal, supercell=(1, 1, 1), nonbondedCutoff=0.7)
+        crystalSystem(packed, supercell=(1, 1, 1), nonbondedCutoff=0.7)
     counts = [int(n) for n in str(error.value).split("use at least ")[1].split(",")[:3]]
-    crystalSystem(crystal, supercell=counts, nonbondedCutoff=0.7)
+    crystalSystem(packed, supercell=counts, nonbondedCutoff=0.7)
 
 
 @pytest.mark.parametrize("supercell", [(0, 1, 1), (2, 2), (1.5, 2, 2), "abc", 3])
 def test_a_supercell_that_is_not_three_whole_numbers_is_refused(supercell):
     with pytest.raises(InputError, match="three positive whole numbers"):
-        crystalSystem(make("triclinic"), supercell=supercell, nonbondedCutoff=0.7)
+        crystalSystem(crystal("acetamide"), supercell=supercell, nonbondedCutoff=0.7)
 
 
 def test_constraints_and_repartitioned_hydrogens():
-    crystal = make("triclinic")
-    _, plain, _ = crystalSystem(crystal, nonbondedCutoff=0.7)
-    topology, system, _ = crystalSystem(crystal, nonbondedCutoff=0.7, constraints=app.HBonds, hydrogenMass=3.0)
+    packed = crystal("acetamide")
+    _, plain, _ = crystalSystem(packed, nonbondedCutoff=0.7)
+    topology, system, _ = crystalSystem(packed, nonbondedCutoff=0.7, constraints=app.HBonds, hydrogenMass=3.0)
     hydrogens = [a.index for a in topology.atoms() if a.element is app.element.hydrogen]
     assert system.getNumConstraints() == len(hydrogens)
     assert all(system.getParticleMass(i) == 3.0 * unit.dalton for i in hydrogens)

@@ -9,6 +9,7 @@ import torch
 from refusals import refuses
 
 from molflow_sim.errors import InputError
+from molflow_sim.forcefield.exp6 import GUARD_RADIUS
 from molflow_sim.packing import pair_torch
 from molflow_sim.packing.lattice_energy import LatticeEnergy, choose_backend
 from molflow_sim.packing.neighbours import Geometry
@@ -157,16 +158,13 @@ def test_overlapping_atoms_have_finite_energy_and_force(tables):
 
 
 def test_the_press_and_the_potential_have_one_guard():
-    from molflow_sim.forcefield.exp6 import GUARD_RADIUS
-
     assert GUARD == GUARD_RADIUS**6
 
 
 def test_polar_hydrogens_may_touch_acceptors():
     numbers, bonds = np.array([8, 1, 6, 1]), np.array([[0, 1], [2, 3]])
     d = contact_distances(numbers, bonds)
-    assert d[1, 0] == 1.75
-    assert d[3, 0] == pytest.approx(0.92 * (1.10 + 1.52))
+    assert d[1, 0] == 1.75 and d[3, 0] == pytest.approx(0.92 * (1.10 + 1.52))
 
 
 def test_unknown_backend_is_refused_by_name():

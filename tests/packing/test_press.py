@@ -2,15 +2,16 @@
 
 import numpy as np
 import pytest
+from ase.neighborlist import neighbor_list
 from refusals import refuses
 
+from molflow_sim import Molecule, parametrize
 from molflow_sim.errors import InputError, SpaceGroupError, StoreError
-from molflow_sim.forcefield.parameters import parametrize
 from molflow_sim.packing import PressSettings, RigidPackings, press, random_packings
 from molflow_sim.packing.cell_reduction import reduce_cells
 from molflow_sim.packing.press import stages
+from molflow_sim.packing.tables import PressTables
 from molflow_sim.symmetry import cell_parameters
-from molflow_sim.systems.molecule import Molecule
 from molflow_sim.units import KJ_PER_MOL
 
 
@@ -36,22 +37,19 @@ def test_cells_start_with_the_molecules_volume(benzene):
     assert coefficient.min() > 0.49 and coefficient.max() < 0.63
 
 
-def test_enantiopure_molecules_get_sohncke_groups_only():
+def test_named_space_groups_are_used_and_enantiopure_molecules_get_sohncke_groups_only(benzene):
     alanine = Molecule.from_smiles("C[C@H](N)C(=O)O")
     p = random_packings(alanine, 60, seed=1)
     assert all((np.linalg.det(q.cart_rot) > 0).all() for q in p.placements)
     refuses(SpaceGroupError, "enantiopure", random_packings, alanine, 5, space_groups=["P -1"])
+    p = random_packings(benzene, 40, space_groups=["P 21 21 21", "P -1"], seed=2)
+    assert set(p.space_groups) == {"P 21 21 21", "P -1"}
+    refuses(SpaceGroupError, "unknown space group", random_packings, benzene, 4, space_groups=["P 99"])
 
 
 def test_symmetric_molecules_also_go_to_special_positions(benzene):
     p = random_packings(benzene, 200, space_groups=["P b c a"], seed=2)
     assert set(p.z_prime) == {0.5, 1.0}
-
-
-def test_named_space_groups_are_used_and_wrong_names_refused(benzene):
-    p = random_packings(benzene, 40, space_groups=["P 21 21 21", "P -1"], seed=2)
-    assert set(p.space_groups) == {"P 21 21 21", "P -1"}
-    refuses(SpaceGroupError, "unknown space group", random_packings, benzene, 4, space_groups=["P 99"])
 
 
 @pytest.mark.parametrize("bad", [{"n": 0}, {"n": 3, "z_prime": 0}, {"n": 3, "z_prime": 9}])
@@ -61,8 +59,7 @@ def test_numbers_out_of_range_are_refused(benzene, bad):
 
 
 def test_nearly_all_random_benzene_packings_reach_a_sensible_minimum(pressed):
-    assert pressed.ok.mean() > 0.97
-    assert np.isfinite(pressed.energy[pressed.ok]).all()
+    assert pressed.ok.mean() > 0.97 and np.isfinite(pressed.energy[pressed.ok]).all()
     assert 0.85 < np.median(pressed.density[pressed.ok]) < 1.2
 
 
@@ -109,8 +106,7 @@ def test_overlapping_and_flat_cells_give_a_status_not_nan(benzene):
         benzene, p.conformers, p.placements, p.placement, p.conformer, cell, p.centroid, p.rotation
     )
     q = press(squashed, parametrize(benzene))
-    assert len(q) == 20
-    assert np.isfinite(q.energy[q.ok]).all()
+    assert len(q) == 20 and np.isfinite(q.energy[q.ok]).all()
     assert all((reason == "") == ok for reason, ok in zip(q.reasons, q.ok))
 
 
@@ -119,14 +115,11 @@ def test_two_molecules_in_the_asymmetric_unit(benzene):
     assert q.ok.mean() > 0.9 and set(q.z_prime) == {2.0}
 
 
-def test_saved_packings_come_back_the_same(tmp_path, benzene, pressed):
+def test_saved_packings_come_back_the_same_and_a_truncated_file_is_a_named_error(tmp_path, benzene, pressed):
     pressed.save(tmp_path / "batch.npz")
     back = RigidPackings.load(tmp_path / "batch.npz", benzene)
     assert np.array_equal(back.energy, pressed.energy) and back.space_groups == pressed.space_groups
     assert np.array_equal(back.crystal(3).to_ase().positions, pressed.crystal(3).to_ase().positions)
-
-
-def test_a_truncated_file_is_a_named_error(tmp_path, benzene, pressed):
     path = tmp_path / "batch.npz"
     pressed.save(path)
     path.write_bytes(path.read_bytes()[:2000])
@@ -140,8 +133,6 @@ def test_joining_keeps_every_row(pressed):
 
 
 def test_reduced_cells_describe_the_same_crystals(benzene):
-    from ase.neighborlist import neighbor_list
-
     p = random_packings(benzene, 60, space_groups=["P -1", "P 1 21/c 1", "C 1 2/c 1"], seed=6)
     shear = np.array([[1, 0, 0], [0, 1, 0], [2, 0, 1]])
     q = RigidPackings.proposed(
@@ -159,8 +150,6 @@ def test_reduced_cells_describe_the_same_crystals(benzene):
 
 
 def test_the_last_stage_has_no_pressure(benzene, pressed):
-    from molflow_sim.packing.tables import PressTables
-
     p = parametrize(benzene)
     tables = PressTables(
         p.numbers, pressed.conformers, p.exp6_a, p.exp6_b, p.exp6_c, p.charges, benzene.bonds, pressed.placements

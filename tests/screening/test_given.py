@@ -1,7 +1,5 @@
 """Structures of anybody ranked: tables, reasons, merging, carrying on."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +11,15 @@ from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
 from refusals import refuses
 
-from molflow_sim import Landscape, MolecularCrystal, rank
+from molflow_sim import Landscape, MolecularCrystal, Molecule, SpaceGroup, rank
 from molflow_sim.cli.main import run as molflow
 from molflow_sim.errors import InputError, NoCandidatesError, StoreError
+from molflow_sim.evaluate.powder import simulate, write_xy
 from molflow_sim.forcefield import CrystalPotential
+from molflow_sim.io.powder_read import read_pattern
 from molflow_sim.relax import flexible
 from molflow_sim.screening import stages
+from molflow_sim.systems.crystal import RigidMolecule
 
 DATA = Path(__file__).resolve().parents[1] / "data"
 LANDSCAPES = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "landscapes"
@@ -83,6 +84,17 @@ def test_a_duplicate_is_merged_and_both_files_are_named(ranked):
     names = {Path(entry.source).name, Path(merged.source).name}
     assert names == {"c.cif", "again.extxyz"}
     assert merged.reason == f"same structure as {entry.source}"
+
+
+def test_the_mirror_image_of_a_crystal_of_one_hand_is_no_other_structure(tmp_path):
+    molecule = Molecule.from_smiles("C[C@H](O)C(=O)O", n_conformers=1)
+    group = SpaceGroup.from_name("P 21 21 21")
+    unit = RigidMolecule(0, molecule.conformers[0], np.full(3, 0.05), np.eye(3), (0, 1, 2, 3))
+    crystal = MolecularCrystal((molecule,), (unit,), group, np.diag([9.5, 9.5, 10.0]))
+    mirrored = crystal.to_ase()
+    mirrored.positions *= -1.0
+    (landscape,) = rank([crystal, mirrored], output=tmp_path / "r", progress=False)
+    assert len(landscape) == 1 and landscape[0].copies == 2 and landscape.dropped[0].stage == "compare"
 
 
 def test_the_folder_holds_the_table_of_a_screening_with_the_sources(ranked):
@@ -160,7 +172,7 @@ def test_the_command_line_ranks_and_says_what_is_missing(pool, tmp_path, capsys)
     assert molflow(["rank", *map(str, sorted(pool.iterdir())), "-o", str(out), "--top", "1"]) == 0
     shown = capsys.readouterr().out
     assert "C8H9NO2: 3 structures" in shown and "2 structures are" in shown
-    assert [p.name for p in (out / "structures").iterdir()] == ["rank_001.cif"]
+    assert sorted(p.name for p in (out / "structures").iterdir()) == ["rank_001.cif", "rank_001.xy"]
     told = json.loads((out / "run.json").read_text())
     assert told["settings"]["energy"] == "best" and told["energy"]["ranked by"] == "mean(fit,so3lr)"
     assert molflow(["rank", str(tmp_path / "none.cif"), "-o", str(tmp_path / "x")]) == 2
@@ -176,3 +188,46 @@ def test_crystals_with_dft_energies_are_read_merged_with_nothing_and_ranked(tmp_
     crystals = [MolecularCrystal.from_cif(Path(e.source)) for e in landscape]
     single = [float(stages.evaluate([c], CrystalPotential.from_crystals([c]).parameters[0])[0]) for c in crystals]
     assert [e.energy for e in landscape] == pytest.approx(single, abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def compared(pool, paracetamol, tmp_path_factory):
+    """The pool against the pattern of the crystal with its cell 2 % longer."""
+    folder = tmp_path_factory.mktemp("pxrd")
+    write_xy(simulate(expanded(paracetamol, 1.02)), folder / "measured.xy")
+    files = [pool / f"{name}.cif" for name in "abc"]
+    return rank(files, output=folder / "ranked", pxrd=folder / "measured.xy", progress=False)[0]
+
+
+def test_a_measured_pattern_is_compared_with_every_structure_its_cell_fitted(compared):
+    table = pd.read_csv(compared.folder / "ranking.csv")
+    assert table["pxrd_similarity"].between(0.9, 1.0).all()
+    by_source = {Path(source).stem: row for source, row in zip(table["source"], table["pxrd_volume_change_percent"])}
+    for name, factor in (("c", 1.0), ("a", 1.01), ("b", 1.03)):
+        assert by_source[name] == pytest.approx(100 * ((1.02 / factor) ** 3 - 1), abs=0.5)
+    assert compared.best_match.pxrd_similarity == table["pxrd_similarity"].max()
+    assert table["packing_coefficient"].between(0.6, 0.8).all()
+    assert table["hydrogen_bonds"].str.match(r"O-H\.\.\.O 2\.\d\d C\(\d\); N-H\.\.\.O \d\.\d\d C\(\d\)").all()
+
+
+def test_the_pattern_is_kept_drawn_and_loaded_again(compared, tmp_path):
+    loaded = Landscape.load(compared.folder)
+    assert loaded.measured.name == "measured.xy" and not loaded.measured.wavelength_assumed
+    assert [e.pxrd_strain for e in loaded] == [e.pxrd_strain for e in compared]
+    assert loaded.report(tmp_path / "again.html").read_bytes() == (compared.folder / "report.html").read_bytes()
+    assert "Most alike is rank" in (compared.folder / "report.html").read_text()
+    own = read_pattern(compared.folder / "structures" / "rank_001.xy")
+    assert np.allclose(own.intensity, simulate(compared[0].crystal).intensity, atol=1e-3)
+
+
+def test_a_file_that_is_no_pattern_is_named_before_any_work(pool, tmp_path, capsys):
+    bad = tmp_path / "bad.xy"
+    bad.write_text("# wavelength 0.7093\n" + "".join(f"{x} {x % 7}\n" for x in range(5, 90)))
+    out = ["-o", str(tmp_path / "out"), "--pxrd", str(bad)]
+    assert molflow(["rank", str(pool / "a.cif"), *out]) == 2
+    assert molflow(["screen", "NC=O", *out]) == 2
+    assert capsys.readouterr().err.count("give --wavelength 0.7093") == 2
+    bad.write_text("")
+    assert molflow(["screen", "NC=O", *out]) == 2 and "is empty" in capsys.readouterr().err
+    assert molflow(["screen", "NC=O", "-o", str(tmp_path / "out"), "--wavelength", "154"]) == 2
+    assert not (tmp_path / "out").exists()

@@ -11,9 +11,8 @@ from hypothesis import strategies as st
 from refusals import refuses
 from screening_examples import crystal, formamide, landscape
 
-from molflow_sim import Molecule
+from molflow_sim import Molecule, parametrize
 from molflow_sim.errors import InputError, StoreError
-from molflow_sim.forcefield import parametrize
 from molflow_sim.screening import Landscape, ScreenSettings
 from molflow_sim.screening.landscape import relative_energies, short_symbol
 from molflow_sim.screening.ranking import RelaxedRow, build_landscape, distinct, rerank
@@ -93,7 +92,7 @@ def test_a_loaded_molecule_can_be_parametrised_and_keeps_its_hand(smiles):
 
 def test_every_column_of_the_tables_that_has_a_unit_says_it():
     bare = {"rank", "id", "space_group", "z", "z_prime", "converged", "copies", "energy_model", "relaxation_steps",
-            "note", "stage", "reason", "source", "relaxed_on"}  # fmt: skip
+            "note", "stage", "reason", "source", "packing_coefficient", "hydrogen_bonds", "relaxed_on"}  # fmt: skip
     units = ("kj_per_mol", "ev_per_molecule", "g_per_cm3", "ev_per_angstrom", "gpa", "angstrom", "degree",
              "angstrom3_per_molecule")  # fmt: skip
     made = landscape(2)

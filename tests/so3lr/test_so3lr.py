@@ -1,7 +1,5 @@
 """SO3LR through the package's own loops: the wheel's numbers, true derivatives, and crystals by their symmetry."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys
@@ -13,6 +11,7 @@ import torch_sim
 from crystal_examples import crystal
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from refusals import refuses
 from scipy.special import erfc
 from special_positions import special
 
@@ -195,13 +194,11 @@ def test_elements_it_was_not_trained_on_are_named():
     from ase import Atoms
 
     state = torch_sim.initialize_state([Atoms("BrCSi", np.eye(3) * 2, cell=[9, 9, 9], pbc=True)], "cpu", torch.float64)
-    with pytest.raises(UnsupportedElementError, match="Si, Br"):
-        SO3LR()(state)
+    refuses(UnsupportedElementError, "Si, Br", SO3LR(), state)
 
 
 def test_an_impossible_cutoff_is_refused():
-    with pytest.raises(InputError, match="6 Å"):
-        SO3LR(cutoff=3.0)
+    refuses(InputError, "6 Å", SO3LR, cutoff=3.0)
 
 
 def test_loading_leaves_the_default_dtype_of_torch_alone():
@@ -214,8 +211,7 @@ def test_loading_leaves_the_default_dtype_of_torch_alone():
 
 def test_another_file_than_the_pinned_one_is_refused(tmp_path):
     (tmp_path / "so3lr.model").write_bytes(b"not the weights")
-    with pytest.raises(WeightsError, match="SHA-256"):
-        weights.read_state(tmp_path / "so3lr.model")
+    refuses(WeightsError, "SHA-256", weights.read_state, tmp_path / "so3lr.model")
 
 
 def test_weights_that_ask_for_code_are_refused(tmp_path, monkeypatch):
@@ -225,8 +221,7 @@ def test_weights_that_ask_for_code_are_refused(tmp_path, monkeypatch):
 
     torch.save({"x": Evil()}, tmp_path / "evil.model")
     monkeypatch.setattr(weights, "SHA256", weights.sha256((tmp_path / "evil.model").read_bytes()))
-    with pytest.raises(WeightsError, match=r"print.*not on the list"):
-        weights.read_state(tmp_path / "evil.model")
+    refuses(WeightsError, r"print.*not on the list", weights.read_state, tmp_path / "evil.model")
 
 
 unit_vectors = st.tuples(*[st.floats(-1, 1)] * 3).filter(lambda v: np.linalg.norm(v) > 0.1)

@@ -1,7 +1,5 @@
 """Crystals of anybody: one crystal out of every format, all blocks and frames, and a reason where there is none."""
 
-from __future__ import annotations
-
 import json
 import re
 from pathlib import Path

@@ -41,12 +41,9 @@ def test_the_cell_content_is_invariant_under_every_operation():
 
 def test_numbers_of_a_known_crystal():
     urea = MolecularCrystal.from_cif(UREA)
-    assert urea.z == 2
-    assert urea.z_prime == 0.25
-    assert urea.formula == "CH4N2O"
-    assert urea.volume == pytest.approx(145.06, abs=0.01)
-    assert urea.density == pytest.approx(1.375, abs=0.002)
-    assert urea.space_group.name == "P -4 21 m"
+    assert urea.z == 2 and urea.z_prime == 0.25
+    assert urea.formula == "CH4N2O" and urea.volume == pytest.approx(145.06, abs=0.01)
+    assert urea.density == pytest.approx(1.375, abs=0.002) and urea.space_group.name == "P -4 21 m"
 
 
 @pytest.mark.parametrize("name", SITES)
@@ -66,23 +63,13 @@ def test_a_molecule_without_its_sites_symmetry_is_refused():
     refuses(CrystalError, "map it on itself", replace(crystal, asymmetric_unit=(rigid,)).to_cif)
 
 
-@pytest.mark.parametrize("name", SITES)
-def test_wrapped_positions_in_a_turned_frame_give_the_same_crystal(name):
-    crystal = special(name)
-    _check_turned_and_wrapped(crystal)
-
-
-def test_wrapped_positions_in_a_turned_frame_give_the_same_crystal_in_a_general_position():
-    _check_turned_and_wrapped(general(*P21C))
-
-
-def _check_turned_and_wrapped(crystal):
+@pytest.mark.parametrize("crystal", [general(*P21C), *map(special, SITES)], ids=["general", *SITES])
+def test_wrapped_positions_in_a_turned_frame_give_the_same_crystal(crystal):
     numbers, positions, _, _ = crystal.unit_cell()
     wrapped = np.mod(positions @ np.linalg.inv(crystal.cell), 1.0) @ crystal.cell
     turn = Rotation.random(random_state=5).as_matrix()
     back = crystal.with_geometry(crystal.cell @ turn.T, wrapped @ turn.T)
-    assert back.space_group.name == crystal.space_group.name
-    assert back.z == crystal.z
+    assert back.space_group.name == crystal.space_group.name and back.z == crystal.z
     np.testing.assert_allclose(back.cell, crystal.cell, atol=1e-8)
     fractional = back.unit_cell()[1] @ np.linalg.inv(back.cell)
     assert largest_distance(crystal, numbers, fractional) < 1e-8
@@ -98,8 +85,7 @@ def test_a_symmetric_strain_keeps_the_group_and_an_odd_atom_breaks_it():
     odd = positions.copy()
     odd[5] += 0.3
     broken = crystal.with_geometry(crystal.cell, odd)
-    assert broken.space_group.name == "P 1"
-    assert broken.z == crystal.z
+    assert broken.space_group.name == "P 1" and broken.z == crystal.z
     assert broken.info["symmetry_lost"] == "P 1 21/c 1"
     np.testing.assert_allclose(broken.unit_cell()[1], odd, atol=1e-8)
 
@@ -135,15 +121,6 @@ def test_make_whole_joins_molecules_across_skewed_cells():
         ({"cell": np.full((3, 3), np.nan)}, "finite"),
         ({"cell": np.eye(3)[::-1] * 5}, "standard frame"),
         ({"asymmetric_unit": ()}, "at least one"),
-    ],
-)
-def test_impossible_crystals_are_refused(change, word):
-    refuses(CrystalError, word, replace, general(*P21C), **change)
-
-
-@pytest.mark.parametrize(
-    ("change", "word"),
-    [
         ({"species": 3}, "species"),
         ({"images": (0, 9)}, "operations"),
         ({"images": ()}, "operations"),
@@ -151,25 +128,28 @@ def test_impossible_crystals_are_refused(change, word):
         ({"conformer": np.zeros((3, 3))}, "conformer"),
     ],
 )
-def test_impossible_molecules_are_refused(change, word):
+def test_impossible_crystals_and_molecules_in_them_are_refused(change, word):
     crystal = general(*P21C)
-    refuses(CrystalError, word, replace, crystal, asymmetric_unit=(replace(crystal.asymmetric_unit[0], **change),))
+    with pytest.raises(CrystalError, match=word):
+        if not change.keys() & {"cell", "asymmetric_unit"}:
+            change = {"asymmetric_unit": (replace(crystal.asymmetric_unit[0], **change),)}
+        replace(crystal, **change)
 
 
-@pytest.mark.parametrize("what", ["shape", "nan", "flat", "left-handed"])
-def test_impossible_geometries_are_refused(what):
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda cell, x: (cell, x[:-1]),
+        lambda cell, x: (cell, np.where(x == x[0, 0], np.nan, x)),
+        lambda cell, x: (cell[[0, 1, 1]], x),
+        lambda cell, x: (cell[[1, 0, 2]], x),
+    ],
+    ids=["shape", "nan", "flat", "left-handed"],
+)
+def test_impossible_geometries_are_refused(change):
     crystal = general(*P21C)
-    cell, positions = crystal.cell.copy(), crystal.unit_cell()[1].copy()
-    if what == "shape":
-        positions = positions[:-1]
-    elif what == "nan":
-        positions[0, 0] = np.nan
-    elif what == "flat":
-        cell[2] = cell[1]
-    else:
-        cell = cell[[1, 0, 2]]
     with pytest.raises(CrystalError):
-        crystal.with_geometry(cell, positions)
+        crystal.with_geometry(*change(crystal.cell, crystal.unit_cell()[1]))
 
 
 def test_several_species_count_in_the_formula():
@@ -182,6 +162,5 @@ def test_several_species_count_in_the_formula():
         SpaceGroup.from_name("P 1"),
         water.cell,
     )
-    assert mixed.formula == "(H2O)3(CH2O)"
-    assert mixed.z == 4
+    assert mixed.formula == "(H2O)3(CH2O)" and mixed.z == 4
     assert len(mixed.unit_cell()[0]) == 13

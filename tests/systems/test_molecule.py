@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 from rdkit import Chem
+from rdkit.Chem import AllChem
 from refusals import refuses
 
 from molflow_sim import Molecule
 from molflow_sim.chemistry.bond_orders import molecule_from_graph
-from molflow_sim.errors import MoleculeError, MoleculeTooLargeError, UnsupportedElementError
+from molflow_sim.errors import InputError, MoleculeError, MoleculeTooLargeError, UnsupportedElementError
 from molflow_sim.units import KJ_PER_MOL
 
 
@@ -17,12 +18,9 @@ def aspirin() -> Molecule:
 
 
 def test_atoms_bonds_and_identity_of_aspirin(aspirin):
-    assert aspirin.n_atoms == 21
-    assert aspirin.formula == "C9H8O4"
-    assert aspirin.symbols.count("H") == 8
-    assert aspirin.bonds.shape == (21, 2)
-    assert np.all(aspirin.bonds[:, 0] < aspirin.bonds[:, 1])
-    assert aspirin.charge == 0
+    assert aspirin.n_atoms == 21 and aspirin.formula == "C9H8O4"
+    assert aspirin.symbols.count("H") == 8 and aspirin.bonds.shape == (21, 2)
+    assert np.all(aspirin.bonds[:, 0] < aspirin.bonds[:, 1]) and aspirin.charge == 0
     assert aspirin.molar_mass == pytest.approx(180.16, abs=0.01)
     assert aspirin.inchi_key == "BSYNRYMUTXBXSQ-UHFFFAOYSA-N"
     assert Chem.CanonSmiles(aspirin.smiles) == Chem.CanonSmiles("CC(=O)Oc1ccccc1C(=O)O")
@@ -40,8 +38,7 @@ def test_conformers_are_centred_and_sorted(aspirin):
 
 def test_a_number_of_conformers_gives_the_lowest_vacuum_minima_inside_the_window():
     e = Molecule.from_smiles("CC(=O)Oc1ccccc1C(=O)O", n_conformers=10).energies
-    assert len(e) >= 2
-    assert e[-1] - e[0] <= 25.0 * KJ_PER_MOL
+    assert len(e) >= 2 and e[-1] - e[0] <= 25.0 * KJ_PER_MOL
 
 
 def test_same_seed_gives_the_same_conformers_bit_for_bit():
@@ -117,31 +114,17 @@ def test_isotopes_count_in_the_mass():
 
 def test_keys_tell_tautomers_apart_though_inchi_does_not():
     a, b = Molecule.from_smiles("Oc1ccccn1"), Molecule.from_smiles("O=c1cccc[nH]1")
-    assert a.inchi_key == b.inchi_key
-    assert a.key != b.key
+    assert a.inchi_key == b.inchi_key and a.key != b.key
 
 
 @pytest.mark.parametrize(
     "smiles",
     [
-        "CC(=O)Nc1ccc(O)cc1",
-        "O=[N+]([O-])c1ccccc1",
-        "C#N",
-        "N#CC#N",
-        "CS(=O)(=O)N",
-        "O=c1[nH]c(=O)[nH]c2[nH]cnc12",
-        "CN=[N+]=[N-]",
-        "C=C=C",
-        "[O-][n+]1ccccc1",
-        "CP(=O)(O)O",
-        "[NH3+]CC(=O)[O-]",
-        "C/C=C/C",
-        "C/C=C\\C",
-        "N[C@@H](Cc1c[nH]c2ccccc12)C(=O)O",
-        "C[Si](C)(C)C",
-        "FC(F)(F)c1nnn[nH]1",
+        "CC(=O)Nc1ccc(O)cc1", "O=[N+]([O-])c1ccccc1", "C#N", "N#CC#N", "CS(=O)(=O)N", "O=c1[nH]c(=O)[nH]c2[nH]cnc12",
+        "CN=[N+]=[N-]", "C=C=C", "[O-][n+]1ccccc1", "CP(=O)(O)O", "[NH3+]CC(=O)[O-]", "C/C=C/C", "C/C=C\\C",
+        "N[C@@H](Cc1c[nH]c2ccccc12)C(=O)O", "C[Si](C)(C)C", "FC(F)(F)c1nnn[nH]1",
     ],
-)
+)  # fmt: skip
 def test_bonds_charges_and_stereo_come_back_from_coordinates_alone(smiles, tmp_path):
     molecule = Molecule.from_smiles(smiles, n_conformers=1)
     rows = [f"{s} {x:.5f} {y:.5f} {z:.5f}" for s, (x, y, z) in zip(molecule.symbols, molecule.conformers[0])]
@@ -174,14 +157,11 @@ def test_an_sdf_file_of_several_molecules_says_that_the_first_is_taken(aspirin, 
 
 
 def test_a_flat_mol_file_is_embedded(tmp_path):
-    from rdkit.Chem import AllChem
-
     flat = Chem.MolFromSmiles("CC(C)CO")
     AllChem.Compute2DCoords(flat)
     (tmp_path / "flat.mol").write_text(Chem.MolToMolBlock(flat))
     molecule = Molecule.from_file(tmp_path / "flat.mol")
-    assert molecule.n_atoms == 15
-    assert np.linalg.svd(molecule.conformers[0])[1][2] > 0.5
+    assert molecule.n_atoms == 15 and np.linalg.svd(molecule.conformers[0])[1][2] > 0.5
 
 
 @pytest.mark.parametrize(
@@ -198,28 +178,17 @@ def test_a_flat_mol_file_is_embedded(tmp_path):
     ],
 )
 def test_bad_molecule_files_are_refused_by_name(name, text, word, tmp_path):
-    from molflow_sim.errors import InputError
-
     (tmp_path / name).write_text(text)
     refuses(InputError, word, Molecule.from_file, tmp_path / name)
 
 
-def test_a_missing_file_is_a_named_error(tmp_path):
+def test_missing_files_charges_wrong_shapes_and_radicals_are_named_errors(tmp_path, aspirin):
     refuses(MoleculeError, "cannot read", Molecule.from_file, tmp_path / "nowhere.xyz")
-
-
-def test_a_charge_given_with_an_xyz_is_used_and_then_refused(tmp_path):
     (tmp_path / "a.xyz").write_text("2\n\nO 0 0 0\nH 0.96 0 0\n")
     refuses(MoleculeError, "net charge -1", Molecule.from_file, tmp_path / "a.xyz", charge=-1)
-
-
-def test_wrong_shapes_are_refused(aspirin):
     refuses(MoleculeError, "shape", aspirin.with_conformers, np.zeros((1, 20, 3)))
     with pytest.raises(MoleculeError):
         aspirin.with_conformers(np.full((1, 21, 3), np.nan))
-
-
-def test_a_radical_has_no_closed_shell_assignment():
     methyl = np.array([[0.0, 0, 0], [1.08, 0, 0], [-0.54, 0.935, 0], [-0.54, -0.935, 0]])
     with pytest.raises(MoleculeError):
         molecule_from_graph(np.array([6, 1, 1, 1]), methyl, np.array([[0, 1], [0, 2], [0, 3]]))

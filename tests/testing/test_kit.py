@@ -96,9 +96,6 @@ def test_a_generator_that_breaks_a_rule_is_found_out(request_, how, words):
     refuses(ValueError, words, validate_generator, Spoiled(how), request_)
 
 
-VELOCITIES = {"vectors": ["centre", "turn"], "tensors": ["strain"], "axial": ["turn"]}
-
-
 @pytest.mark.parametrize("group", ["P 1", "P 1 21/c 1", "P 41 21 2"])
 def test_the_contact_network_passes(group):
     batch = batch_for("CC(N)=O", group, 2, seed=3, z_prime=2)
@@ -109,10 +106,9 @@ def test_the_contact_network_passes(group):
         found = network(replace(batch, **rest), x["time"], torch.zeros_like(x["time"]))
         return {"strain": found.strain, "centre": found.centre, "turn": found.turn}
 
-    names = [f for f in batch.__dataclass_fields__]
     validate_network(
         velocity,
-        {**{name: getattr(batch, name) for name in names}, "time": time},
+        {**vars(batch), "time": time},
         vectors=["cell", "centre", "turn"], frames=["rotation"],
         tensors=["cart_rot", "site_translation", "site_rotation", "strain"], axial=["turn"],
         shifted=["centroid"] if group == "P 1" else [],
@@ -155,15 +151,15 @@ class Attraction(nn.Module):
         pull = (arm * torch.exp(-arm.norm(dim=-1, keepdim=True)) * kind[:, None, :, None]).sum(2)
         if self.how == "rotation":
             pull = pull * torch.tensor([1.0, 1.0, 1.001])
-        if self.how == "reflection":
+        elif self.how == "reflection":
             pull = pull + 0.1 * torch.linalg.cross(pull, pull.roll(1, 1) + pull.sum(1, keepdim=True))
-        if self.how == "translation":
+        elif self.how == "translation":
             pull = pull + 1e-4 * r
-        if self.how == "order":
+        elif self.how == "order":
             pull = pull * torch.linspace(1.0, 1.1, r.shape[1])[:, None]
-        if self.how == "single":
+        elif self.how == "single":
             pull = pull * (1.0 + 1e-3 * pull.norm(dim=-1).mean())
-        if self.how == "gradients":
+        elif self.how == "gradients":
             pull = pull.detach() + 0.0 * r
         return {"pull": pull}
 

@@ -8,6 +8,7 @@ import torch
 from refusals import refuses
 from torch import nn
 
+import molflow_sim.training.weights as module
 from molflow_sim.errors import InputError, StoreError, TrainingError, WeightsError
 from molflow_sim.training import TensorBatches, TrainSettings, train
 from molflow_sim.training.weights import load_weights, save_weights
@@ -54,23 +55,30 @@ class Counting(nn.Linear):
         return super().forward(x) + 0.01 * torch.sin(self.looks) + 0.01 * noise
 
 
+class Stop(Exception):
+    pass
+
+
+class Breaking(TensorBatches):
+    """Batches that end at a step."""
+
+    def __init__(self, tensors, size: int, last: int) -> None:
+        super().__init__(tensors, size)
+        self.last = last
+
+    def batch(self, step: int):
+        if step == self.last:
+            raise Stop
+        return super().batch(step)
+
+
 @pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 def test_a_stopped_training_goes_on_bit_for_bit(tmp_path, ema_decay) -> None:
     settings = TrainSettings(**{**SETTINGS.__dict__, "checkpoint_minutes": 0.0, "ema_decay": ema_decay})
     whole, resumed = Counting(), Counting()
     expected = train(whole, squares, TensorBatches(data(), 32), settings, progress=False)
-
-    class Stop(Exception):
-        pass
-
-    class Breaking(TensorBatches):
-        def batch(self, step: int):
-            if step == 37:
-                raise Stop
-            return super().batch(step)
-
     with pytest.raises(Stop):
-        train(Counting(), squares, Breaking(data(), 32), settings, tmp_path, progress=False)
+        train(Counting(), squares, Breaking(data(), 32, 37), settings, tmp_path, progress=False)
     result = train(resumed, squares, TensorBatches(data(), 32), settings, tmp_path, progress=False)
     assert result.steps == 60
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), resumed.parameters()))
@@ -95,21 +103,11 @@ def test_the_weights_that_validate_best_are_kept_also_over_a_stop(tmp_path) -> N
     """Training pulls the weights to one function, validation asks for another that they pass on the way."""
     x, y = data()
     passed = TensorBatches((x, 0.5 * y), 32)
-
-    class Stop(Exception):
-        pass
-
-    class Breaking(TensorBatches):
-        def batch(self, step: int):
-            if step == 57:  # the best weights are behind by then
-                raise Stop
-            return super().batch(step)
-
     changes = {"keep_best": True, "validate_every": 2, "checkpoint_minutes": 0.0, "learning_rate": 0.05, "log_every": 2}
     settings = TrainSettings(**{**SETTINGS.__dict__, **changes, "max_steps": 150})
+    stops = Breaking((x, y), 32, 57)  # the best weights are behind by then
     with pytest.raises(Stop):
-        stopped = network()
-        train(stopped, squares, Breaking((x, y), 32), settings, tmp_path, validation=passed, progress=False)
+        train(network(), squares, stops, settings, tmp_path, validation=passed, progress=False)
     module = network()
     result = train(module, squares, TensorBatches((x, y), 32), settings, tmp_path, validation=passed, progress=False)
     best = result.lowest("val_loss")
@@ -164,24 +162,20 @@ def test_weights_come_back_as_written(tmp_path) -> None:
     assert all(torch.equal(tensors[k], back[k]) and tensors[k].dtype == back[k].dtype for k in tensors)
 
 
-@pytest.mark.parametrize("damage", ["changed", "cut", "missing", "no card", "card is a list", "other format"])
+DAMAGES = {
+    "changed": lambda numbers, card: numbers.write_bytes(numbers.read_bytes()[:-1] + b"!"),
+    "cut": lambda numbers, card: numbers.write_bytes(numbers.read_bytes()[:50]),
+    "missing": lambda numbers, card: numbers.unlink(),
+    "no card": lambda numbers, card: card.unlink(),
+    "card is a list": lambda numbers, card: card.write_text("[]"),
+    "other format": lambda numbers, card: card.write_text(json.dumps({**json.loads(card.read_text()), "format": "o"})),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_damaged_weights_are_refused_by_name(tmp_path, damage) -> None:
     save_weights(tmp_path, "net", {"a": torch.ones(100)}, {})
-    numbers, card = tmp_path / "net.safetensors", tmp_path / "net.json"
-    if damage == "changed":
-        data = bytearray(numbers.read_bytes())
-        data[-1] ^= 1
-        numbers.write_bytes(data)
-    elif damage == "cut":
-        numbers.write_bytes(numbers.read_bytes()[:50])
-    elif damage == "missing":
-        numbers.unlink()
-    elif damage == "no card":
-        card.unlink()
-    elif damage == "card is a list":
-        card.write_text("[]")
-    else:
-        card.write_text(json.dumps({**json.loads(card.read_text()), "format": "other"}))
+    DAMAGES[damage](tmp_path / "net.safetensors", tmp_path / "net.json")
     with pytest.raises(WeightsError):
         load_weights(tmp_path, "net")
 
@@ -189,19 +183,14 @@ def test_damaged_weights_are_refused_by_name(tmp_path, damage) -> None:
 @pytest.mark.parametrize("cut_at", [1, 2, 3])
 def test_a_replacement_cut_off_anywhere_leaves_one_whole_pair(tmp_path, monkeypatch, cut_at) -> None:
     """Tensors, card, and the renaming that ends it: killed before any of them, old or new weights are there."""
-    import molflow_sim.training.weights as module
-
     save_weights(tmp_path, "net", {"a": torch.zeros(3)}, {"round": 1})
     done = []
-
-    class Killed(Exception):
-        pass
 
     def counted(act):
         def step(*arguments):
             done.append(arguments)
             if len(done) == cut_at:
-                raise Killed
+                raise Stop
             act(*arguments)
 
         return step
@@ -209,7 +198,7 @@ def test_a_replacement_cut_off_anywhere_leaves_one_whole_pair(tmp_path, monkeypa
     with monkeypatch.context() as patch:
         patch.setattr(module, "write_bytes_atomically", counted(module.write_bytes_atomically))
         patch.setattr(module.Path, "replace", counted(module.Path.replace))
-        with pytest.raises(Killed):
+        with pytest.raises(Stop):
             save_weights(tmp_path, "net", {"a": torch.ones(3)}, {"round": 2})
     tensors, card = load_weights(tmp_path, "net")
     assert card["round"] == (1 if cut_at < 3 else 2)

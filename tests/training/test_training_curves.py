@@ -11,7 +11,8 @@ from molflow_sim.training.loop import write_metrics
 METRICS = [(step, name, 1.0 / step) for step in (10, 20, 30) for name in ("loss", "explained", "val_loss")]
 
 
-def test_curves_are_drawn_and_the_same_twice(tmp_path) -> None:
+def test_curves_are_drawn_and_the_same_twice_and_a_folder_without_metrics_is_named(tmp_path) -> None:
+    refuses(TrainingError, r"metrics\.csv", plot_curves, tmp_path)
     write_metrics(tmp_path, METRICS)
     path = plot_curves(tmp_path)
     picture = path.read_bytes()
@@ -20,7 +21,3 @@ def test_curves_are_drawn_and_the_same_twice(tmp_path) -> None:
     assert picture.count(b'id="axes_') == 2
     assert plot_curves(tmp_path).read_bytes() == picture
     assert plot_curves(tmp_path, tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_folder_without_metrics_is_named(tmp_path) -> None:
-    refuses(TrainingError, r"metrics\.csv", plot_curves, tmp_path)

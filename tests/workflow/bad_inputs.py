@@ -10,22 +10,12 @@ from collections.abc import Callable
 from multiprocessing.connection import Connection, wait
 
 HAND_WRITTEN_CIFS = [
-    "",
-    "\x00\x01\x02",
-    "data_",
-    "data_x\nloop_",
-    "data_x\nloop_\n_atom_site_label\n",
+    "", "\x00\x01\x02", "data_", "data_x\nloop_", "data_x\nloop_\n_atom_site_label\n",
     "data_x\n_cell_length_a 'unclosed\n",
-    "data_x\n;\nnever closed\n",
-    "data_x data_y data_z\n",
-    "loop_\n_a\n1 2 3\n",
-    "{'not': 'a cif'}\n",
-    "data_x\n" + "_a 1\n" * 3,
-    "data_x\nsave_frame\n_a 1\n",
-    "<html>404</html>\n",
-    "data_x\n_cell_length_a 1e400\n",
+    "data_x\n;\nnever closed\n", "data_x data_y data_z\n", "loop_\n_a\n1 2 3\n", "{'not': 'a cif'}\n",
+    "data_x\n" + "_a 1\n" * 3, "data_x\nsave_frame\n_a 1\n", "<html>404</html>\n", "data_x\n_cell_length_a 1e400\n",
     "\n" * 1000,
-]
+]  # fmt: skip
 
 HAND_WRITTEN_SMILES = [
     "", " ", "\n", "C\nC", "C C", "(", ")", "[", "]", "[]", "[C", "C]", "C(", "C)", "C1", "C11", "C%", "C%1", "C%%",
@@ -49,23 +39,8 @@ ABSURD_OPERATIONS = [
 ]  # fmt: skip
 
 VALUES = [
-    "nan",
-    "inf",
-    "-inf",
-    "1e308",
-    "-1e308",
-    "1e-308",
-    "?",
-    ".",
-    "0",
-    "-1",
-    "99999",
-    "''",
-    "abc",
-    "0.5(",
-    "1/3",
-    "0x10",
-]
+    "nan", "inf", "-inf", "1e308", "-1e308", "1e-308", "?", ".", "0", "-1", "99999", "''", "abc", "0.5(", "1/3", "0x10",
+]  # fmt: skip
 
 
 def mutated_cifs(texts: list[str], count: int, seed: int) -> list[str]:
@@ -110,10 +85,6 @@ def _lines(text: str, rng: random.Random) -> tuple[list[str], int]:
     return lines, rng.randrange(len(lines))
 
 
-def _truncate(text: str, rng: random.Random) -> str:
-    return text[: rng.randrange(len(text) + 1)]
-
-
 def _flip(text: str, rng: random.Random) -> str:
     data = list(text)
     for _ in range(rng.randint(1, 12)):
@@ -122,21 +93,22 @@ def _flip(text: str, rng: random.Random) -> str:
     return "".join(data)
 
 
-def _replace_number(text: str, rng: random.Random) -> str:
-    found = list(re.finditer(r"(?<=\s)-?\d+\.?\d*(\(\d+\))?(?=\s)", text))
+def _number(text: str, rng: random.Random, pattern: str, change: Callable[[str], str]) -> str:
+    found = list(re.finditer(rf"(?<=\s){pattern}(?=\s)", text))
     if not found:
         return text
     m = rng.choice(found)
-    return text[: m.start()] + rng.choice(VALUES) + text[m.end() :]
+    return text[: m.start()] + change(m.group()) + text[m.end() :]
+
+
+def _replace_number(text: str, rng: random.Random) -> str:
+    return _number(text, rng, r"-?\d+\.?\d*(\(\d+\))?", lambda _: rng.choice(VALUES))
 
 
 def _scale_number(text: str, rng: random.Random) -> str:
-    found = list(re.finditer(r"(?<=\s)-?\d+\.\d+(?=\s)", text))
-    if not found:
-        return text
-    m = rng.choice(found)
-    value = float(m.group()) * rng.choice([-1, 0.1, 0.5, 1.5, 10, 1e6])
-    return text[: m.start()] + repr(value) + text[m.end() :]
+    return _number(
+        text, rng, r"-?\d+\.\d+", lambda number: repr(float(number) * rng.choice([-1, 0.1, 0.5, 1.5, 10, 1e6]))
+    )
 
 
 def _drop_line(text: str, rng: random.Random) -> str:
@@ -171,17 +143,6 @@ def _shift_atom(text: str, rng: random.Random) -> str:
     return "\n".join([*lines[: atoms[-1] + 1], " ".join(words), *lines[atoms[-1] + 1 :]])
 
 
-def _occupancy(text: str, rng: random.Random) -> str:
-    return re.sub(
-        r" 1 (\d+)$", lambda m: f" {rng.choice(['0.5', '0', '-1', '2', '?', 'nan', '1'])} {m[1]}", text, flags=re.M
-    )
-
-
-def _disorder(text: str, rng: random.Random) -> str:
-    tag = rng.choice(["_atom_site_disorder_group", "_atom_site_disorder_assembly", "_atom_site_calc_flag"])
-    return text.replace("_atom_site_symmetry_multiplicity", tag)
-
-
 def _drop_column(text: str, rng: random.Random) -> str:
     tags = re.findall(r"^_atom_site_\S+$", text, flags=re.M)
     return text.replace(rng.choice(tags) + "\n", "", 1) if tags else text
@@ -211,15 +172,6 @@ def _quote(text: str, rng: random.Random) -> str:
     return text[:k] + rng.choice(["'", '"', "\n;", "#", "loop_\n", "data_b\n", "_tag ", "\x00", "\r"]) + text[k:]
 
 
-def _glue(text: str, rng: random.Random) -> str:
-    k = rng.randrange(len(text) + 1)
-    return text[k:] + text[:k]
-
-
-def _strip_hydrogens(text: str, rng: random.Random) -> str:
-    return re.sub(r"^H\d+ .*\n", lambda m: "" if rng.random() < 0.6 else m[0], text, flags=re.M)
-
-
 def _many(text: str, rng: random.Random) -> str:
     lines = text.rstrip("\n").split("\n")
     if not re.match(r"^[A-Z]", lines[-1]):
@@ -232,8 +184,19 @@ def _many(text: str, rng: random.Random) -> str:
 
 
 _CIF_MUTATIONS: list[Callable[[str, random.Random], str]] = [
-    _truncate, _flip, _replace_number, _scale_number, _drop_line, _repeat_line, _swap_lines, _shift_atom, _occupancy,
-    _disorder, _drop_column, _element, _operation, _cell, _quote, _glue, _strip_hydrogens, _many, _replace_number,
+    lambda text, rng: text[: rng.randrange(len(text) + 1)],
+    _flip, _replace_number, _scale_number, _drop_line, _repeat_line, _swap_lines, _shift_atom,
+    lambda text, rng: re.sub(
+        r" 1 (\d+)$", lambda m: f" {rng.choice(['0.5', '0', '-1', '2', '?', 'nan', '1'])} {m[1]}", text, flags=re.M
+    ),
+    lambda text, rng: text.replace(
+        "_atom_site_symmetry_multiplicity",
+        rng.choice(["_atom_site_disorder_group", "_atom_site_disorder_assembly", "_atom_site_calc_flag"]),
+    ),
+    _drop_column, _element, _operation, _cell, _quote,
+    lambda text, rng: text[(k := rng.randrange(len(text) + 1)) :] + text[:k],
+    lambda text, rng: re.sub(r"^H\d+ .*\n", lambda m: "" if rng.random() < 0.6 else m[0], text, flags=re.M),
+    _many, _replace_number,
 ]  # fmt: skip
 
 

@@ -1,6 +1,8 @@
 """Hundreds of broken CIFs and SMILES: each is read or refused by name, within bounded time and memory."""
 
+import os
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -12,17 +14,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
 from special_positions import UREA, general, special
 
 SMILES = [
-    "CC(=O)Oc1ccccc1C(=O)O",
-    "CC(=O)Nc1ccc(O)cc1",
-    "c1ccc2ccccc2c1",
-    "NC(N)=O",
-    "C[C@H](N)C(=O)O",
-    "O=C1NC(=O)c2ccccc12",
-    "FC(F)(F)c1ccc(Cl)cc1",
-    "CS(=O)(=O)c1ccsc1",
-    "C/C=C/C#N",
-    "O=[N+]([O-])c1ccncc1",
-]
+    "CC(=O)Oc1ccccc1C(=O)O", "CC(=O)Nc1ccc(O)cc1", "c1ccc2ccccc2c1", "NC(N)=O", "C[C@H](N)C(=O)O",
+    "O=C1NC(=O)c2ccccc12", "FC(F)(F)c1ccc(Cl)cc1", "CS(=O)(=O)c1ccsc1", "C/C=C/C#N", "O=[N+]([O-])c1ccncc1",
+]  # fmt: skip
 
 
 def bad(outcomes: list[str], items: list[str]) -> list[tuple[str, str]]:
@@ -64,17 +58,12 @@ def test_every_bad_smiles_is_read_or_refused_by_name():
 
 def test_the_runner_itself_sees_crashes_and_hangs():
     outcomes = run_bounded(_misbehave, ["fine", "crash", "hang", "die", "memory", "fine"], seconds=5, workers=2)
-    assert outcomes[0] == outcomes[5] == "read"
-    assert outcomes[1].startswith("CRASH ZeroDivisionError")
-    assert outcomes[2] == "HANG"
-    assert outcomes[3] == "DIED"
+    assert outcomes[0] == outcomes[5] == "read" and outcomes[1].startswith("CRASH ZeroDivisionError")
+    assert outcomes[2] == "HANG" and outcomes[3] == "DIED"
     assert outcomes[4].startswith("CRASH")
 
 
 def _misbehave(item: str) -> str:
-    import os
-    import time
-
     if item == "crash":
         raise ZeroDivisionError
     if item == "hang":

@@ -4,7 +4,6 @@ import csv
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import mdtraj
@@ -14,17 +13,14 @@ import torch
 from molflow_openmm import CGForceField, simulate_cg
 from refusals import refuses
 
-from molflow_sim.cg.frames import BeadFrames
-from molflow_sim.cg.model import ModelFolder
-from molflow_sim.cg.simulation import CGSimulation
-from molflow_sim.cg.teacher import BeadFlow, TeacherSettings
-from molflow_sim.cg.topology import BeadTopology
+from molflow_sim.cg import BeadFlow, BeadFrames, BeadTopology, CGSimulation, ModelFolder, TeacherSettings
 from molflow_sim.errors import InputError, NonFiniteError, StoreError, TrajectoryError
 from molflow_sim.io.dcd import append_dcd, dcd_layout, read_positions, start_dcd, truncate_dcd
 from molflow_sim.units import BOLTZMANN
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "helpers"))
-from cg_examples import backbone_frames, save_model, small_net
+from cg_examples import save_model, small_net
+from processes import killed
 
 QUICK = {"ns": 0.002, "report_every_ps": 0.1, "exchange_every_ps": 0.05, "friction_per_ps": 10.0}
 
@@ -54,41 +50,26 @@ class Springs:
         return BeadFrames.from_arrays(x, self.topology, 300.0)
 
 
-@pytest.fixture(scope="module")
-def frames():
-    return backbone_frames()
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory, frames):
-    return save_model(tmp_path_factory.mktemp("model"), small_net(frames))
-
-
 def lengths(positions: np.ndarray) -> np.ndarray:
     return np.linalg.norm(positions[..., 1, :] - positions[..., 0, :], axis=-1)
 
 
 def test_langevin_run_samples_the_boltzmann_distribution_of_every_copy(tmp_path):
     springs = Springs()
-    run = simulate_cg(
-        CGForceField(springs), 400, 0.03, 300, output=tmp_path / "run", start=springs.start(), friction_per_ps=5.0,
-        report_every_ps=0.5,
-    )  # fmt: skip
+    options = {"output": tmp_path / "run", "start": springs.start(), "friction_per_ps": 5.0, "report_every_ps": 0.5}
+    run = simulate_cg(CGForceField(springs), 400, 0.03, 300, **options)
     r = lengths(run.positions(discard_ps=5.0)).ravel()
     grid = np.linspace(2.0, 4.0, 2001)
     p = grid**2 * np.exp(-0.5 * springs.k * (grid - springs.r0) ** 2 / (BOLTZMANN * 300))
     p /= p.sum()
     mean, variance = (p * grid).sum(), (p * grid**2).sum() - (p * grid).sum() ** 2
-    assert r.mean() == pytest.approx(mean, abs=0.005)
-    assert r.var() == pytest.approx(variance, rel=0.06)
+    assert r.mean() == pytest.approx(mean, abs=0.005) and r.var() == pytest.approx(variance, rel=0.06)
 
 
 def test_replica_exchange_samples_each_temperature_and_walkers_travel(tmp_path):
     springs = Springs()
-    run = simulate_cg(
-        CGForceField(springs), 150, 0.02, "300:600:3", output=tmp_path / "run", start=springs.start(),
-        friction_per_ps=5.0, report_every_ps=0.5, exchange_every_ps=0.25,
-    )  # fmt: skip
+    options = {"output": tmp_path / "run", "start": springs.start(), "friction_per_ps": 5.0, "report_every_ps": 0.5}
+    run = simulate_cg(CGForceField(springs), 150, 0.02, "300:600:3", exchange_every_ps=0.25, **options)
     for temperature in run.temperatures:
         r = lengths(run.positions(temperature, discard_ps=4.0)).ravel()
         assert r.var() == pytest.approx(BOLTZMANN * temperature / springs.k, rel=0.1)
@@ -99,8 +80,8 @@ def test_replica_exchange_samples_each_temperature_and_walkers_travel(tmp_path):
     assert (walkers[-1, 0] == 2).any()
 
 
-def test_results_open_in_mdtraj_and_as_bead_frames(model, frames, tmp_path):
-    run = simulate_cg(model, 3, **QUICK, start=frames, output=tmp_path / "run", seed=4)
+def test_results_open_in_mdtraj_and_as_bead_frames(folder, frames, tmp_path):
+    run = simulate_cg(folder, 3, **QUICK, start=frames, output=tmp_path / "run", seed=4)
     assert run.temperatures == (300.0,) and run.reports == 20
     trajectory = mdtraj.load(str(run.folder / "300K.dcd"), top=str(run.folder / "topology.pdb"))
     assert trajectory.n_frames == 60 and trajectory.unitcell_lengths is None
@@ -114,32 +95,31 @@ def test_results_open_in_mdtraj_and_as_bead_frames(model, frames, tmp_path):
     names = [a.name for a in trajectory.topology.atoms]
     assert names == list(frames.topology.names) and trajectory.topology.n_bonds == 4
     rows = list(csv.DictReader((run.folder / "log.csv").read_text().splitlines()))
-    assert [int(row['#"Step"'.replace('"', "")] if "#Step" in row else row['#"Step"']) for row in rows][-1] == 1000
+    assert int(rows[-1].get("#Step") or rows[-1]['#"Step"']) == 1000
     assert run.samples(discard_ps=1.0).n_frames == 30
     refuses(InputError, "no frames at 350 K", run.samples, 350)
     refuses(InputError, "leaves nothing", run.samples, discard_ps=2.0)
 
 
-def test_copies_start_apart_and_stay_independent(model, frames, tmp_path):
-    run = simulate_cg(model, 4, **QUICK, start=frames, output=tmp_path / "run")
+def test_copies_start_apart_and_stay_independent(folder, frames, tmp_path):
+    run = simulate_cg(folder, 4, **QUICK, start=frames, output=tmp_path / "run")
     final = run.positions()[:, -1]
     assert min(np.abs(final[i] - final[j]).max() for i in range(4) for j in range(i)) > 0.05
 
 
-def test_finished_run_is_returned_at_once_and_can_be_extended(model, frames, tmp_path):
-    first = simulate_cg(model, 2, **QUICK, start=frames, output=tmp_path / "run")
+def test_finished_run_is_returned_at_once_and_can_be_extended(folder, frames, tmp_path):
+    first = simulate_cg(folder, 2, **QUICK, start=frames, output=tmp_path / "run")
     seen: list[dict] = []
-    again = simulate_cg(model, 2, **QUICK, start=frames, output=tmp_path / "run", progress=seen.append)
+    again = simulate_cg(folder, 2, **QUICK, start=frames, output=tmp_path / "run", progress=seen.append)
     assert not seen and again.reports == first.reports
     before = first.positions()
-    longer = simulate_cg(
-        model, 2, **{**QUICK, "ns": 0.003}, start=frames, output=tmp_path / "run", progress=seen.append
-    )
+    options = {**QUICK, "ns": 0.003, "progress": seen.append}
+    longer = simulate_cg(folder, 2, **options, start=frames, output=tmp_path / "run")
     assert longer.reports == 30 and seen[0]["report"] == 20
     assert np.array_equal(longer.positions()[:, :20], before)
 
 
-def test_reports_after_the_last_checkpoint_are_cut_off_on_carrying_on(model, frames, tmp_path):
+def test_reports_after_the_last_checkpoint_are_cut_off_on_carrying_on(folder, frames, tmp_path):
     class Stopped(Exception):
         pass
 
@@ -147,16 +127,14 @@ def test_reports_after_the_last_checkpoint_are_cut_off_on_carrying_on(model, fra
         if event["report"] == 7:
             raise Stopped
 
+    options = {**QUICK, "temperatures": "300:400:2", "start": frames, "output": tmp_path / "run"}
     with pytest.raises(Stopped):
-        simulate_cg(
-            model, 2, **QUICK, temperatures="300:400:2", start=frames, output=tmp_path / "run", checkpoint_seconds=0,
-            progress=stop,
-        )  # fmt: skip
+        simulate_cg(folder, 2, **options, checkpoint_seconds=0, progress=stop)
     for name in ("300K.dcd", "400K.dcd"):  # as if killed between appending and the checkpoint
         append_dcd(tmp_path / "run" / name, np.zeros((2, 5, 3)))
     with open(tmp_path / "run" / "log.csv", "a") as file:
         file.write("400,0.8,300,1,1,,1\n400,0.8,40")
-    run = simulate_cg(model, 2, **QUICK, temperatures="300:400:2", start=frames, output=tmp_path / "run")
+    run = simulate_cg(folder, 2, **options)
     assert run.positions(400).shape == (2, 20, 5, 3) and np.abs(run.positions(400)).max(axis=(2, 3)).min() > 0.5
     steps = [int(line.split(",")[0]) for line in (run.folder / "log.csv").read_text().splitlines()[1:]]
     assert steps == sorted(2 * list(range(50, 1001, 50)))
@@ -176,19 +154,15 @@ print(run.reports)
 """
 
 
-def test_killed_run_carries_on_to_its_full_length(model, tmp_path):
+def test_killed_run_carries_on_to_its_full_length(folder, tmp_path):
     unit = str(Path(__file__).resolve().parents[1] / "helpers")
     output = tmp_path / "run"
-    script = SCRIPT.format(unit=unit, model=str(model), output=str(output))
+    script = SCRIPT.format(unit=unit, model=str(folder), output=str(output))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen([sys.executable, "-c", script], env=environment)
-    until = time.monotonic() + 120
-    while process.poll() is None and not (output / "state.npz").exists() and time.monotonic() < until:
-        time.sleep(0.02)
-    time.sleep(0.15)
-    process.kill()
-    assert process.wait() != 0, "the run was over before it could be killed"
-    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-c", script]
+    ended = killed(command, (output / "state.npz").exists, 0.15, env=environment)
+    assert ended, "the run was over before it could be killed"
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     run = CGSimulation.load(output)
     assert run.reports == 200 and run.positions(400).shape == (4, 200, 5, 3)
@@ -198,7 +172,7 @@ def test_killed_run_carries_on_to_its_full_length(model, tmp_path):
     assert np.isfinite(jumps).all()
 
 
-def test_bond_beyond_its_range_stops_the_run_and_names_copy_bond_and_time(tmp_path):
+def test_bonds_beyond_their_range_and_dynamics_that_blow_up_are_errors_with_copy_and_time(tmp_path):
     class Torn(Springs):
         def energy_and_forces(self, x):
             energies, forces = super().energy_and_forces(x)
@@ -207,10 +181,8 @@ def test_bond_beyond_its_range_stops_the_run_and_names_copy_bond_and_time(tmp_pa
 
     torn = Torn()
     with pytest.raises(TrajectoryError, match=r"report \d+ \(.* ps\), 300 K, copy 1: bond CG1-A to CG1-B is .* Å long"):
-        simulate_cg(CGForceField(torn), 3, 0.01, output=tmp_path, start=torn.start(), report_every_ps=0.05)
+        simulate_cg(CGForceField(torn), 3, 0.01, output=tmp_path / "torn", start=torn.start(), report_every_ps=0.05)
 
-
-def test_dynamics_that_blows_up_is_a_named_error(tmp_path):
     class Burst(Springs):
         calls = 0
 
@@ -223,48 +195,45 @@ def test_dynamics_that_blows_up_is_a_named_error(tmp_path):
 
     burst = Burst()
     with pytest.raises(NonFiniteError, match=r"report \d+ \(.* ps\), 300 K, copy 2: positions are not finite"):
-        simulate_cg(CGForceField(burst), 4, 0.01, output=tmp_path, start=burst.start(), report_every_ps=0.05)
+        simulate_cg(CGForceField(burst), 4, 0.01, output=tmp_path / "burst", start=burst.start(), report_every_ps=0.05)
 
 
-def test_strained_starting_frames_are_relaxed_first(model, frames, tmp_path):
+def test_strained_starting_frames_are_relaxed_first(folder, frames, tmp_path):
     x = frames.positions[:4].copy()
     x[:, 4] += 0.3 * (x[:, 4] - x[:, 3])
     strained = BeadFrames.from_arrays(x, frames.topology, 300.0)
-    run = simulate_cg(model, 4, **QUICK, start=strained, output=tmp_path / "run")
+    run = simulate_cg(folder, 4, **QUICK, start=strained, output=tmp_path / "run")
     assert run.reports == 20
 
 
 def test_model_folder_with_a_flow_needs_no_frames_to_start_from(frames, tmp_path):
-    folder = save_model(tmp_path, small_net(frames))
-    ModelFolder(folder).save_teacher(BeadFlow.from_frames(frames, TeacherSettings(hidden=(16,))))
-    run = simulate_cg(folder, 3, **QUICK)
-    assert run.folder == folder / "simulation" and run.positions().shape == (3, 20, 5, 3)
+    model = save_model(tmp_path, small_net(frames))
+    ModelFolder(model).save_teacher(BeadFlow.from_frames(frames, TeacherSettings(hidden=(16,))))
+    run = simulate_cg(model, 3, **QUICK)
+    assert run.folder == model / "simulation" and run.positions().shape == (3, 20, 5, 3)
 
 
-def test_folders_of_other_runs_are_left_alone(model, frames, tmp_path):
-    simulate_cg(model, 2, **QUICK, start=frames, output=tmp_path / "run")
+def test_folders_of_other_runs_are_left_alone(folder, frames, tmp_path):
+    simulate_cg(folder, 2, **QUICK, start=frames, output=tmp_path / "run")
     with pytest.raises(StoreError, match="replicas: there 2, here 3"):
-        simulate_cg(model, 3, **QUICK, start=frames, output=tmp_path / "run")
+        simulate_cg(folder, 3, **QUICK, start=frames, output=tmp_path / "run")
     other = save_model(tmp_path / "other", small_net(frames, seed=3))
     refuses(StoreError, "another run", simulate_cg, other, 2, **QUICK, start=frames, output=tmp_path / "run")
     run = simulate_cg(other, 3, **QUICK, start=frames, output=tmp_path / "run", overwrite=True)
     assert run.positions().shape == (3, 20, 5, 3)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "thesis.tex").write_text("")
-    refuses(StoreError, "not empty", simulate_cg, model, 2, **QUICK, start=frames, output=tmp_path / "full")
+    refuses(StoreError, "not empty", simulate_cg, folder, 2, **QUICK, start=frames, output=tmp_path / "full")
 
 
-def test_damaged_checkpoint_is_refused(model, frames, tmp_path):
-    run = simulate_cg(model, 2, **QUICK, start=frames, output=tmp_path / "run")
+def test_damaged_checkpoints_and_runs_without_anything_to_start_from_are_refused(folder, frames, tmp_path):
+    run = simulate_cg(folder, 2, **QUICK, start=frames, output=tmp_path / "run")
     (run.folder / "state.npz").write_bytes(b"PK broken")
     with pytest.raises(StoreError, match=r"state\.npz cannot be read"):
-        simulate_cg(model, 2, **{**QUICK, "ns": 0.01}, start=frames, output=tmp_path / "run")
-
-
-def test_run_without_anything_to_start_from_says_so(model, frames, tmp_path):
-    refuses(InputError, "start=", simulate_cg, model, 2, **QUICK, output=tmp_path / "run")
+        simulate_cg(folder, 2, **{**QUICK, "ns": 0.01}, start=frames, output=tmp_path / "run")
+    refuses(InputError, "start=", simulate_cg, folder, 2, **QUICK, output=tmp_path / "new")
     with pytest.raises(InputError, match="other beads"):
-        simulate_cg(model, 2, **QUICK, start=Springs().start(), output=tmp_path / "run2")
+        simulate_cg(folder, 2, **QUICK, start=Springs().start(), output=tmp_path / "run2")
     refuses(InputError, "output=", simulate_cg, CGForceField(Springs()), 2, **QUICK, start=Springs().start())
 
 

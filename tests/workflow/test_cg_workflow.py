@@ -2,35 +2,26 @@
 
 import json
 import os
-import signal
-import subprocess
+import shutil
 import sys
-import time
 from pathlib import Path
 
+import mdtraj
 import numpy as np
 import pytest
 import torch
 from molflow_openmm import simulate_cg
+from processes import killed
 from refusals import refuses
 
-from molflow_sim.cg import ModelFolder
-from molflow_sim.cg.pipeline import distill, fit
-from molflow_sim.cg.reports.comparison import report
+from molflow_sim.cg import ModelFolder, distill, fit, report
 from molflow_sim.cli.main import run
 from molflow_sim.data import alanine_frames
 from molflow_sim.errors import InputError, StoreError, WeightsError
 from molflow_sim.training import TrainSettings
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
@@ -63,8 +54,6 @@ def test_the_stages_leave_a_model_a_trajectory_and_a_report(capsys, model, frame
 
 
 def test_an_all_atom_reference_is_mapped_as_the_fit_was(tmp_path):
-    import mdtraj
-
     rng = np.random.default_rng(1)
     beads = alanine_frames().take(300)
     topology = beads.topology.to_mdtraj()
@@ -104,8 +93,6 @@ def test_a_simulation_is_extended_by_asking_for_more(model):
 
 
 def test_a_changed_or_cut_off_model_is_refused_by_every_verb(capsys, model, tmp_path):
-    import shutil
-
     copy = tmp_path / "copy"
     shutil.copytree(model, copy)
     for name, verb in (("student", "simulate"), ("student", "export"), ("teacher", "distill"), ("teacher", "report")):
@@ -123,8 +110,6 @@ def test_a_changed_or_cut_off_model_is_refused_by_every_verb(capsys, model, tmp_
 
 
 def test_distill_makes_the_force_field_of_its_settings_file_and_refuses_another_one(capsys, model, tmp_path):
-    import shutil
-
     copy, small = tmp_path / "copy", tmp_path / "small.yaml"
     shutil.copytree(model, copy, ignore=shutil.ignore_patterns("student*", "distill.json", "simulation"))
     small.write_text("force_field: {width: 24, depth: 2}\nsampling: {flatness: 1.0}\nenergy_weight: 0.0\n")
@@ -157,13 +142,8 @@ def test_a_killed_fit_carries_on_to_the_same_weights(frames, tmp_path):
         f"fit({str(frames)!r}, {str(tmp_path / 'cut')!r}, train=TrainSettings(max_steps=40, batch_size=64,"
         "warmup_steps=5, checkpoint_minutes=0.0, device='cpu'))"
     )
-    process = subprocess.Popen([sys.executable, "-c", script], env=ENVIRONMENT)
     checkpoint = tmp_path / "cut" / "training" / "teacher" / "checkpoint.safetensors"
-    deadline = time.monotonic() + 120
-    while not checkpoint.exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    killed([sys.executable, "-c", script], checkpoint.exists, env=ENVIRONMENT)
     record = json.loads((tmp_path / "cut" / "fit.json").read_text())
     if record["status"] == "done":
         pytest.skip("the fit was over before it could be killed")

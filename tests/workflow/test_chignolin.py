@@ -1,17 +1,14 @@
 """The folding example at its smallest: from the sequence to the report, killed on the way and carried on."""
 
 import os
-import signal
-import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import mdtraj
 import numpy as np
 import pytest
-import torch
+from processes import killed
 
 from molflow_sim.cg import report
 from molflow_sim.cli.main import run as command
@@ -29,16 +26,13 @@ frames.run_md(Path({folder!r}), 0.018, md, "CPU")
 
 
 @pytest.fixture(scope="module")
-def example():
+def example(one_thread):
     """The example's module, on one thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     sys.path.insert(0, str(EXAMPLES))
     import chignolin
 
     yield chignolin
     sys.path.remove(str(EXAMPLES))
-    torch.set_num_threads(before)
 
 
 @pytest.mark.slow
@@ -64,12 +58,7 @@ def test_the_hairpin_is_built_from_the_sequence_with_charged_ends(example):
 @pytest.mark.slow
 def test_from_the_sequence_to_the_report_and_killed_on_the_way(example, tmp_path, capsys):
     script = PLAN.format(examples=str(EXAMPLES), folder=str(tmp_path / "md"))
-    process = subprocess.Popen([sys.executable, "-c", script], env=ENVIRONMENT)
-    deadline = time.monotonic() + 120
-    while not (tmp_path / "md" / "state.npz").exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
+    killed([sys.executable, "-c", script], (tmp_path / "md" / "state.npz").exists, env=ENVIRONMENT)
     md = replace(example.QUICK_MD, temperatures=(340.0, 400.0), interval_ps=0.04, equilibration_ps=0.4)
     kept = (tmp_path / "md" / "blocks" / "000001.npy").read_bytes()
     plan = example.Plan(md, 0.018, 100, 300, 2000, 4, 0.01)

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from molflow_sim.cg import CGNet, ModelFolder
+
 README = Path(__file__).resolve().parents[2] / "README.md"
 SCREENING, BEADS = re.findall(r"```python\n(.*?)```", README.read_text(), flags=re.S)
 
@@ -20,7 +22,6 @@ def test_the_screening_example_runs():
 
 
 def test_the_coarse_grained_example_runs(tmp_path, monkeypatch):
-    from molflow_sim.cg import CGNet, ModelFolder
     from molflow_sim.data import alanine_frames
 
     frames = alanine_frames().take(500)

@@ -5,8 +5,7 @@ import pytest
 import torch
 from crystal_flow_examples import flow
 
-from molflow_sim import Molecule
-from molflow_sim.forcefield import CrystalPotential, parametrize
+from molflow_sim import CrystalPotential, Molecule, parametrize
 from molflow_sim.packing import PressSettings, RigidPackings, press, random_packings
 from molflow_sim.packing.relief import relieve
 from molflow_sim.relax.flexible import relax_flexible

@@ -14,6 +14,7 @@ from refusals import refuses
 from molflow_sim import Landscape, MolecularCrystal, Molecule, screen
 from molflow_sim.cli.main import run as molflow
 from molflow_sim.errors import CrystalError, InputError, NoCandidatesError, SpaceGroupError, StoreError
+from molflow_sim.runs import scheduler
 from molflow_sim.runs.store import Store
 from molflow_sim.screening import ScreenSettings
 
@@ -66,8 +67,7 @@ def test_structures_table_and_database_tell_the_same_story(finished):
 
 def test_entries_become_ase_and_pymatgen_objects(finished):
     atoms, structure = finished[0].to_ase(), finished[0].to_pymatgen()
-    assert len(atoms) == len(structure) == 8 * finished[0].z
-    assert atoms.info["rank"] == 1
+    assert len(atoms) == len(structure) == 8 * finished[0].z and atoms.info["rank"] == 1
 
 
 def test_a_finished_landscape_loads_again_exactly(finished):
@@ -166,14 +166,11 @@ def test_a_crash_after_any_write_changes_nothing(urea, finished, tmp_path, monke
     pd.testing.assert_frame_equal(result.to_dataframe(), finished.to_dataframe())
 
 
-def test_when_nothing_survives_the_press_the_reasons_are_counted(urea, tmp_path):
+def test_when_nothing_survives_the_press_or_the_relaxation_the_reasons_are_counted(urea, tmp_path):
     stages = replace(toy.TOY, press=toy.everything_fails)
     counted = r"none of 60 packings survived.*39 implausible density, 21 not finite.*kept in"
     refuses(NoCandidatesError, counted, run, urea, tmp_path / "run", stages=stages)
     assert (tmp_path / "run" / "store" / "press").is_dir(), "what was computed stays"
-
-
-def test_when_no_relaxed_structure_is_valid_the_reasons_are_counted(urea, tmp_path):
     with pytest.raises(NoCandidatesError, match=r"none of 12 structures is a valid.*12 bonds broke"):
         run(urea, tmp_path / "run", stages=replace(toy.TOY, validity=toy.never_valid))
 
@@ -204,8 +201,7 @@ def test_the_reference_is_found_and_placed(urea, finished, tmp_path):
     cif = tmp_path / "experiment.cif"
     cif.write_text(finished[2].to_cif())
     result = run(urea, tmp_path / "run", reference=cif, stages=replace(toy.TOY, similarity=_same_density))
-    assert result.reference.rank == 3
-    assert result.reference.rmsd15 < 1e-3
+    assert result.reference.rank == 3 and result.reference.rmsd15 < 1e-3
     assert result.reference.relative_energy == result[2].relative_energy
     assert Landscape.load(tmp_path / "run").reference == result.reference
 
@@ -225,15 +221,11 @@ def test_a_reference_of_another_molecule_is_refused_before_any_work(urea, finish
 @pytest.mark.parametrize(
     ("change", "error"),
     [
-        ({"candidates": 0}, InputError),
-        ({"candidates": 2.5}, InputError),
-        ({"seed": -1}, InputError),
-        ({"charges": "am1"}, InputError),
-        ({"space_groups": "P99"}, SpaceGroupError),
-        ({"space_groups": ()}, InputError),
-        ({"energy": "dft"}, InputError),
+        ({"candidates": 0}, InputError), ({"candidates": 2.5}, InputError), ({"seed": -1}, InputError),
+        ({"charges": "am1"}, InputError), ({"space_groups": "P99"}, SpaceGroupError),
+        ({"space_groups": ()}, InputError), ({"energy": "dft"}, InputError),
     ],
-)
+)  # fmt: skip
 def test_settings_that_mean_nothing_are_refused_before_any_work(urea, tmp_path, change, error):
     with pytest.raises(error):
         screen(urea, output=tmp_path / "run", stages=toy.TOY, progress=False, **change)
@@ -278,7 +270,7 @@ def test_the_command_line_runs_the_real_thing(tmp_path, capsys):
     assert 1 <= len(result) <= 3 and all(e.converged for e in result)
     assert all(1.0 < e.density < 2.0 for e in result), "formamide is near 1.3 g/cm³"
     assert sorted(p.name for p in (tmp_path / "run" / "structures").iterdir()) == [
-        f"rank_{k:03d}.cif" for k in range(1, min(2, len(result)) + 1)
+        f"rank_{k:03d}.{suffix}" for k in range(1, min(2, len(result)) + 1) for suffix in ("cif", "xy")
     ]
 
 
@@ -293,7 +285,5 @@ def test_a_dask_cluster_gives_the_same_ranking(urea, finished, tmp_path):
 
 def test_a_scheduler_that_does_not_answer_is_named(urea, tmp_path, monkeypatch):
     pytest.importorskip("distributed", reason="dask.distributed is not installed")
-    from molflow_sim.runs import scheduler
-
     monkeypatch.setattr(scheduler.DaskExecutor.__init__, "__kwdefaults__", {"timeout": 1.0})
     refuses(InputError, r"tcp://127\.0\.0\.1:9", run, urea, tmp_path / "run", scheduler="tcp://127.0.0.1:9")

@@ -3,10 +3,9 @@
 import csv
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,43 +15,15 @@ from molflow_openmm import simulate as run
 from molflow_openmm.crystal.analysis import mean_structure, nearest_images, packing_kept, read_frames
 from molflow_openmm.crystal.settings import choose_box
 from molflow_openmm.crystal.system import as_crystal, crystal_box
+from processes import killed
 from refusals import refuses
+from special_positions import UREA
 
-from molflow_sim.cli.main import run as command_line
 from molflow_sim.errors import InputError, StoreError
 from molflow_sim.io.dcd import dcd_layout, truncate_dcd, truncate_log
 
-UREA = """data_urea
-_cell_length_a 5.565
-_cell_length_b 5.565
-_cell_length_c 4.684
-_cell_angle_alpha 90
-_cell_angle_beta 90
-_cell_angle_gamma 90
-_space_group_name_H-M_alt 'P -4 21 m'
-loop_
-_space_group_symop_operation_xyz
-x,y,z
--x,-y,z
-y,-x,-z
--y,x,-z
-1/2-x,1/2+y,-z
-1/2+x,1/2-y,-z
-1/2-y,1/2-x,z
-1/2+y,1/2+x,z
-loop_
-_atom_site_label
-_atom_site_type_symbol
-_atom_site_fract_x
-_atom_site_fract_y
-_atom_site_fract_z
-C1 C 0.0000 0.5000 0.3260
-O1 O 0.0000 0.5000 0.5953
-N1 N 0.1459 0.6459 0.1766
-H1 H 0.2575 0.7575 0.2827
-H2 H 0.1441 0.6441 -0.0380
-"""
 QUICK = ["--supercell", "3,3,4", "--cutoff", "6", "-T", "100", "--report-every", "0.02"]
+SETTINGS = dict(supercell=(3, 3, 4), cutoff=6.0, report_every=0.02, temperature=100.0)
 COMMAND = [sys.executable, "-c", "from molflow_sim.cli import main; main()", "simulate"]
 
 
@@ -64,16 +35,8 @@ def cif(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def molflow_simulate(capsys, monkeypatch):
-    """Runs the command in this process; returns (exit code, stdout, stderr)."""
-    monkeypatch.setenv("COLUMNS", "200")
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = command_line(["simulate", *map(str, arguments)])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
+def molflow_simulate(molflow):
+    return partial(molflow, "simulate")
 
 
 def log_steps(folder: Path) -> list[int]:
@@ -93,8 +56,7 @@ def test_a_short_run_writes_its_files_and_says_whether_the_packing_stayed(molflo
     assert dcd_layout(tmp_path / "run" / "trajectory.dcd").n_frames == 10
     for name in ("initial.pdb", "system.xml", "state.xml", "average.cif", "final.cif", "final.pdb"):
         assert (tmp_path / "run" / name).stat().st_size > 0
-    average = as_crystal(tmp_path / "run" / "average.cif")
-    assert average.z == 72
+    assert as_crystal(tmp_path / "run" / "average.cif").z == 72
 
 
 @pytest.mark.slow
@@ -102,14 +64,11 @@ def test_a_killed_run_carries_on_and_loses_and_repeats_nothing(molflow_simulate,
     folder = tmp_path / "run"
     arguments = [cif, *QUICK, "--ps", 0.6, "-o", folder]
     for frames in (3, 11):  # killed twice, at two moments
-        process = subprocess.Popen([*COMMAND, *map(str, arguments)], stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and process.poll() is None:
-            if (folder / "state.xml").exists() and dcd_layout(folder / "trajectory.dcd").n_frames >= frames:
-                break
-            time.sleep(0.01)
-        os.kill(process.pid, signal.SIGKILL)
-        process.wait()
+
+        def reached(frames=frames) -> bool:
+            return (folder / "state.xml").exists() and dcd_layout(folder / "trajectory.dcd").n_frames >= frames
+
+        killed([*COMMAND, *arguments], reached, stdout=subprocess.DEVNULL)
         assert not (folder / "summary.json").exists()
     code, out, err = molflow_simulate(*arguments)
     assert code == 0, err
@@ -119,31 +78,30 @@ def test_a_killed_run_carries_on_and_loses_and_repeats_nothing(molflow_simulate,
 
 
 def test_a_finished_run_is_not_repeated_and_can_be_extended(cif, tmp_path):
-    settings = dict(supercell=(3, 3, 4), cutoff=6.0, report_every=0.02, temperature=100.0)
-    first = run(cif, tmp_path / "run", SimulationSettings(picoseconds=0.1, **settings))
+    first = run(cif, tmp_path / "run", SimulationSettings(picoseconds=0.1, **SETTINGS))
     written = (tmp_path / "run" / "state.xml").stat().st_mtime_ns
-    again = run(cif, tmp_path / "run", SimulationSettings(picoseconds=0.1, **settings))
+    again = run(cif, tmp_path / "run", SimulationSettings(picoseconds=0.1, **SETTINGS))
     assert again == first and (tmp_path / "run" / "state.xml").stat().st_mtime_ns == written
-    longer = run(cif, tmp_path / "run", SimulationSettings(picoseconds=0.2, **settings))
+    longer = run(cif, tmp_path / "run", SimulationSettings(picoseconds=0.2, **SETTINGS))
     assert longer["time_ps"] == pytest.approx(0.2)
     assert log_steps(tmp_path / "run") == list(range(20, 201, 20))
 
 
 def test_a_folder_of_another_run_is_refused_unless_overwritten(cif, tmp_path):
     folder = tmp_path / "run"
-    settings = dict(supercell=(3, 3, 4), cutoff=6.0, report_every=0.02, picoseconds=0.04)
-    run(cif, folder, SimulationSettings(**settings))
+    settings = {**SETTINGS, "picoseconds": 0.04}
+    run(cif, folder, SimulationSettings(**{**settings, "temperature": 300.0}))
     (folder / "mine.txt").write_text("keep")
     before = {p.name: p.read_bytes() for p in folder.iterdir()}
     with pytest.raises(StoreError, match=r"temperature: there 300\.0, here 100\.0"):
-        run(cif, folder, SimulationSettings(temperature=100.0, **settings))
+        run(cif, folder, SimulationSettings(**settings))
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == before
-    run(cif, folder, SimulationSettings(temperature=100.0, **settings), overwrite=True)
+    run(cif, folder, SimulationSettings(**settings), overwrite=True)
     assert (folder / "mine.txt").read_text() == "keep"
 
 
 def test_two_processes_cannot_write_one_folder(cif, tmp_path):
-    settings = SimulationSettings(supercell=(3, 3, 4), cutoff=6.0, report_every=0.02, picoseconds=0.04)
+    settings = SimulationSettings(picoseconds=0.04, **SETTINGS)
     refused = []
 
     def second_process(_: dict) -> None:
@@ -157,17 +115,16 @@ def test_two_processes_cannot_write_one_folder(cif, tmp_path):
     assert log_steps(tmp_path / "run") == [20, 40]
 
 
-def test_a_folder_of_something_else_is_refused(molflow_simulate, cif, tmp_path):
+def test_folders_that_cannot_be_written_and_missing_files_are_named(molflow_simulate, cif, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.tex").write_text("")
-    code, _, err = molflow_simulate(cif, *QUICK, "-o", tmp_path / "run")
-    assert code == 2 and "holds no run" in err
-
-
-def test_a_folder_that_cannot_be_made_is_named(molflow_simulate, cif, tmp_path):
-    (tmp_path / "file").write_text("")
-    code, _, err = molflow_simulate(cif, *QUICK, "-o", tmp_path / "file" / "run")
-    assert code == 2 and "cannot write to" in err
+    for file, output, words in (
+        (cif, tmp_path / "run", "holds no run"),
+        (cif, cif / "run", "cannot write to"),
+        (tmp_path / "none.cif", tmp_path / "new", "none.cif: no such file"),
+    ):
+        code, _, err = molflow_simulate(file, *QUICK, "-o", output)
+        assert code == 2 and words in err
 
 
 @pytest.mark.parametrize(
@@ -205,11 +162,6 @@ def test_dynamics_that_blow_up_are_named(molflow_simulate, cif, tmp_path):
     assert code == 1 and "blew up" in err and "time step 4 fs" in err
 
 
-def test_a_missing_file_is_named(molflow_simulate, tmp_path):
-    code, _, err = molflow_simulate(tmp_path / "none.cif")
-    assert code == 2 and "none.cif: no such file" in err
-
-
 def test_a_small_supercell_lowers_the_default_cutoff_and_says_so():
     crystal = as_crystal(UREA)
     supercell, cutoff, warning = choose_box(crystal, SimulationSettings(supercell=(3, 3, 4)))
@@ -232,11 +184,10 @@ def test_molecules_that_the_barostat_wrapped_are_put_back():
 
 
 def test_the_mean_of_a_strained_trajectory_keeps_the_packing(cif, tmp_path):
-    settings = dict(supercell=(3, 3, 4), cutoff=6.0, report_every=0.02, picoseconds=0.08, temperature=50.0)
-    run(cif, tmp_path / "run", SimulationSettings(**settings))
+    run(cif, tmp_path / "run", SimulationSettings(**{**SETTINGS, "picoseconds": 0.08, "temperature": 50.0}))
     box = crystal_box(as_crystal(cif), (3, 3, 4), 6.0)
     cells, frames = read_frames(box, tmp_path / "run" / "trajectory.dcd")
-    assert frames.positions.shape == (4, len(box.numbers), 3)
+    assert frames.shape == (4, len(box.numbers), 3)
     cell, positions = mean_structure(cells, frames)
     assert np.abs(cell - box.cell).max() < 1.0
     assert np.abs(positions - box.positions).max() < 1.5

@@ -208,24 +208,13 @@ def _reporters(simulation: app.Simulation, settings: SimulationSettings, folder:
         truncate_log(log, simulation.currentStep)
     every = settings.report_steps
     simulation.reporters.append(app.DCDReporter(str(trajectory), every, append=append, enforcePeriodicBox=False))
-    simulation.reporters.append(
-        app.StateDataReporter(
-            str(log),
-            every,
-            step=True,
-            time=True,
-            potentialEnergy=True,
-            kineticEnergy=True,
-            temperature=True,
-            volume=True,
-            density=True,
-            progress=True,
-            remainingTime=True,
-            speed=True,
-            totalSteps=settings.total_steps,
-            append=append,
-        )
-    )
+    columns = (
+        "step", "time", "potentialEnergy", "kineticEnergy", "temperature", "volume", "density", "progress",
+        "remainingTime", "speed",
+    )  # fmt: skip
+    what = dict.fromkeys(columns, True)
+    reporter = app.StateDataReporter(str(log), every, totalSteps=settings.total_steps, append=append, **what)
+    simulation.reporters.append(reporter)
 
 
 def _save_state(simulation: app.Simulation, folder: Path) -> None:

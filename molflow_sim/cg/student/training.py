@@ -186,7 +186,8 @@ class _ForceMatching:
     ) -> None:
         x = torch.from_numpy(positions)
         self.geometry, self.mean, self.scale = net.geometry, net.mean, net.scale
-        rest = torch.from_numpy(forces) - _prior_forces(net, x)
+        prior_energies, prior_forces = _prior(net, x)
+        rest = torch.from_numpy(forces) - prior_forces
         share = torch.from_numpy(weights / weights.mean())
         # Overlapping beads have forces of the prior beyond all bounds and a weight of next to nothing: left in the
         # unit, they would shrink the loss until no gradient is left, and 0 · ∞ is not a number.
@@ -197,7 +198,7 @@ class _ForceMatching:
         self.energy_weight = 0.0 if energies is None else energy_weight
         height = torch.zeros(len(x), dtype=torch.float64)
         if energies is not None:
-            height = (torch.from_numpy(energies) - _prior_energies(net, x)) / net.kT
+            height = (torch.from_numpy(energies) - prior_energies) / net.kT
             height[share < _NEGLIGIBLE] = 0.0
             height -= (share * height).mean() / share.mean()
         self.energy_unit = float((share * height.square()).mean()) or 1.0
@@ -242,18 +243,16 @@ class _ForceMatching:
         return {"loss": error + self.energy_weight * spread, "forces": error, "energies": spread}
 
 
-def _prior_energies(net: CGNet, x: Tensor) -> Tensor:
-    with torch.no_grad():
-        return torch.cat([net.prior(net.geometry(part)) for part in x.split(4096)])
-
-
-def _prior_forces(net: CGNet, x: Tensor) -> Tensor:
+def _prior(net: CGNet, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Energies and forces of the prior."""
     parts = []
     for part in x.split(4096):
         part = part.clone().requires_grad_(True)
-        (gradient,) = torch.autograd.grad(net.prior(net.geometry(part)).sum(), part)
-        parts.append(-gradient)
-    return torch.cat(parts)
+        energies = net.prior(net.geometry(part))
+        (gradient,) = torch.autograd.grad(energies.sum(), part)
+        parts.append((energies.detach(), -gradient))
+    energies, forces = (torch.cat(x) for x in zip(*parts))
+    return energies, forces
 
 
 class _Density:

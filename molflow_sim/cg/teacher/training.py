@@ -63,7 +63,6 @@ def fit_teacher(
     train_settings: TrainSettings | None = None,
     folder: str | Path | None = None,
     *,
-    validation: BeadFrames | None = None,
     progress: bool = True,
 ) -> BeadFlow:
     """Train a flow on frames; no forces are needed.
@@ -78,8 +77,6 @@ def fit_teacher(
         `teacher_training` by default.
     folder : path, optional
         Gets metrics and checkpoints; a killed training goes on from there.
-    validation : BeadFrames, optional
-        Frames to look at, not to fit to: "val_loss" among the metrics.
     progress : bool
         A line now and then on stderr.
 
@@ -103,11 +100,10 @@ def fit_teacher(
     plan = train_settings or teacher_training(frames.n_frames)
     flow = BeadFlow.from_frames(frames, settings, seed=plan.seed)
     batches = TensorBatches(_units(flow, frames), plan.batch_size, plan.seed)
-    held_out = None if validation is None else TensorBatches(_units(flow, validation), validation.n_frames, plan.seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(plan.seed)
         train(
-            flow, bound_loss, batches, plan, folder, validation=held_out, validation_batches=1, progress=progress,
+            flow, bound_loss, batches, plan, folder, progress=progress,
             identity={"frames": frames.fingerprint, "flow": asdict(settings)},
         )  # fmt: skip
     return flow.eval()

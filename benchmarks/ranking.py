@@ -1,0 +1,139 @@
+"""Where the known form ranks in the default screening: by the force field, by SO3LR and by their mean, in one run.
+
+    python -m benchmarks ranking -o FOLDER --targets 24 --candidates 4000
+    python -m benchmarks ranking -o FOLDER --flexible --targets 16
+
+Every target (experimental crystals with rigid molecules, see targets.py, or with flexible ones) is screened from its
+SMILES, and its known form is looked for among the ranked structures; ranks by the members are those of the same
+structures. The force field's own ranking is that of its energies on its own geometries. For a form that is not there,
+the line says whether the force field keeps the measured structure at all. Runs go on where they were stopped.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.parts import Parts
+from benchmarks.recovery import spread
+from benchmarks.tables import keep
+from benchmarks.targets import DATA, Target, read_targets, reason_left_out
+from molflow_sim import screen
+from molflow_sim.screening import ScreenSettings
+
+FIRSTS = (1, 5, 10, 20)
+
+
+@dataclass
+class Place:
+    """Where the known form of one target came; ranks are None where it was not found."""
+
+    target: str
+    smiles: str
+    atoms: int
+    structures: int
+    rank: int | None
+    relative: float | None
+    uncertainty: float | None
+    rmsd: float | None
+    by_potential: int | None
+    potential_relative: float | None
+    by_fit: int | None
+    by_so3lr: int | None
+    drift: float | None
+    seconds: float
+    note: str
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what is missing, then print the table and the summary."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the runs")
+    parser.add_argument("--data", type=Path, default=DATA)
+    parser.add_argument("--targets", type=int, default=24)
+    parser.add_argument("--flexible", action="store_true", help="molecules with rotatable bonds instead of rigid ones")
+    parser.add_argument("--candidates", type=int, default=4000)
+    parser.add_argument("--max-minutes", type=float, default=float("inf"))
+    parser.add_argument("--print-only", action="store_true")
+    parser.add_argument("--keep", action="store_true", help="write the result to benchmarks/results")
+    args = parser.parse_args(argv)
+    rule = partial(reason_left_out, max_rotatable=None) if args.flexible else reason_left_out
+    try:
+        targets = read_targets(args.data, rule)[0]
+    except FileNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 2
+    if args.flexible:
+        targets = [t for t in targets if reason_left_out(t.crystal)]
+    parts = Parts(args.output / "places.json", args.max_minutes, args.print_only)
+    places = []
+    for target in spread(targets, args.targets):
+        place = parts.result(
+            f"{target.name}-{args.candidates}", lambda stored: Place(**stored),
+            partial(run, target, args.data, args.output / target.name, args.candidates), line,
+        )  # fmt: skip
+        if place is not None:
+            places.append(place)
+    summary = summarise(places)
+    print(json.dumps(summary, indent=1))
+    if args.keep:
+        settings = {"targets": len(places), "candidates": args.candidates}
+        keep("ranking_flexible" if args.flexible else "ranking", settings | {"summary": summary}, map(asdict, places))
+    return 0
+
+
+def run(target: Target, data: Path, folder: Path, candidates: int) -> Place:
+    """Screen one target."""
+    reference = data / "cif" / f"{target.name}.cif"
+    settings = ScreenSettings(candidates=candidates, top=0)
+    landscape = screen(target.generated(), settings=settings, reference=reference, output=folder, progress=False)
+    match, entries = landscape.reference, list(landscape)
+    hit = None if match is None or match.rank is None else entries[match.rank - 1]
+
+    def place(value):
+        values = [value(e) for e in entries]
+        return None if hit is None or not np.isfinite(value(hit)) else 1 + sum(v < value(hit) - 1e-9 for v in values)
+
+    return Place(
+        target=target.name, smiles=target.smiles, atoms=len(target.experimental.numbers), structures=len(entries),
+        rank=hit.rank if hit else None, relative=hit.relative_energy if hit else None,
+        uncertainty=hit.uncertainty if hit else None, rmsd=match.rmsd15 if match else None,
+        by_potential=place(lambda e: e.potential_relative), potential_relative=hit.potential_relative if hit else None,
+        by_fit=place(lambda e: e.parts.get("fit", np.nan)), by_so3lr=place(lambda e: e.parts.get("so3lr", np.nan)),
+        drift=match.relaxed_drift if match else None, seconds=sum(landscape.run["timings_s"].values()),
+        note=match.note if match else "",
+    )  # fmt: skip
+
+
+def line(place: Place) -> str:
+    """One target in words."""
+    if place.rank is None:
+        return f"{place.smiles}: not found ({place.note})"
+    return (
+        f"{place.smiles}: rank {place.rank} ({place.relative:+.1f} ± {place.uncertainty or 0:.1f} kJ/mol) of "
+        f"{place.structures}, potential {place.by_potential}, fit {place.by_fit}, SO3LR {place.by_so3lr}"
+    )
+
+
+def summarise(places: Sequence[Place]) -> dict[str, object]:
+    """How many forms are found, and among the first of each ranking."""
+    found = [p for p in places if p.rank is not None]
+    out: dict[str, object] = {"targets": len(places), "found": len(found)}
+    for name in ("rank", "by_potential", "by_fit", "by_so3lr"):
+        ranks = [r for p in found if (r := getattr(p, name)) is not None]
+        out[name] = {f"first {n}": sum(r <= n for r in ranks) for n in FIRSTS}
+        if ranks:
+            out[name] |= {"median": statistics.median(ranks)}  # type: ignore[operator]
+    inside = [p.relative <= p.uncertainty for p in found if p.relative is not None and p.uncertainty is not None]
+    out["known form within its uncertainty of the lowest"] = f"{sum(inside)} of {len(inside)}"
+    return out
+
+
+if __name__ == "__main__":
+    sys.exit(main())
