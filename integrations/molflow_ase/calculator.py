@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,9 +14,11 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 from scipy.spatial import cKDTree
 
+from molflow_sim.energies import EnsemblePotential
 from molflow_sim.errors import CrystalError, InputError, NonFiniteError
 from molflow_sim.forcefield.parameters import MoleculeParameters, distinct_species, parametrize
 from molflow_sim.forcefield.potential import CrystalPotential
+from molflow_sim.so3lr.potential import SO3LR
 from molflow_sim.systems.crystal import MolecularCrystal
 from molflow_sim.systems.molecule import Molecule
 
@@ -23,8 +26,20 @@ JUMP = 1.0
 """Å; atoms that move more between two calls, and have lost their bonds, are other atoms."""
 
 
+def _so3lr(table: Sequence[MoleculeParameters], **options: Any) -> SO3LR:
+    return SO3LR(**options)
+
+
+_POTENTIALS: dict[str, Callable[..., Any]] = {
+    "potential": CrystalPotential,
+    "best": EnsemblePotential,
+    "so3lr": _so3lr,
+    "fit": partial(CrystalPotential, intramolecular=False),
+}
+
+
 class CrystalCalculator(Calculator):
-    """Energy, forces and stress of a molecular crystal: exp-6 + Ewald between molecules, MMFF94 within.
+    """Energy, forces and stress of a molecular crystal, by the force field, SO3LR or their mean.
 
     Like every ASE calculator it takes the atoms that it is attached to: any periodic molecular crystal, atoms in any
     order. Which atoms form which molecules is read from their distances at first use, and again when the calculator is
@@ -36,6 +51,9 @@ class CrystalCalculator(Calculator):
         The species of the crystal, where they are known: nothing is read from distances then, and the atoms must be
         whole molecules one after another, each in the atom order of its Molecule (what ``MolecularCrystal.to_ase()``
         gives; ``atoms.repeat`` keeps it); wrapping into the cell does no harm.
+    energy : {"potential", "best", "so3lr", "fit"}
+        The force field (exp-6 and charges between molecules, MMFF94 within), the mean that ranks and relaxes in a
+        screening (`molflow_sim.energies.EnsemblePotential`), SO3LR, or the force field between molecules alone.
     charges : str
         Charge model for species that are not parametrised yet: "mmff94", "hf-esp", "gfn2-esp" or "gfn2".
     cutoff : float
@@ -65,16 +83,21 @@ class CrystalCalculator(Calculator):
         source: Molecule | MoleculeParameters | MolecularCrystal | Sequence[Any] | None = None,
         charges: str = "mmff94",
         cutoff: float = 15.0,
+        *,
+        energy: str = "potential",
         **options: Any,
     ) -> None:
         super().__init__(charges=charges, cutoff=cutoff)
+        if energy not in _POTENTIALS:
+            raise InputError(f"unknown energy {energy!r}; use {', '.join(_POTENTIALS)}")
+        self._energy = energy
         self._charges, self._options = charges, {"cutoff": cutoff, **options}
         self._reads = source is None
         self._numbers = self._order = np.zeros(0, dtype=int)
         self._last = np.zeros((0, 3))
-        self.potential: CrystalPotential | None = None if source is None else self._potential_of(source)
+        self.potential: Any = None if source is None else self._potential_of(source)
 
-    def _potential_of(self, source: Any) -> CrystalPotential:
+    def _potential_of(self, source: Any) -> Any:
         species: list[MoleculeParameters | Molecule] = []
         for item in source if isinstance(source, Sequence) else (source,):
             for molecule in item.molecules if isinstance(item, MolecularCrystal) else (item,):
@@ -86,7 +109,7 @@ class CrystalCalculator(Calculator):
                 species.append(molecule)
         distinct = distinct_species(species)
         table = [m if isinstance(m, MoleculeParameters) else parametrize(m, self._charges) for m in distinct]
-        return CrystalPotential(table, **self._options)
+        return _POTENTIALS[self._energy](table, **self._options)
 
     @classmethod
     def from_crystal(cls, crystal: MolecularCrystal, charges: str = "mmff94", **options: Any) -> CrystalCalculator:
@@ -133,9 +156,10 @@ class CrystalCalculator(Calculator):
             "free_energy": energy,
             "forces": out["forces"],
             "stress": full_3x3_to_voigt_6_stress(out["stress"][0]),
-            "intermolecular_energy": float(out["intermolecular_energy"][0]),
-            "intramolecular_energy": float(out["intramolecular_energy"][0]),
         }
+        for part in ("intermolecular_energy", "intramolecular_energy"):
+            if part in out:
+                self.results[part] = float(out[part][0])
 
     def _read(self) -> None:
         """Find the molecules of the atoms, and the order in which these are whole molecules one after another."""
@@ -173,4 +197,4 @@ class CrystalCalculator(Calculator):
         out = {name: value.cpu().double().numpy() for name, value in self.potential(state).items()}
         forces = np.empty_like(out["forces"])
         forces[order] = out["forces"]
-        return {**out, "forces": forces}, self.potential.torn
+        return {**out, "forces": forces}, getattr(self.potential, "torn", "")

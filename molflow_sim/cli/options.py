@@ -38,6 +38,10 @@ ZPrime = Annotated[int, typer.Option("--z-prime", help="Molecules in the asymmet
 Charges = Annotated[
     Literal["mmff94", "hf-esp", "gfn2", "gfn2-esp"], typer.Option("--charges", help="Charge model of the potential.")
 ]
+Potential = Annotated[
+    Literal["fit", "bespoke"],
+    typer.Option("--potential", help="FIT, or the molecule's own, fitted to SO3LR first (a minute)."),
+]
 Charge = Annotated[int, typer.Option("--charge", help="Total charge of an XYZ file's molecule.")]
 Name = Annotated[str, typer.Option("--name", help="Name of the molecule.", show_default=False)]
 Weights = Annotated[

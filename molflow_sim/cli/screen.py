@@ -39,6 +39,7 @@ def screen(
     space_groups: opt.SpaceGroups = "common",
     z_prime: opt.ZPrime = 1,
     charges: opt.Charges = "mmff94",
+    potential: opt.Potential = "fit",
     charge: opt.Charge = 0,
     relax_top: Annotated[
         int | None, typer.Option(help="Packings relaxed with flexible molecules.", show_default=False)
@@ -70,9 +71,9 @@ def screen(
 
     landscape = run_screening(
         read_molecule(molecule, charge=charge, name=name), candidates, seed=seed, output=output,
-        space_groups=space_groups, z_prime=z_prime, charges=charges, relax_top=relax_top, reference=reference,
-        reference_block=block, energy=energy, energy_top=energy_top, refine_top=refine_top, weights=weights,
-        temperature=temperature, scheduler=scheduler, overwrite=overwrite, progress=not quiet,
+        space_groups=space_groups, z_prime=z_prime, charges=charges, potential=potential, relax_top=relax_top,
+        reference=reference, reference_block=block, energy=energy, energy_top=energy_top, refine_top=refine_top,
+        temperature=temperature, weights=weights, scheduler=scheduler, overwrite=overwrite, progress=not quiet,
         pxrd=pxrd, wavelength=wavelength,
         settings=ScreenSettings(top=top, generator=generator, generator_options=opt.pairs(option)),
     )  # fmt: skip

@@ -247,6 +247,7 @@ class MeanEnergy:
         return Value(float("nan") if reasons else mean, parts, inter, inside, "; ".join(reasons))
 
 
+@lru_cache(maxsize=8)
 def energy_model(spec: str) -> Energy:
     """The energy model that a ``--energy`` value names.
 

@@ -41,8 +41,8 @@ _CODE = {
     "charges": ("stages:parametrize", "stages:stored_charges", "stages:with_charges"),
     "relax": ("stages:relax_batch", "stages:parametrize", "stages:relax", "stages:validity", "given:as_given"),
     "unique": ("pipeline:Run._unique", "given:same_or_mirrored"),
-    "energy": ("ranking:energy_batch",),
-    "refine": ("stages:refine_batch", "stages:parametrize", "stages:refine", "stages:validity"),
+    "energy": ("ranking:energy_batch", "stages:energies"),
+    "refine": ("stages:refine_batch", "stages:parametrize", "stages:refine", "stages:energies", "stages:validity"),
     "vibrations": ("vibrations:vibrations_batch", "stages:parametrize", "stages:vibrations"),
     "pxrd": ("powder:match_batch",),
 }
@@ -279,7 +279,7 @@ class RankRun(Run):
         }
         rows = self._evaluated([crystal_to_json(c) for c in crystals], tally)
         keep, dropped = distinct(rows, self._unique(rows), tally)
-        keep = self._refine(self._by_energy(keep, dropped), tally)
+        keep = self._refine(self._by_energy(keep, dropped), dropped, tally)
         shown = {
             "energy": self.settings.energy, "relax": self.flexible, "charges": self.settings.charges,
             "temperature": self.settings.temperature,

@@ -27,6 +27,7 @@ _LIBRARIES = (
 )  # fmt: skip
 _STAGES = {
     "charges.json": "charges",
+    "bespoke.json": "bespoke potential",
     "press": "press",
     "compare": "compare (duplicates)",
     "evaluate": "compare (Ewald energies)",

@@ -22,9 +22,17 @@ from molflow_sim.runs.progress import Progress
 from molflow_sim.runs.scheduler import Executor, executor_for
 from molflow_sim.runs.store import Store, pack_arrays, unpack_arrays
 from molflow_sim.screening import stages as steps
-from molflow_sim.screening.landscape import Landscape
+from molflow_sim.screening.landscape import Dropped, Landscape
 from molflow_sim.screening.powder import BATCH, fields_of, match_batch, measured
-from molflow_sim.screening.ranking import RelaxedRow, build_landscape, distinct, energy_batch, refined, rerank
+from molflow_sim.screening.ranking import (
+    RelaxedRow,
+    build_landscape,
+    distinct,
+    dropped_row,
+    energy_batch,
+    refined,
+    rerank,
+)
 from molflow_sim.screening.serialise import crystal_to_json, from_bytes, molecule_identity, to_bytes
 from molflow_sim.screening.settings import ENERGY_DIGITS, ScreenSettings
 from molflow_sim.screening.stages import Shared, Stages
@@ -39,13 +47,14 @@ _REFINE_BATCH = 8
 # The code that the stored results of a step depend on, beside the results of the steps before it.
 _CODE = {
     "charges": ("stages:parametrize", "stages:stored_charges", "stages:with_charges"),
+    "bespoke": ("stages:distil", "stages:with_bespoke"),
     "press": ("stages:press_batch", "stages:parametrize", "stages:generate", "stages:press", "stages:load_packings"),
     "compare": ("pipeline:Run._distinct_packings", "stages:deduplicate_packings"),
     "evaluate": ("stages:evaluate_batch", "stages:parametrize", "stages:evaluate"),
     "relax": ("stages:relax_batch", "stages:parametrize", "stages:relax", "stages:validity"),
     "unique": ("pipeline:Run._unique", "stages:deduplicate_crystals"),
-    "energy": ("ranking:energy_batch",),
-    "refine": ("stages:refine_batch", "stages:parametrize", "stages:refine", "stages:validity"),
+    "energy": ("ranking:energy_batch", "stages:energies"),
+    "refine": ("stages:refine_batch", "stages:parametrize", "stages:refine", "stages:energies", "stages:validity"),
     "reference": ("reference:locate", "stages:similarity"),
     "vibrations": ("vibrations:vibrations_batch", "stages:parametrize", "stages:vibrations"),
     "pxrd": ("powder:match_batch",),
@@ -61,6 +70,7 @@ def screen(
     space_groups: str | Sequence[str] | None = None,
     z_prime: int | None = None,
     charges: str | None = None,
+    potential: str | None = None,
     relax_top: int | None = None,
     reference: str | Path | None = None,
     reference_block: str | None = None,
@@ -97,6 +107,8 @@ def screen(
         Molecules in the asymmetric unit.
     charges : str, optional
         ``mmff94``, ``hf-esp`` (extra ``esp``), ``gfn2`` or ``gfn2-esp`` (extra ``xtb``).
+    potential : str, optional
+        ``fit``, or ``bespoke``: fitted to SO3LR for this molecule first, see `molflow_sim.bespoke`.
     relax_top : int, optional
         How many packings are relaxed with flexible molecules.
     reference : path, optional
@@ -150,6 +162,7 @@ def screen(
     """
     given: dict[str, Any] = {
         "candidates": candidates, "seed": seed, "space_groups": space_groups, "z_prime": z_prime, "charges": charges,
+        "potential": potential,
         "relax_top": relax_top, "energy": energy, "energy_top": energy_top, "refine_top": refine_top,
         "temperature": temperature, "generator": generator, "weights": weights, "pxrd": pxrd,
         "wavelength": wavelength,
@@ -198,6 +211,8 @@ class Run:
         self.key = digest(identity)
         code = code_of(_CODE)
         code["press"] = digest(code["press"], generator_identity(self.settings.make_generator()))
+        if self.settings.potential == "bespoke":
+            code |= {name: digest(code[name], code["bespoke"]) for name in ("press", "evaluate", "relax")}
         return self.in_folder(identity, code, scheduler, lambda: self._steps(experiment))
 
     def in_folder(
@@ -220,15 +235,17 @@ class Run:
     def _steps(self, experiment: Any) -> Landscape:
         from molflow_sim.screening.outputs import provenance, write_outputs
 
-        parameters = self._parameters()
-        self.shared = Shared(self.stages, self.molecule, parameters, self.settings)
+        fit = self._parameters()
+        parameters, potential = self._own(fit)
+        self.shared = Shared(self.stages, self.molecule, parameters, self.settings, fit)
         self._choose_energy()
         tally: dict[str, dict[str, int]] = {}
         pool = self._press(tally)
         chosen = self._compare(pool, tally)
         rows = self._relax(pool, chosen, tally)
         keep, dropped = distinct(rows, self._unique(rows), tally)
-        keep = self._refine(rerank(keep, self._second_energies(keep), energy_model(self.spec).name), tally)
+        keep = rerank(keep, self._second_energies(keep), energy_model(self.spec).name)
+        keep = self._refine(keep, dropped, tally)
         found = None
         if experiment is not None:
             from molflow_sim.screening.reference import locate
@@ -241,7 +258,13 @@ class Run:
             found = from_bytes(data)
         packings = generator_identity(self.settings.make_generator())
         told = provenance(self.store, self.settings.to_dict(), self.molecule)
-        run = {**told, "packings": packings, "code": self.code, "energy": self._energy_words()}
+        run = {
+            **told,
+            "potential": potential,
+            "packings": packings,
+            "code": self.code,
+            "energy": self._energy_words(),
+        }
         landscape = build_landscape(self.molecule, keep, dropped, tally, run, found, self.store.folder)
         landscape = self._warmed(landscape)
         landscape = self._matched(landscape)
@@ -272,6 +295,17 @@ class Run:
 
         data = self.store.once("charges.json", digest(self.key, self.code["charges"]), compute)
         return made[0] if made else steps.with_charges(self.stages.parametrize(self.molecule, "mmff94"), data)
+
+    def _own(self, fit: Any) -> tuple[Any, dict[str, Any]]:
+        """Parameters that press, compare and relax, and how they were judged."""
+        if self.settings.potential == "fit":
+            return fit, {}
+        seed, say = self.settings.seed, self.bars.say
+        data = self.store.once(
+            "bespoke.json", digest(self.key, self.code["bespoke"]),
+            lambda: self.stages.distil(self.molecule, fit, seed, say),
+        )  # fmt: skip
+        return steps.with_bespoke(self.molecule, data)
 
     def _press(self, tally: dict[str, dict[str, int]]) -> Pool:
         s = self.settings
@@ -435,7 +469,9 @@ class Run:
         data = self._batches(title, energy_batch, tasks, lambda d: all(v["energy"] is not None for v in from_bytes(d)))
         return [value for d in data for value in from_bytes(d)]
 
-    def _refine(self, rows: list[RelaxedRow], tally: dict[str, dict[str, int]]) -> list[RelaxedRow]:
+    def _refine(
+        self, rows: list[RelaxedRow], dropped: list[Dropped], tally: dict[str, dict[str, int]]
+    ) -> list[RelaxedRow]:
         """The first rows relaxed on the potential that ranks, by their energy there, like ones merged; then others."""
         if self.spec != BEST:
             return rows
@@ -462,9 +498,12 @@ class Run:
                 return pack_arrays({"representative": np.asarray(found)})
 
             stands = unpack_arrays(self.store.once("unique/refined.npz", key, compute))["representative"].tolist()
-            merged = sum(i != k for i, k in enumerate(stands))
+            for row, k in zip(good, stands):
+                if good[k] is not row:
+                    dropped.append(dropped_row(row, "refine", f"same structure as {good[k].source or good[k].id}"))
+                    merged += 1
             good = [
-                replace(row, copies=sum(good[j].copies for j, s in enumerate(stands) if s == i))
+                replace(row, copies=sum(other.copies for other, s in zip(good, stands) if s == i))
                 for i, row in enumerate(good)
                 if stands[i] == i
             ]
@@ -486,8 +525,8 @@ class Run:
         tasks = []
         for entry in chosen:
             on_best, stored = entry.relaxed_on != "potential", crystal_to_json(entry.crystal)
-            code = energy_identity(BEST) if on_best else self.code["relax"]
-            key = digest(self.code["vibrations"], code, on_best, self.shared.parameters.charge_model, stored)
+            code = self.code["vibrations"], self.code["relax"], energy_identity(BEST) if on_best else ""
+            key = digest(code, self.shared.parameters.charge_model, stored)
             tasks.append((f"vibrations/{key}.json", key, (on_best, stored), 1))
         # A failure is no result: it is tried again by the next call.
         data = self._batches("Lattice vibrations", vibrations_batch, tasks, lambda d: not from_bytes(d)["reason"])

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from molflow_sim.energies.models import Energy, Value, energy_model
+from molflow_sim.energies.models import Value
 from molflow_sim.errors import MolflowError
 from molflow_sim.screening.landscape import (
     Dropped,
@@ -102,7 +101,7 @@ def energy_batch(shared: Shared, item: tuple[str, Sequence[dict[str, Any]]]) -> 
     spec, stored = item
     crystals = [crystal_from_json(data, [shared.molecule]) for data in stored]
     try:
-        values = _model(spec).evaluate(crystals, shared.parameters)
+        values = shared.stages.energies(spec, crystals, shared.ranking)
     except (MolflowError, RuntimeError, ValueError, FloatingPointError):
         values = [_one_value(spec, crystal, shared) for crystal in crystals]  # find the one that spoilt the batch
     return to_bytes([stored_value(value) for value in values])
@@ -110,7 +109,7 @@ def energy_batch(shared: Shared, item: tuple[str, Sequence[dict[str, Any]]]) -> 
 
 def _one_value(spec: str, crystal: Any, shared: Shared) -> Value:
     try:
-        return _model(spec).evaluate([crystal], shared.parameters)[0]
+        return shared.stages.energies(spec, [crystal], shared.ranking)[0]
     except MolflowError as error:
         return Value(float("nan"), reason=error.reason)
     except (RuntimeError, ValueError, FloatingPointError) as error:
@@ -122,11 +121,6 @@ def stored_value(value: Value) -> dict[str, Any]:
     finite = bool(np.isfinite(value.energy))
     reason = value.reason or ("" if finite else "the energy is not finite")
     return {"energy": value.energy if finite else None, "parts": value.parts if finite else {}, "reason": reason}
-
-
-@lru_cache(maxsize=1)
-def _model(spec: str) -> Energy:
-    return energy_model(spec)
 
 
 def rerank(rows: Sequence[RelaxedRow], second: Sequence[dict[str, Any]], model: str) -> list[RelaxedRow]:

@@ -33,10 +33,12 @@ DEFAULT_ENERGY = "best"
 ENERGY_DIGITS = 7
 """Decimals of an energy in eV that decide an order; the rest is rounding, which may differ from run to run."""
 
+POTENTIALS = ("fit", "bespoke")
+
 CHARGE_MODELS = ("mmff94", "hf-esp", "gfn2", "gfn2-esp")
 
 # What a folder's results depend on. The others only say how far to go and in what pieces: they may change later.
-_IDENTITY = ("seed", "space_groups", "z_prime", "charges")
+_IDENTITY = ("seed", "space_groups", "z_prime", "charges", "potential")
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class ScreenSettings:
         Molecules in the asymmetric unit.
     charges : str
         Charge model of the potential, see `molflow_sim.parametrize`.
+    potential : str
+        What presses, compares and relaxes: ``"fit"``, or ``"bespoke"``, the molecule's own, see `molflow_sim.bespoke`.
     batch_size : int
         Candidates pressed at once.
     compare_top : int
@@ -97,6 +101,7 @@ class ScreenSettings:
     space_groups: str | tuple[str, ...] = "common"
     z_prime: int = 1
     charges: str = "mmff94"
+    potential: str = "fit"
     batch_size: int = 500
     compare_top: int = 1000
     relax_top: int = 250
@@ -126,6 +131,8 @@ class ScreenSettings:
             raise InputError(f"unknown charge model {self.charges!r}; choose from {', '.join(CHARGE_MODELS)}")
         if self.temperature is not None:
             thermal_energy(self.temperature)
+        if self.potential not in POTENTIALS:
+            raise InputError(f"unknown potential {self.potential!r}; choose from {', '.join(POTENTIALS)}")
         if not 0 <= self.minimum_density < self.maximum_density:
             raise InputError("minimum_density must be below maximum_density, both in g/cm³")
         object.__setattr__(self, "space_groups", space_group_names(self.space_groups))

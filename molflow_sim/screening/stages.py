@@ -38,6 +38,29 @@ def parametrize(molecule: Molecule, charges: str) -> MoleculeParameters:
     return implementation(molecule, charges)
 
 
+def distil(molecule: Molecule, parameters: MoleculeParameters, seed: int, say: Callable[[str], None]) -> bytes:
+    """The molecule's own potential, as `with_bespoke` reads it."""
+    from molflow_sim.bespoke import DistilSettings
+    from molflow_sim.bespoke import distil as implementation
+
+    return implementation(molecule, DistilSettings(seed=seed), start=parameters, progress=say).to_bytes()
+
+
+def with_bespoke(molecule: Molecule, data: bytes) -> tuple[MoleculeParameters, dict[str, Any]]:
+    """Stored parameters of the molecule's own, and what the report says about them."""
+    from molflow_sim.bespoke import Bespoke
+
+    own = Bespoke.from_bytes(data, molecule)
+    told = own.report
+    sides = {"FIT": told.fit, "bespoke": told.bespoke}
+    figures = {
+        f"{name}: ρ, rms in kJ/mol": f"{a.rho:.3f}, {a.rms:.2f}; lowest third {a.rho_low:.3f}, {a.rms_low:.2f}"
+        for name, a in sides.items()
+    }
+    judged = f"{told.n_held_out} packings held out of the fit, against {told.teacher}"
+    return own.parameters, {"used": "bespoke" if told.kept else "FIT", "judged by": judged, **figures}
+
+
 def generate(generator: Generator, request: CrystalRequest, n: int, seed: int, first_index: int = 0) -> Any:
     """Candidates of a generator as `RigidPackings`, see `Generator.sample`."""
     from molflow_sim.packing.candidates import packings_of
@@ -106,11 +129,11 @@ def refine(crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters)
     return list(relax_flexible(crystals, EnsemblePotential([parameters]), max_steps=300))
 
 
-def best(crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters) -> list[Value]:
-    """Energies of ``best`` with those of its members, eV per molecule."""
+def energies(spec: str, crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters) -> list[Value]:
+    """Energies of the model of a name with those of its members, eV per molecule."""
     from molflow_sim.energies import energy_model
 
-    return energy_model("best").evaluate(crystals, parameters)
+    return energy_model(spec).evaluate(crystals, parameters)
 
 
 def vibrations(crystal: MolecularCrystal, parameters: MoleculeParameters, on_best: bool) -> Vibrations:
@@ -143,6 +166,7 @@ class Stages:
     """The steps a screening is made of."""
 
     parametrize: Callable[..., Any] = parametrize
+    distil: Callable[..., bytes] = distil
     generate: Callable[..., Any] = generate
     press: Callable[..., Any] = press
     load_packings: Callable[..., Any] = load_packings
@@ -151,7 +175,7 @@ class Stages:
     evaluate: Callable[..., Any] = evaluate
     relax: Callable[..., Any] = relax
     refine: Callable[..., Any] = refine
-    best: Callable[..., Any] = best
+    energies: Callable[..., Any] = energies
     vibrations: Callable[..., Any] = vibrations
     validity: Callable[..., Any] = validity
     similarity: Callable[..., Any] = similarity
@@ -168,6 +192,12 @@ class Shared:
     molecule: Any
     parameters: Any
     settings: ScreenSettings
+    fit: Any = None
+
+    @property
+    def ranking(self) -> Any:
+        """Parameters of the force field as a member of what ranks, also where another potential searches."""
+        return self.parameters if self.fit is None else self.fit
 
 
 def press_batch(shared: Shared, index: int) -> bytes:
@@ -216,11 +246,11 @@ def relax_batch(shared: Shared, item: Sequence[dict[str, Any]]) -> bytes:
 
 def refine_batch(shared: Shared, item: Sequence[dict[str, Any]]) -> bytes:
     """Relax stored crystals on the potential of ``best``; energies are those of ``best`` there, with its members'."""
-    rows = _relaxed_rows(shared, item, shared.stages.refine)
+    rows = _relaxed_rows(replace(shared, parameters=shared.ranking), item, shared.stages.refine)
     for row in rows:
         if row["crystal"] is not None:
             crystal = crystal_from_json(row["crystal"], [shared.molecule])
-            value = shared.stages.best([crystal], shared.parameters)[0]
+            value = shared.stages.energies("best", [crystal], shared.ranking)[0]
             row |= {"energy": value.energy, "parts": value.parts}
             if not np.isfinite(value.energy):
                 row |= {"crystal": None, "energy": None, "reason": value.reason}

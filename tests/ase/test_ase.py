@@ -1,5 +1,7 @@
 """The ASE calculator: the same numbers as the potential, in ASE's units, signs and orders, usable by ASE's tools."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -16,8 +18,10 @@ from molflow_ase import CrystalCalculator
 from refusals import refuses
 
 from molflow_sim import CrystalPotential, parametrize
+from molflow_sim.energies import EnsemblePotential
 from molflow_sim.errors import CrystalError, InputError, NonFiniteError
 from molflow_sim.relax.flexible import relax_flexible
+from molflow_sim.so3lr.potential import SO3LR
 from molflow_sim.systems.crystal import MolecularCrystal
 
 
@@ -38,6 +42,23 @@ def test_energy_forces_and_voigt_stress_are_those_of_the_potential():
     assert atoms.get_potential_energy(force_consistent=True) == out["energy"].item()
     assert np.array_equal(atoms.get_forces(), out["forces"].numpy())
     assert np.allclose(atoms.get_stress(), [s[0, 0], s[1, 1], s[2, 2], s[1, 2], s[0, 2], s[0, 1]], rtol=1e-14)
+
+
+@pytest.mark.parametrize("energy", ["best", "so3lr", "fit"])
+def test_other_energies_by_name_are_those_of_their_potentials(energy):
+    atoms = with_calculator("formamide", energy=energy)
+    state = ts.io.atoms_to_state([atoms], torch.device("cpu"), torch.float64)
+    table = [parametrize(crystal("formamide").molecules[0])]
+    fit = partial(CrystalPotential, intramolecular=False)
+    model = {"best": EnsemblePotential, "so3lr": lambda _: SO3LR(), "fit": fit}
+    out = model[energy](table)(state)
+    assert atoms.get_potential_energy() == pytest.approx(float(out["energy"][0]), abs=1e-9)
+    assert atoms.get_forces() == pytest.approx(out["forces"].numpy(), abs=1e-9)
+    assert atoms.get_stress(voigt=False) == pytest.approx(out["stress"][0].numpy(), abs=1e-12)
+
+
+def test_an_energy_of_another_name_is_refused():
+    refuses(InputError, "unknown energy 'dft'; use potential, best", CrystalCalculator, energy="dft")
 
 
 def test_a_stretched_crystal_is_under_tension():

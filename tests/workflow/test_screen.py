@@ -12,11 +12,13 @@ from ase.calculators.calculator import Calculator, all_changes
 from refusals import refuses
 
 from molflow_sim import Landscape, MolecularCrystal, Molecule, screen
+from molflow_sim.bespoke import Bespoke
+from molflow_sim.bespoke.distillation import Agreement, Report
 from molflow_sim.cli.main import run as molflow
 from molflow_sim.errors import CrystalError, InputError, NoCandidatesError, SpaceGroupError, StoreError
 from molflow_sim.runs import scheduler
 from molflow_sim.runs.store import Store
-from molflow_sim.screening import ScreenSettings
+from molflow_sim.screening import ScreenSettings, Stages
 
 # The toy stages rank by density, which random packings differ in and those of the flow do not.
 SMALL = ScreenSettings(
@@ -73,7 +75,7 @@ def test_entries_become_ase_and_pymatgen_objects(finished):
 def test_a_finished_landscape_loads_again_exactly(finished):
     again = Landscape.load(finished.folder)
     pd.testing.assert_frame_equal(again.to_dataframe(), finished.to_dataframe())
-    assert np.allclose(again[3].to_ase().positions, finished[3].to_ase().positions, atol=1e-9)
+    assert np.allclose(again[2].to_ase().positions, finished[2].to_ase().positions, atol=1e-9)
     assert again.tally == finished.tally and again.molecule.smiles == finished.molecule.smiles
 
 
@@ -90,6 +92,7 @@ def test_the_same_command_again_computes_nothing(urea, finished):
         raise AssertionError("computed again")
 
     idle = replace(toy.TOY, generate=refuse, press=refuse, evaluate=refuse, relax=refuse, deduplicate_crystals=refuse)
+    idle = replace(idle, refine=refuse, energies=refuse)
     again = run(urea, finished.folder, stages=idle)
     pd.testing.assert_frame_equal(again.to_dataframe(), finished.to_dataframe())
 
@@ -118,6 +121,29 @@ def test_more_candidates_add_to_what_is_there(urea, tmp_path):
     grown = run(urea, tmp_path / "run", candidates=60, stages=replace(toy.TOY, generate=generate))
     assert made == [20]
     assert grown.tally["press"]["candidates"] == 60
+
+
+def test_a_bespoke_potential_is_made_once_presses_and_is_reported(urea, tmp_path):
+    asked, pressed_on = [], set()
+
+    def distil(molecule, parameters, seed, say):
+        asked.append(seed)
+        side = Agreement(rho=0.9, rms=2.0, bias=0.0, rho_low=0.8, rms_low=1.5)
+        told = Report("best", 90, 30, side, replace(side, rho=0.97), kept=True, seconds=1.0)
+        own = replace(parameters, exp6_a=2.0 * parameters.exp6_a, charge_model="bespoke")
+        return Bespoke(own, told).to_bytes()
+
+    def press(packings, parameters):
+        pressed_on.add(parameters.charge_model)
+        return toy.press(packings, parameters)
+
+    for _ in range(2):
+        stages = replace(toy.TOY, distil=distil, press=press)
+        found = run(urea, tmp_path / "run", potential="bespoke", stages=stages)
+    assert asked == [0] and pressed_on == {"bespoke"}
+    assert found.run["potential"]["used"] == "bespoke" and "0.970" in str(found.run["potential"])
+    assert "30 packings held out" in (found.folder / "report.html").read_text()
+    refuses(StoreError, "potential", run, urea, tmp_path / "run")
 
 
 @pytest.mark.parametrize("change", [{"seed": 1}, {"space_groups": "P21/c"}, {"z_prime": 2}])
@@ -162,7 +188,8 @@ def test_a_crash_after_any_write_changes_nothing(urea, finished, tmp_path, monke
             break
         except Crash:
             stops += 1
-    assert stops == 3 + 1 + 1 + 3 + 1  # press, distinct, evaluate, relax, unique: each batch once
+    # press, distinct, evaluate, energies of packings, relax, unique, energies, refine, unique: each batch once
+    assert stops == 3 + 1 + 1 + 2 + 3 + 1 + 1 + 1 + 1
     pd.testing.assert_frame_equal(result.to_dataframe(), finished.to_dataframe())
 
 
@@ -172,7 +199,7 @@ def test_when_nothing_survives_the_press_or_the_relaxation_the_reasons_are_count
     refuses(NoCandidatesError, counted, run, urea, tmp_path / "run", stages=stages)
     assert (tmp_path / "run" / "store" / "press").is_dir(), "what was computed stays"
     with pytest.raises(NoCandidatesError, match=r"none of 12 structures is a valid.*12 bonds broke"):
-        run(urea, tmp_path / "run", stages=replace(toy.TOY, validity=toy.never_valid))
+        run(urea, tmp_path / "other", stages=replace(toy.TOY, validity=toy.never_valid))
 
 
 def test_one_structure_that_cannot_be_relaxed_does_not_spoil_its_batch(urea, tmp_path):
@@ -182,9 +209,9 @@ def test_one_structure_that_cannot_be_relaxed_does_not_spoil_its_batch(urea, tmp
         return toy.relax(crystals, parameters)
 
     densest = 1e9
-    run(urea, tmp_path / "all", stages=replace(toy.TOY, relax=relax))
-    densest = max(c.density for c in run(urea, tmp_path / "all")) - 1e-9
-    result = run(urea, tmp_path / "some", stages=replace(toy.TOY, relax=relax, deduplicate_crystals=toy.keep_all))
+    stages = replace(toy.TOY, relax=relax, deduplicate_crystals=toy.keep_all)
+    densest = max(c.density for c in run(urea, tmp_path / "all", stages=stages)) - 1e-9
+    result = run(urea, tmp_path / "some", stages=stages)
     failed = [d for d in result.dropped if "optimiser diverged" in d.reason]
     assert len(failed) == 1 and len(result) == 11
 
@@ -193,7 +220,7 @@ def test_a_relaxation_with_residual_stress_is_ranked_but_not_called_converged(ur
     def relax(crystals, parameters):
         return [replace(r, residual_stress_gpa=0.6) for r in toy.relax(crystals, parameters)]
 
-    result = run(urea, tmp_path / "run", stages=replace(toy.TOY, relax=relax))
+    result = run(urea, tmp_path / "run", stages=replace(toy.TOY, relax=relax, refine=relax))
     assert len(result) and not any(e.converged for e in result)
 
 
@@ -222,7 +249,8 @@ def test_a_reference_of_another_molecule_is_refused_before_any_work(urea, finish
     ("change", "error"),
     [
         ({"candidates": 0}, InputError), ({"candidates": 2.5}, InputError), ({"seed": -1}, InputError),
-        ({"charges": "am1"}, InputError), ({"space_groups": "P99"}, SpaceGroupError),
+        ({"charges": "am1"}, InputError), ({"potential": "dft"}, InputError),
+        ({"space_groups": "P99"}, SpaceGroupError),
         ({"space_groups": ()}, InputError), ({"energy": "dft"}, InputError),
     ],
 )  # fmt: skip
@@ -246,18 +274,20 @@ class SaysNoToTheDensest(Calculator):
         self.results = {"energy": density * len(atoms)}
 
 
-def test_a_second_model_reranks_the_best_and_failures_stay_with_their_reason(urea, finished, tmp_path, monkeypatch):
-    atoms = finished[0].to_ase()
+def test_a_second_model_reranks_the_best_and_failures_stay_with_their_reason(urea, tmp_path, monkeypatch):
+    stages = replace(toy.TOY, energies=Stages().energies)
+    plain = run(urea, tmp_path / "plain", energy="potential")
+    atoms = plain[0].to_ase()
     monkeypatch.setattr(SaysNoToTheDensest, "limit", len(atoms) / atoms.get_volume() * (1 - 1e-9))
     with pytest.warns(UserWarning, match="gave no energy for 1 of 4 structures.*no convergence"):
-        result = run(urea, tmp_path / "run", energy=f"ase:{__name__}:SaysNoToTheDensest", energy_top=4)
-    before = [e.id for e in finished]
+        result = run(urea, tmp_path / "run", energy=f"ase:{__name__}:SaysNoToTheDensest", energy_top=4, stages=stages)
+    before = [e.id for e in plain]
     assert [e.id for e in result] == [before[3], before[2], before[1], before[0], *before[4:]]
     assert "no convergence" in result[3].note and result[3].energy_model == "potential"
     assert [e.energy_model for e in result.entries[:3]] == ["SaysNoToTheDensest"] * 3
     assert (tmp_path / "run" / "report.html").exists()
     monkeypatch.setattr(SaysNoToTheDensest, "limit", np.inf)
-    repaired = run(urea, tmp_path / "run", energy=f"ase:{__name__}:SaysNoToTheDensest", energy_top=4)
+    repaired = run(urea, tmp_path / "run", energy=f"ase:{__name__}:SaysNoToTheDensest", energy_top=4, stages=stages)
     assert [e.id for e in repaired.entries[:4]] == before[3::-1], "what failed is tried again"
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from molflow_sim.energies.models import Value
 from molflow_sim.evaluate import PackingMatch
 from molflow_sim.packing.packings import STATUS
 from molflow_sim.screening import Stages
@@ -46,6 +47,10 @@ def relax(crystals, parameters):
     return [Relaxed(c, float(e)) for c, e in zip(crystals, evaluate(crystals, parameters))]
 
 
+def energies(spec, crystals, parameters):
+    return [Value(2 * float(e), {"fit": float(e), "so3lr": 3 * float(e)}) for e in evaluate(crystals, parameters)]
+
+
 def always_valid(crystal, settings):
     return Valid()
 
@@ -77,6 +82,8 @@ TOY = Stages(
     press=press,
     evaluate=evaluate,
     relax=relax,
+    refine=relax,
+    energies=energies,
     validity=always_valid,
     deduplicate_packings=keep_all,
     deduplicate_crystals=merge_pairs,
