@@ -58,7 +58,10 @@ def warmed(
         k, why = entry.rank - 1, stored["reason"]
         if not why:
             modes = Vibrations(
-                np.array(stored["wavenumbers"]), np.array(stored["acoustic"]), stored["molecules"], stored["repeats"]
+                np.array(stored["wavenumbers"]),
+                np.array(stored["acoustic"]),
+                stored["molecules"],
+                tuple(stored["repeats"]),
             )
             vibrational[k], why = modes.free_energy(temperature), modes.problem
         notes[k] = "; ".join(x for x in (notes[k], why) if x)
