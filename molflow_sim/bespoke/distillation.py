@@ -41,7 +41,8 @@ FARTHEST = 120.0
 """kJ/mol above the lowest packing beyond which nothing is learnt."""
 _ARRAYS = ("exp6_a", "exp6_b", "exp6_c", "charges")
 MOST_ATOMS = 400
-"""Atoms in a cell that the teacher is asked about; larger cells cost more than they teach."""
+"""Atoms in a cell that the teacher is asked about, unless it holds no more than four molecules; larger cells cost more
+than they teach."""
 
 
 @dataclass(frozen=True)
@@ -222,6 +223,8 @@ def distil(
 ) -> Bespoke:
     """Fit a potential of the molecule's own to a teacher.
 
+    Sums by pairs of atom classes are held of all packings: some 100 MB for 40 classes, growing with their square.
+
     Parameters
     ----------
     molecule : Molecule
@@ -258,7 +261,7 @@ def distil(
             say(f"pressing {s.candidates} packings on {'the fit' if turn else 'FIT'}")
             drawn = random_packings(molecule, s.candidates, seed=s.seed, first_index=turn * s.candidates)
             drawn = distinct(press(drawn, parameters))
-            drawn = drawn.select(drawn.z * molecule.n_atoms <= MOST_ATOMS)
+            drawn = drawn.select(drawn.z * molecule.n_atoms <= max(MOST_ATOMS, 4 * molecule.n_atoms))
             if len(drawn) < 20:
                 raise InputError(f"only {len(drawn)} of {s.candidates} packings of {molecule.smiles} could be pressed")
             order = np.argsort(drawn.energy, kind="stable")
