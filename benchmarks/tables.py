@@ -4,7 +4,8 @@
     python -m benchmarks tables --check   # ends with 1 where a page differs from the results
 
 A benchmark that is given ``--keep`` writes benchmarks/results/NAME.json: the lines of its table, the command, versions,
-date and machine. A page says where a table goes: ``<!-- results: NAME ... -->`` before it, ``<!-- end -->`` behind.
+date and machine. A page says where a table goes: ``<!-- results: NAME ... -->`` before it, ``<!-- end -->`` behind; or
+``<!-- rows: NAME TABLE -->`` for a table among all its figures.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from molflow_sim.runs.files import write_json
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 PLACE = re.compile(r"(<!-- results: ([\w ]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+ROWS = re.compile(r"(<!-- rows: (\w+) (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def keep(name: str, lines: Sequence[tuple[str, str]], rows: Any = None, folder: Path = RESULTS) -> Path:
@@ -63,8 +65,16 @@ def table(names: Sequence[str], folder: Path = RESULTS) -> str:
     return "\n".join(lines) + "\n"
 
 
+def rows_table(name: str, title: str, folder: Path = RESULTS) -> str:
+    """A Markdown table of one table, a list of rows with the same keys, among the kept figures of a benchmark."""
+    rows = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))["rows"][title]
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *[list(row.values()) for row in rows]]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
 def filled(page: str, folder: Path = RESULTS) -> str:
     """A page with its tables made anew."""
+    page = ROWS.sub(lambda m: m.group(1) + rows_table(m.group(2), m.group(3), folder) + m.group(4), page)
     return PLACE.sub(lambda m: m.group(1) + table(m.group(2).split(), folder) + m.group(3), page)
 
 

@@ -19,7 +19,7 @@ class EnsemblePotential(ModelInterface):
     """Between molecules the mean of this package's exp-6 and charges with SO3LR, inside them SO3LR; a torch-sim model.
 
     ``E = ½ E_FIT + ½ E_SO3LR(crystal) + ½ Σ_molecules E_SO3LR(alone)``, SO3LR's atomic energies left out. The last term
-    gives the molecules their full stiffness; without it cells relax to densities 3 % too high.
+    gives the molecules their full stiffness; without it cells relax to densities 3 % higher.
 
     Parameters
     ----------

@@ -15,3 +15,9 @@ def test_a_table_names_command_and_date_of_each_run(tmp_path) -> None:
     page = filled("Figures:\n\n<!-- results: toy -->\nold\n<!-- end -->\nAfter.\n", tmp_path)
     assert page.count("\n| ") == 3 and f"`{kept['command']}` | {kept['date']} |" in page
     assert "| drift | 0.1 kJ/mol | same run |" in page and "old" not in page and page.endswith("After.\n")
+
+
+def test_a_table_of_all_figures_goes_where_the_page_wants_it(tmp_path) -> None:
+    keep("toy", [], {"small": [{"energy": "fit", "ρ": "0.7"}, {"energy": "best", "ρ": "0.9"}]}, tmp_path)
+    page = filled("<!-- rows: toy small -->\nold\n<!-- end -->\n", tmp_path)
+    assert "| energy | ρ |\n| --- | --- |\n| fit | 0.7 |\n| best | 0.9 |\n<!-- end -->" in page and "old" not in page
