@@ -64,6 +64,13 @@ Exclude = Annotated[
 ]
 Processes = Annotated[int, typer.Option("--processes", help="Processes of one thread each.")]
 Temperature = Annotated[float, typer.Option("--temperature", "-T", help="Temperature in K.")]
+FreeEnergy = Annotated[
+    float | None,
+    typer.Option(
+        "--temperature", "-T", help="K; rank the first ten by free energy, lattice vibrations included.",
+        show_default=False,
+    ),
+]  # fmt: skip
 Timestep = Annotated[float, typer.Option("--timestep", help="Time step in fs.")]
 ReportEvery = Annotated[float, typer.Option("--report-every", help="ps between frames, log rows and checkpoints.")]
 Overwrite = Annotated[

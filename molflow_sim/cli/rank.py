@@ -37,6 +37,7 @@ def rank(
         bool, typer.Option("--relax", help="Relax cell and molecules on the potential first, space group kept.")
     ] = False,
     charges: opt.Charges = "mmff94",
+    temperature: opt.FreeEnergy = None,
     pxrd: opt.Pxrd = None,
     wavelength: opt.Wavelength = None,
     top: opt.Top = 100,
@@ -53,6 +54,7 @@ def rank(
         energy,
         relax,
         charges=charges,
+        temperature=temperature,
         output=output,
         pxrd=pxrd,
         wavelength=wavelength,

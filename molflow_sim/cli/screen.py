@@ -49,6 +49,7 @@ def screen(
     refine_top: Annotated[
         int | None, typer.Option(help="Structures relaxed on --energy best at the end.", show_default=False)
     ] = None,
+    temperature: opt.FreeEnergy = None,
     reference: Annotated[
         Path | None, typer.Option(help="CIF of the experimental form: says where it came.", show_default=False)
     ] = None,
@@ -72,8 +73,8 @@ def screen(
         read_molecule(molecule, charge=charge, name=name), candidates, seed=seed, output=output,
         space_groups=space_groups, z_prime=z_prime, charges=charges, potential=potential, relax_top=relax_top,
         reference=reference, reference_block=block, energy=energy, energy_top=energy_top, refine_top=refine_top,
-        weights=weights, scheduler=scheduler, overwrite=overwrite, progress=not quiet, pxrd=pxrd,
-        wavelength=wavelength,
+        temperature=temperature, weights=weights, scheduler=scheduler, overwrite=overwrite, progress=not quiet,
+        pxrd=pxrd, wavelength=wavelength,
         settings=ScreenSettings(top=top, generator=generator, generator_options=opt.pairs(option)),
     )  # fmt: skip
     if not quiet:
@@ -113,14 +114,16 @@ def summary(landscape: Landscape, output: Path) -> None:
 
     table = Table(title=f"{landscape.molecule.name or landscape.molecule.formula}: {len(landscape)} structures")
     given = any(entry.source for entry in landscape)
-    titles = ("rank", "ΔE kJ/mol", "±", "g/cm³", "space group", "Z", "Z′", "converged", "found")
+    warm = any(entry.static_rank for entry in landscape)
+    titles = ("rank", *["ΔF kJ/mol"] * warm, "ΔE kJ/mol", "±", "g/cm³", "space group", "Z", "Z′", "converged", "found")
     for title in (*titles, *["source"] * given):
         left = title in ("space group", "source")
         table.add_column(title, justify="left" if left else "right", overflow="fold" if left else "ellipsis")
     for entry in landscape.entries[:10]:
-        delta = f"{entry.relative_energy:.2f}" if entry.relative_energy == entry.relative_energy else "–"
+        free, delta = (f"{x:.2f}" if x == x else "–" for x in (entry.free_energy_relative, entry.relative_energy))
         table.add_row(
             str(entry.rank),
+            *[free] * warm,
             delta,
             f"{entry.uncertainty:.1f}" if entry.uncertainty == entry.uncertainty else "–",
             f"{entry.density:.3f}",

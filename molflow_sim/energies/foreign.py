@@ -25,6 +25,7 @@ import numpy as np
 from molflow_sim.errors import InputError, MissingDependencyError, MolflowError, NonFiniteError
 from molflow_sim.registry import ENERGIES
 from molflow_sim.runs.files import sha256
+from molflow_sim.symmetry.spacegroup import repeats_for_axis
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -78,14 +79,6 @@ class EnergyModel:
         if not np.isfinite(energy):
             raise NonFiniteError(f"{self.name} gave the energy {energy}")
         return energy / (crystal.z * int(np.prod(repeats)))
-
-
-def repeats_for_axis(cell: np.ndarray, minimum: float) -> tuple[int, int, int]:
-    """How often to repeat a cell (rows, Å) so that opposite faces are at least `minimum` apart (so axes are, too)."""
-    cell = np.asarray(cell, dtype=float)
-    heights = 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
-    n = np.maximum(1, np.ceil(minimum / heights - 1e-9)).astype(int)
-    return int(n[0]), int(n[1]), int(n[2])
 
 
 def energy_model(spec: str) -> EnergyModel:

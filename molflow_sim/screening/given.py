@@ -13,7 +13,7 @@ import numpy as np
 
 from molflow_sim.chemistry.checks import canonical_smiles, mirror_image
 from molflow_sim.energies.models import check_energy_spec, energy_model
-from molflow_sim.errors import CrystalError, MolflowError, NoCandidatesError, StoreError
+from molflow_sim.errors import CrystalError, InputError, MolflowError, NoCandidatesError, StoreError
 from molflow_sim.runs.files import write_bytes_atomically
 from molflow_sim.runs.identity import digest
 from molflow_sim.runs.progress import Progress
@@ -43,6 +43,7 @@ _CODE = {
     "unique": ("pipeline:Run._unique", "given:same_or_mirrored"),
     "energy": ("ranking:energy_batch", "stages:energies"),
     "refine": ("stages:refine_batch", "stages:parametrize", "stages:refine", "stages:energies", "stages:validity"),
+    "vibrations": ("vibrations:vibrations_batch", "stages:parametrize", "stages:vibrations"),
     "pxrd": ("powder:match_batch",),
 }
 
@@ -81,6 +82,7 @@ def rank(
     relax: bool = False,
     *,
     charges: str = "mmff94",
+    temperature: float | None = None,
     output: str | Path | None = None,
     pxrd: str | Path | None = None,
     wavelength: float | None = None,
@@ -103,6 +105,8 @@ def rank(
         Otherwise energies are those of the structures as they are.
     charges : str
         Of the potential, see `molflow_sim.parametrize`.
+    temperature : float, optional
+        K; the first ten are ranked by their free energy with harmonic lattice vibrations. Needs `relax`.
     output : path, optional
         Results folder, with a subfolder for each molecule if there are several; a temporary one if not given. The same
         call again carries on where a former one was stopped; more structures may be added.
@@ -125,7 +129,7 @@ def rank(
     Raises
     ------
     InputError
-        No structures, a file that is not there, or an unknown energy or charge model.
+        No structures, a file that is not there, an unknown energy or charge model, or a temperature without `relax`.
     NoCandidatesError
         No structure could be read or evaluated; the message has the first reason.
     StoreError
@@ -136,10 +140,13 @@ def rank(
     from molflow_sim.systems.collect import find_crystals
 
     check_energy_spec(energy)
+    if temperature is not None and not relax:
+        raise InputError("vibrations are those of relaxed structures: with a temperature, relax as well (--relax)")
     file = None if pxrd is None else str(pxrd)
     settings = ScreenSettings(
-        generator="random", energy=energy, charges=charges, top=top, pxrd=file, wavelength=wavelength
-    )
+        generator="random", energy=energy, charges=charges, top=top, temperature=temperature, pxrd=file,
+        wavelength=wavelength,
+    )  # fmt: skip
     measured(settings)  # refuses what cannot be compared before the work begins
     bars = Progress(progress)
     with bars.stage("Reading structures", 1) as advance:
@@ -273,10 +280,14 @@ class RankRun(Run):
         rows = self._evaluated([crystal_to_json(c) for c in crystals], tally)
         keep, dropped = distinct(rows, self._unique(rows), tally)
         keep = self._refine(self._by_energy(keep, dropped), dropped, tally)
-        shown = {"energy": self.settings.energy, "relax": self.flexible, "charges": self.settings.charges}
+        shown = {
+            "energy": self.settings.energy, "relax": self.flexible, "charges": self.settings.charges,
+            "temperature": self.settings.temperature,
+        }  # fmt: skip
         told = provenance(self.store, shown, self.molecule)
         run = {**told, "code": self.code, "energy": self._energy_words()}
         landscape = build_landscape(self.molecule, keep, [*unread, *dropped], tally, run, None, self.store.folder)
+        landscape = self._warmed(landscape)
         landscape = self._matched(landscape)
         write_outputs(self.store, landscape, self.settings, self.bars)
         return landscape

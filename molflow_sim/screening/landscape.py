@@ -75,6 +75,14 @@ class LandscapeEntry:
         kJ/mol: half the range of `relative_energy` among the members of a mean, against rank 1; NaN for one model.
     parts : dict
         kJ/mol above rank 1 by each member of a mean.
+    vibrational_free_energy : float
+        kJ/mol: of the harmonic lattice vibrations at the temperature asked for, less that of the lowest static energy
+        that has one; NaN where it was not computed, or the structure is no minimum.
+    free_energy_relative : float
+        kJ/mol above the lowest free energy: static energy and vibrations.
+    static_rank : int
+        Rank by the static energy alone, where a temperature was asked for; else 0. `relative_energy` and `parts` are
+        against the first of these.
     note : str
         What a reader should know, e.g. why the re-ranking failed.
     reference_rmsd : float
@@ -104,6 +112,9 @@ class LandscapeEntry:
     relaxed_on: str = "potential"
     uncertainty: float = float("nan")
     parts: dict[str, float] = field(default_factory=dict)
+    vibrational_free_energy: float = float("nan")
+    free_energy_relative: float = float("nan")
+    static_rank: int = 0
     note: str = ""
     reference_rmsd: float = float("nan")
     source: str = ""
@@ -168,6 +179,7 @@ class LandscapeEntry:
             "id": self.id,
             **({"source": self.source} if self.source else {}),
             "relative_energy_kj_per_mol": self.relative_energy,
+            **self._thermal(),
             "density_g_per_cm3": self.density,
             "space_group": self.space_group,
             "z": self.z,
@@ -204,6 +216,16 @@ class LandscapeEntry:
             return {}
         change = np.linalg.det(np.eye(3) + np.reshape(self.pxrd_strain, (3, 3))) - 1.0
         return {"pxrd_similarity": self.pxrd_similarity, "pxrd_volume_change_percent": 100.0 * float(change)}
+
+    def _thermal(self) -> dict[str, Any]:
+        """Columns of a ranking at a temperature."""
+        if not self.static_rank:
+            return {}
+        return {
+            "free_energy_relative_kj_per_mol": self.free_energy_relative,
+            "vibrational_free_energy_kj_per_mol": self.vibrational_free_energy,
+            "static_rank": self.static_rank,
+        }
 
 
 @dataclass(frozen=True)

@@ -37,6 +37,7 @@ _STAGES = {
     "energy": "energies that rank",
     "refine": "relax on best",
     "reference.json": "reference",
+    "vibrations": "vibrations",
 }
 
 
@@ -129,6 +130,7 @@ def _write_database(store: Store, landscape: Landscape) -> None:
                 "converged": row["converged"],
                 "copies": row["copies"],
                 "residual_stress_gpa": row["residual_stress_gpa"],
+                **({"free_energy_relative": entry.free_energy_relative} if entry.static_rank else {}),
                 **({"source": entry.source} if entry.source else {}),
             }
             atoms = entry.to_ase()

@@ -36,6 +36,7 @@ from molflow_sim.screening.ranking import (
 from molflow_sim.screening.serialise import crystal_to_json, from_bytes, molecule_identity, to_bytes
 from molflow_sim.screening.settings import ENERGY_DIGITS, ScreenSettings
 from molflow_sim.screening.stages import Shared, Stages
+from molflow_sim.screening.vibrations import vibrating, vibrations_batch, warmed
 
 if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
@@ -55,6 +56,7 @@ _CODE = {
     "energy": ("ranking:energy_batch", "stages:energies"),
     "refine": ("stages:refine_batch", "stages:parametrize", "stages:refine", "stages:energies", "stages:validity"),
     "reference": ("reference:locate", "stages:similarity"),
+    "vibrations": ("vibrations:vibrations_batch", "stages:parametrize", "stages:vibrations"),
     "pxrd": ("powder:match_batch",),
 }
 
@@ -75,6 +77,7 @@ def screen(
     energy: str | None = None,
     energy_top: int | None = None,
     refine_top: int | None = None,
+    temperature: float | None = None,
     generator: str | None = None,
     weights: str | Path | None = None,
     pxrd: str | Path | None = None,
@@ -119,6 +122,8 @@ def screen(
         How many structures it ranks; the others follow.
     refine_top : int, optional
         How many of the first are relaxed again on ``"best"``, where that ranks.
+    temperature : float, optional
+        K; the first ten are ranked by their free energy with harmonic lattice vibrations.
     generator : str, optional
         Where the packings come from: ``random``, ``flow`` (a trained crystal flow) or ``mixed`` (half of each).
     weights : path, optional
@@ -159,7 +164,8 @@ def screen(
         "candidates": candidates, "seed": seed, "space_groups": space_groups, "z_prime": z_prime, "charges": charges,
         "potential": potential,
         "relax_top": relax_top, "energy": energy, "energy_top": energy_top, "refine_top": refine_top,
-        "generator": generator, "weights": weights, "pxrd": pxrd, "wavelength": wavelength,
+        "temperature": temperature, "generator": generator, "weights": weights, "pxrd": pxrd,
+        "wavelength": wavelength,
     }  # fmt: skip
     chosen = replace(settings or ScreenSettings(), **{k: value for k, value in given.items() if value is not None})
     if isinstance(molecule, str):
@@ -253,9 +259,14 @@ class Run:
         packings = generator_identity(self.settings.make_generator())
         told = provenance(self.store, self.settings.to_dict(), self.molecule)
         run = {
-            **told, "potential": potential, "packings": packings, "code": self.code, "energy": self._energy_words(),
+            **told,
+            "potential": potential,
+            "packings": packings,
+            "code": self.code,
+            "energy": self._energy_words(),
         }
         landscape = build_landscape(self.molecule, keep, dropped, tally, run, found, self.store.folder)
+        landscape = self._warmed(landscape)
         landscape = self._matched(landscape)
         write_outputs(self.store, landscape, self.settings, self.bars)
         return landscape
@@ -501,6 +512,27 @@ class Run:
         good.sort(key=lambda row: (round(row.refined_energy, ENERGY_DIGITS), row.id))
         other = [row for row in done if not np.isfinite(row.refined_energy)]
         return [*good, *other, *rows[len(first) :]]
+
+    def _warmed(self, landscape: Landscape) -> Landscape:
+        """The landscape with free energies of the first structures, where a temperature is given.
+
+        Modes are stored, not free energies: another temperature costs nothing.
+        """
+        temperature = self.settings.temperature
+        if temperature is None:
+            return landscape
+        chosen = vibrating(landscape, self.settings.temperature_top)
+        tasks = []
+        for entry in chosen:
+            on_best, stored = entry.relaxed_on != "potential", crystal_to_json(entry.crystal)
+            code = self.code["vibrations"], self.code["relax"], energy_identity(BEST) if on_best else ""
+            key = digest(code, self.shared.parameters.charge_model, stored)
+            tasks.append((f"vibrations/{key}.json", key, (on_best, stored), 1))
+        # A failure is no result: it is tried again by the next call.
+        data = self._batches("Lattice vibrations", vibrations_batch, tasks, lambda d: not from_bytes(d)["reason"])
+        timings = {**landscape.run["timings_s"], "vibrations": round(self.store.seconds("vibrations"), 2)}
+        landscape = replace(landscape, run={**landscape.run, "timings_s": timings})
+        return warmed(landscape, chosen, data, temperature)
 
     def _matched(self, landscape: Landscape) -> Landscape:
         """The landscape with the similarity of every structure to the measured pattern, if there is one."""

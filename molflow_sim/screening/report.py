@@ -97,7 +97,10 @@ def _row(entry: LandscapeEntry, shown: float, wavelength: float) -> dict[str, An
         "source": entry.source,
         "shown": round(float(shown), 4),
         "potential": round(entry.potential_relative, 4),
-        "uncertainty": None if entry.uncertainty != entry.uncertainty else round(entry.uncertainty, 2),
+        "uncertainty": _known(entry.uncertainty),
+        "free": _known(entry.free_energy_relative),
+        "vibrational": _known(entry.vibrational_free_energy),
+        "static_rank": entry.static_rank or None,
         "density": round(entry.density, 4),
         "space_group": entry.space_group,
         "z": entry.z,
@@ -119,6 +122,11 @@ def _row(entry: LandscapeEntry, shown: float, wavelength: float) -> dict[str, An
         "bonds": bonds.ravel().tolist(),
         "cif": entry.to_cif(),
     }
+
+
+def _known(value: float) -> float | None:
+    """kJ/mol to two decimals, nothing where there is no value."""
+    return None if value != value else round(value, 2)
 
 
 def cell_for_viewing(entry: LandscapeEntry) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

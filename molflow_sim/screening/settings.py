@@ -15,6 +15,7 @@ from molflow_sim.generators.protocol import (
     without_code,
 )
 from molflow_sim.io.powder_read import check_wavelength
+from molflow_sim.units import thermal_energy
 
 if TYPE_CHECKING:
     from molflow_sim.generators.protocol import Generator
@@ -72,6 +73,10 @@ class ScreenSettings:
         How many of the relaxed structures it ranks; the others follow.
     refine_top : int
         How many of the first are relaxed again on ``"best"``, where that ranks.
+    temperature : float or None
+        K; the first structures are then ranked by their free energy with harmonic lattice vibrations.
+    temperature_top : int
+        How many.
     top : int
         CIF files written.
     minimum_density, maximum_density : float
@@ -104,6 +109,8 @@ class ScreenSettings:
     energy: str = DEFAULT_ENERGY
     energy_top: int = 250
     refine_top: int = 40
+    temperature: float | None = None
+    temperature_top: int = 10
     top: int = 100
     minimum_density: float = 0.5
     maximum_density: float = 3.0
@@ -116,12 +123,14 @@ class ScreenSettings:
 
     def __post_init__(self) -> None:
         counts = ("candidates", "z_prime", "batch_size", "compare_top", "relax_top", "relax_batch", "energy_top")
-        for name in counts:
+        for name in (*counts, "temperature_top"):
             whole_number(name, getattr(self, name), 1)
         for name in ("seed", "top", "refine_top"):
             whole_number(name, getattr(self, name), 0)
         if self.charges not in CHARGE_MODELS:
             raise InputError(f"unknown charge model {self.charges!r}; choose from {', '.join(CHARGE_MODELS)}")
+        if self.temperature is not None:
+            thermal_energy(self.temperature)
         if self.potential not in POTENTIALS:
             raise InputError(f"unknown potential {self.potential!r}; choose from {', '.join(POTENTIALS)}")
         if not 0 <= self.minimum_density < self.maximum_density:

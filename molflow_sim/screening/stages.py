@@ -21,6 +21,7 @@ from molflow_sim.screening.settings import ScreenSettings
 
 if TYPE_CHECKING:
     from molflow_sim.energies.models import Value
+    from molflow_sim.evaluate.vibrations import Vibrations
     from molflow_sim.forcefield.parameters import MoleculeParameters
     from molflow_sim.generators.protocol import Generator
     from molflow_sim.systems.crystal import MolecularCrystal
@@ -135,6 +136,16 @@ def energies(spec: str, crystals: Sequence[MolecularCrystal], parameters: Molecu
     return energy_model(spec).evaluate(crystals, parameters)
 
 
+def vibrations(crystal: MolecularCrystal, parameters: MoleculeParameters, on_best: bool) -> Vibrations:
+    """Harmonic modes on the potential that the crystal was relaxed on: that of ``best``, or the force field."""
+    from molflow_sim.energies import EnsemblePotential
+    from molflow_sim.evaluate.vibrations import crystal_vibrations
+    from molflow_sim.forcefield import CrystalPotential
+
+    potential = EnsemblePotential([parameters]) if on_best else CrystalPotential([parameters], compute_stress=False)
+    return crystal_vibrations(crystal, potential)
+
+
 def validity(crystal: MolecularCrystal, settings: ScreenSettings) -> Any:
     """Validity columns of a relaxed crystal (`Validity`)."""
     from molflow_sim.evaluate.validity import ValidityThresholds, check_validity
@@ -165,6 +176,7 @@ class Stages:
     relax: Callable[..., Any] = relax
     refine: Callable[..., Any] = refine
     energies: Callable[..., Any] = energies
+    vibrations: Callable[..., Any] = vibrations
     validity: Callable[..., Any] = validity
     similarity: Callable[..., Any] = similarity
 

@@ -188,3 +188,11 @@ def cell_parameters(cell: np.ndarray) -> np.ndarray:
         cosine = np.einsum("...i,...i->...", m[..., i, :], m[..., j, :]) / (lengths[..., i] * lengths[..., j])
         out[..., 3 + k] = np.degrees(np.arccos(np.clip(cosine, -1.0, 1.0)))
     return out
+
+
+def repeats_for_axis(cell: np.ndarray, minimum: float) -> tuple[int, int, int]:
+    """How often to repeat a cell (rows, Å) so that opposite faces are at least `minimum` apart (so axes are, too)."""
+    cell = np.asarray(cell, dtype=float)
+    heights = 1.0 / np.linalg.norm(np.linalg.inv(cell), axis=0)
+    n = np.maximum(1, np.ceil(minimum / heights - 1e-9)).astype(int)
+    return int(n[0]), int(n[1]), int(n[2])

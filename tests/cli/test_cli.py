@@ -65,6 +65,8 @@ def test_a_molecule_that_cannot_be_used_is_refused_in_one_line(molflow, tmp_path
         (["--energy", "dft"], "gfn2-xtb"),
         (["--energy", "mace:absent.model"], "absent.model"),
         (["--reference", "absent.cif"], "absent.cif"),
+        (["--temperature", "0"], "above 0 K"),
+        (["--temperature", "nan"], "above 0 K"),
         (["--no-such-option"], "--no-such-option"),
     ],
 )

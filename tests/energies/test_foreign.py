@@ -15,11 +15,11 @@ from molflow_sim.energies.foreign import (
     EnergyModel,
     energy_identity,
     energy_model,
-    repeats_for_axis,
 )
 from molflow_sim.energies.models import check_energy_spec
 from molflow_sim.errors import InputError, MissingDependencyError, MolflowError, NonFiniteError
 from molflow_sim.symmetry import cell_matrix
+from molflow_sim.symmetry.spacegroup import repeats_for_axis
 
 
 class PerAtom(Calculator):

@@ -171,6 +171,10 @@ def test_a_damaged_batch_is_computed_again(urea, finished, tmp_path):
 
 def test_a_crash_after_any_write_changes_nothing(urea, finished, tmp_path, monkeypatch):
     """Stops the run after its 1st, 2nd, 3rd... stored batch in turn, resuming each time."""
+    warm = {"temperature": 300.0, "temperature_top": 3}
+    whole = run(urea, tmp_path / "whole", **warm)
+    assert [e.id for e in sorted(whole, key=lambda e: e.static_rank)] == [e.id for e in finished]
+    assert [np.isfinite(e.free_energy_relative) for e in whole] == [True] * 3 + [False] * (len(whole) - 3)
     write = Store.write
     stops = 0
 
@@ -184,13 +188,13 @@ def test_a_crash_after_any_write_changes_nothing(urea, finished, tmp_path, monke
     monkeypatch.setattr(Store, "write", write_then_crash)
     while True:
         try:
-            result = run(urea, tmp_path / "run")
+            result = run(urea, tmp_path / "run", **warm)
             break
         except Crash:
             stops += 1
-    # press, distinct, evaluate, energies of packings, relax, unique, energies, refine, unique: each batch once
-    assert stops == 3 + 1 + 1 + 2 + 3 + 1 + 1 + 1 + 1
-    pd.testing.assert_frame_equal(result.to_dataframe(), finished.to_dataframe())
+    # press, distinct, evaluate, energies of packings, relax, unique, energies, refine, unique, vibrations: each once
+    assert stops == 3 + 1 + 1 + 2 + 3 + 1 + 1 + 1 + 1 + 3
+    pd.testing.assert_frame_equal(result.to_dataframe(), whole.to_dataframe())
 
 
 def test_when_nothing_survives_the_press_or_the_relaxation_the_reasons_are_counted(urea, tmp_path):

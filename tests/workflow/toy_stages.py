@@ -8,6 +8,7 @@ import numpy as np
 
 from molflow_sim.energies.models import Value
 from molflow_sim.evaluate import PackingMatch
+from molflow_sim.evaluate.vibrations import Vibrations
 from molflow_sim.packing.packings import STATUS
 from molflow_sim.screening import Stages
 
@@ -51,6 +52,11 @@ def energies(spec, crystals, parameters):
     return [Value(2 * float(e), {"fit": float(e), "so3lr": 3 * float(e)}) for e in evaluate(crystals, parameters)]
 
 
+def vibrations(crystal, parameters, on_best):
+    """An Einstein crystal, the stiffer the denser."""
+    return Vibrations(np.full(24, 50.0 + 1e4 * crystal.density), np.empty((0, 3)), 8, (1, 1, 1))
+
+
 def always_valid(crystal, settings):
     return Valid()
 
@@ -82,6 +88,7 @@ TOY = Stages(
     press=press,
     evaluate=evaluate,
     relax=relax,
+    vibrations=vibrations,
     refine=relax,
     energies=energies,
     validity=always_valid,
