@@ -126,7 +126,8 @@ for array in (*(out[k].numpy() for k in sorted(out)), np.array(energy), gradient
 
 @pytest.mark.slow
 def test_the_process_that_compiles_the_loops_gets_the_bits_of_those_that_load_them(tmp_path):
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    found = os.pathsep.join(filter(None, sys.path))
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONPATH": found}
     runs = [
         subprocess.run([sys.executable, "-c", COMPILED], env=environment, capture_output=True, text=True, check=True)
         for _ in range(2)
