@@ -138,11 +138,8 @@ def summary(landscape: Landscape, output: Path) -> None:
     console.print(table)
     match = landscape.reference
     if match is not None:
-        place = (
-            f"rank {match.rank}, RMSD15 {match.rmsd15:.2f} Å"
-            if match.rank and match.rmsd15 is not None
-            else "not found"
-        )
+        near = "as relaxed" if match.rmsd15 is None else f"RMSD15 {match.rmsd15:.2f} Å"
+        place = f"rank {match.rank}, {near}" if match.rank else "not found"
         own = match.relaxed_relative_energy
         told = (place, "" if own is None else f"relaxed by itself {own:+.2f} kJ/mol against rank 1", match.note)
         console.print(f"reference {match.name}: {'; '.join(x for x in told if x)}", markup=False, highlight=False)

@@ -252,7 +252,8 @@ class ReferenceMatch:
     space_group, density : str, float
         Of the experimental structure.
     rank : int or None
-        Of the structure that is the experimental form (15 of 15 molecules, RMSD15 < 1 Å); None if not found.
+        Of the structure that is the experimental form, as measured or relaxed as the ranked ones were (15 of 15
+        molecules within `molflow_sim.evaluate.found_rmsd`); None if not found.
     relative_energy : float or None
         Its ΔE in kJ/mol per molecule.
     rmsd15 : float or None

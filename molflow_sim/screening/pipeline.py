@@ -55,7 +55,7 @@ _CODE = {
     "unique": ("pipeline:Run._unique", "stages:deduplicate_crystals"),
     "energy": ("ranking:energy_batch", "stages:energies"),
     "refine": ("stages:refine_batch", "stages:parametrize", "stages:refine", "stages:energies", "stages:validity"),
-    "reference": ("reference:locate", "stages:similarity"),
+    "reference": ("reference:locate", "stages:similarity", "stages:refine"),
     "vibrations": ("vibrations:vibrations_batch", "stages:parametrize", "stages:vibrations"),
     "pxrd": ("powder:match_batch",),
 }
@@ -251,9 +251,11 @@ class Run:
             from molflow_sim.screening.reference import locate
 
             code = self.code["relax"], self.code["reference"]
-            key = digest(code, experiment.digest, [row.id for row in keep], [row.energy for row in keep])
+            energies = [(row.energy, row.refined_energy) for row in keep]
+            key = digest(code, experiment.digest, self.spec, [row.id for row in keep], energies)
+            best = self.spec == BEST
             data = self.store.once(
-                "reference.json", key, lambda: to_bytes(locate(experiment, keep, self.shared, self.bars))
+                "reference.json", key, lambda: to_bytes(locate(experiment, keep, self.shared, self.bars, best))
             )
             found = from_bytes(data)
         packings = generator_identity(self.settings.make_generator())

@@ -101,8 +101,14 @@ def _atom_map(crystal: Any, molecule: Any, name: str) -> np.ndarray:
     return np.array(matches[int(same.argmax())])
 
 
-def locate(experiment: Experiment, rows: Sequence[RelaxedRow], shared: Shared, bars: Progress) -> dict[str, Any]:
+def locate(
+    experiment: Experiment, rows: Sequence[RelaxedRow], shared: Shared, bars: Progress, on_best: bool = False
+) -> dict[str, Any]:
     """Relax the experimental structure and find it among the ranked rows.
+
+    The form is found where a row is the measured structure, or that structure relaxed as the row was (`on_best`: those
+    that were relaxed on ``best`` too), unless relaxation turns it into another packing: cells at 0 K may differ by more
+    from measured ones than the bound for small molecules allows.
 
     Returns
     -------
@@ -118,7 +124,7 @@ def locate(experiment: Experiment, rows: Sequence[RelaxedRow], shared: Shared, b
         "density": float(crystal.density),
     }
     notes = []
-    relaxed = None
+    relaxed = kept = refined = None
     with bars.stage("Looking for the reference", len(compared) + 1) as advance:
         try:
             result = stages.relax([crystal], _parameters(experiment, shared))[0]
@@ -127,21 +133,33 @@ def locate(experiment: Experiment, rows: Sequence[RelaxedRow], shared: Shared, b
             relaxed = result.crystal
             drift = stages.similarity(crystal, relaxed)
             match["relaxed_drift"] = float(drift.rmsd) if drift.n_matched == drift.n else None
-            if match["relaxed_drift"] is None:
+            if match["relaxed_drift"] is not None:
+                kept = relaxed
+            else:
                 notes.append(
                     f"the potential does not keep it ({drift.n_matched} of {drift.n} molecules after relaxation)"
                 )
             match["relaxed_relative_energy"] = (float(result.energy) - min(r.energy for r in rows)) / KJ_PER_MOL
+            if on_best:
+                refined = stages.refine([relaxed], _parameters(experiment, shared, shared.ranking))[0].crystal
+                drift = stages.similarity(crystal, refined)
+                if drift.n_matched < drift.n:
+                    notes.append(f"best does not keep it ({drift.n_matched} of {drift.n} molecules after relaxation)")
+                    refined = None
         except MolflowError as error:
             notes.append(f"not relaxed: {error.reason}")
         advance(1)
-        alike = {}
+        alike, hit = {}, None
         for row in compared:
             alike[row.id] = stages.similarity(row.crystal, crystal)
+            own = refined if np.isfinite(row.refined_energy) else kept
+            if hit is None and (
+                alike[row.id].found or (own is not None and stages.similarity(row.crystal, own).found)
+            ):
+                hit = row
             advance(1)
-    hit = next((row for row in compared if alike[row.id].found), None)
     if hit is not None:
-        match["rmsd15"] = float(alike[hit.id].rmsd)
+        match["rmsd15"] = float(alike[hit.id].rmsd) if alike[hit.id].full else None
         if relaxed is not None:
             same = stages.similarity(hit.crystal, relaxed)
             match["rmsd15_to_relaxed"] = float(same.rmsd) if same.n_matched == same.n else None
@@ -152,9 +170,10 @@ def locate(experiment: Experiment, rows: Sequence[RelaxedRow], shared: Shared, b
     return {"match": match, "hit": hit.id if hit else None, "rmsd15": full}
 
 
-def _parameters(experiment: Experiment, shared: Shared) -> Any:
-    """Parameters in the atom order of the reference's molecule, with the screened molecule's charges."""
+def _parameters(experiment: Experiment, shared: Shared, own: Any = None) -> Any:
+    """Parameters in the atom order of the reference's molecule, with the screened molecule's charges (or `own`'s)."""
+    own = own or shared.parameters
     parameters = shared.stages.parametrize(experiment.crystal.molecules[0], "mmff94")
-    charges = np.empty_like(np.asarray(shared.parameters.charges))
-    charges[experiment.atom_map] = shared.parameters.charges
-    return replace(parameters, charges=charges, charge_model=shared.parameters.charge_model)
+    charges = np.empty_like(np.asarray(own.charges))
+    charges[experiment.atom_map] = own.charges
+    return replace(parameters, charges=charges, charge_model=own.charge_model)
