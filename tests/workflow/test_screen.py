@@ -241,6 +241,25 @@ def _same_density(a, b):
     return toy.Match(abs(a.density - b.density), 15 if abs(a.density - b.density) < 1e-4 else 3)
 
 
+def test_a_form_whose_cell_the_model_changes_is_found_as_that_model_relaxes_it(urea, finished, tmp_path):
+    form = finished[2].crystal
+    measured = replace(form, cell=1.01 * form.cell)
+    (tmp_path / "experiment.cif").write_text(measured.to_cif())
+
+    def similar(a, b):
+        return toy.Match(0.0 if abs(a.density - b.density) < 1e-5 else 0.9, 15)
+
+    def refine(crystals, parameters):
+        there = [form if abs(c.density - measured.density) < 1e-5 else c for c in crystals]
+        return toy.relax(there, parameters)
+
+    stages = replace(toy.TOY, similarity=similar)
+    result = run(urea, tmp_path / "a", reference=tmp_path / "experiment.cif", stages=stages)
+    assert result.reference.rank is None
+    result = run(urea, tmp_path / "b", reference=tmp_path / "experiment.cif", stages=replace(stages, refine=refine))
+    assert result[result.reference.rank - 1].id == finished[2].id and result.reference.rmsd15 == 0.9
+
+
 def test_a_reference_of_another_molecule_is_refused_before_any_work(urea, finished, tmp_path):
     cif = tmp_path / "experiment.cif"
     cif.write_text(finished[0].to_cif())
