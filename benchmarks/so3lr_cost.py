@@ -25,7 +25,7 @@ import torch
 from benchmarks.tables import keep
 from molflow_sim import MolecularCrystal, Molecule, parametrize
 from molflow_sim.packing import press, random_packings
-from molflow_sim.relax.symmetry import atom_permutations
+from molflow_sim.relax.symmetry import orbits as orbits_of
 from molflow_sim.so3lr.potential import SO3LR, Orbits
 
 HMX = "C1N(CN(CN(CN1[N+](=O)[O-])[N+](=O)[O-])[N+](=O)[O-])[N+](=O)[O-]"
@@ -136,7 +136,7 @@ def _seconds(crystal: MolecularCrystal, repeats: int, *, symmetry: bool) -> floa
     numbers, positions, _, _ = crystal.unit_cell()
     orbits = Orbits.identity(len(numbers))
     if symmetry:
-        orbits = Orbits.from_permutations(atom_permutations(crystal), crystal.space_group.rotations)
+        orbits = orbits_of(crystal)
     model.evaluate([numbers], [positions], [crystal.cell], [orbits])  # compiles
     start = time.process_time()
     for _ in range(repeats):

@@ -14,8 +14,8 @@ from molflow_sim.bespoke.sums import ROWS, pair_sums, reciprocal_sums
 from molflow_sim.forcefield import ewald
 from molflow_sim.forcefield.esp import equivalent_atoms
 from molflow_sim.forcefield.potential import SWITCH_WIDTH
-from molflow_sim.relax.symmetry import atom_permutations
-from molflow_sim.so3lr.potential import SO3LR, Orbits
+from molflow_sim.relax.symmetry import orbits as orbits_of
+from molflow_sim.so3lr.potential import SO3LR
 from molflow_sim.threads import share
 from molflow_sim.units import KJ_PER_MOL
 
@@ -133,7 +133,7 @@ def learn(packings: RigidPackings, teacher: SO3LR, packing: np.ndarray, pressed:
     n, classes = molecule.n_atoms, equivalent_atoms(molecule.rdmol)
     k = int(classes.max()) + 1
     crystals = [packings.crystal(i) for i in range(len(packings))]
-    orbits = [Orbits.from_permutations(atom_permutations(c), c.space_group.rotations) for c in crystals]
+    orbits = [orbits_of(c) for c in crystals]
     cells = [np.ascontiguousarray(c.cell, dtype=float) for c in crystals]
     positions = [np.ascontiguousarray(c.unit_cell()[1]) for c in crystals]
     mass = molecule.masses / molecule.masses.sum()

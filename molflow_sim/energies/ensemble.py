@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
 from molflow_sim.forcefield.parameters import MoleculeParameters
 from molflow_sim.forcefield.potential import CrystalPotential
 from molflow_sim.so3lr.potential import SO3LR, Orbits, check_elements
+from molflow_sim.switched_model import SwitchedModel, state_of
 
 
-class EnsemblePotential(ModelInterface):
+class EnsemblePotential(SwitchedModel):
     """Between molecules the mean of this package's exp-6 and charges with SO3LR, inside them SO3LR; a torch-sim model.
 
     ``E = ½ E_FIT + ½ E_SO3LR(crystal) + ½ Σ_molecules E_SO3LR(alone)``, SO3LR's atomic energies left out. The last term
@@ -37,10 +37,7 @@ class EnsemblePotential(ModelInterface):
     """
 
     def __init__(self, parameters: Sequence[MoleculeParameters], cutoff: float = 15.0) -> None:
-        super().__init__()
-        self._device, self._dtype = torch.device("cpu"), torch.float64
-        self._compute_stress = self._compute_forces = True
-        self._memory_scales_with = "n_atoms_x_density"
+        super().__init__(torch.device("cpu"), torch.float64)
         self.fit = CrystalPotential(parameters, cutoff, intramolecular=False)
         self.so3lr = SO3LR(cutoff)
         self.parameters = self.fit.parameters
@@ -52,24 +49,6 @@ class EnsemblePotential(ModelInterface):
     def torn(self) -> str:
         """How the last batch contradicts the species, see `CrystalPotential`."""
         return self.fit.torn
-
-    @property
-    def compute_stress(self) -> bool:
-        """Whether `forward` returns the stress."""
-        return self._compute_stress
-
-    @compute_stress.setter
-    def compute_stress(self, value: bool) -> None:
-        self._compute_stress = bool(value)
-
-    @property
-    def compute_forces(self) -> bool:
-        """Whether `forward` returns forces."""
-        return self._compute_forces
-
-    @compute_forces.setter
-    def compute_forces(self, value: bool) -> None:
-        self._compute_forces = bool(value)
 
     def forget(self) -> None:
         """See `CrystalPotential.forget`."""
@@ -86,8 +65,7 @@ class EnsemblePotential(ModelInterface):
 
     def forward(self, state: SimState | dict[str, torch.Tensor], **_: Any) -> dict[str, torch.Tensor]:
         """Evaluate a batch of systems; inputs, outputs and errors are those of `CrystalPotential.forward`."""
-        if not isinstance(state, SimState):
-            state = SimState(**{"masses": torch.ones(len(state["positions"])), "pbc": True, **state})
+        state = state_of(state)
         fit = self.fit(state)
         net = self.so3lr(state)
         inside, gradient, virial = self._inside(state)

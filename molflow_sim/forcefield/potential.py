@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
 from molflow_sim.errors import InputError
@@ -24,6 +23,7 @@ from molflow_sim.forcefield.neighbours import VerletList, split_into_groups
 from molflow_sim.forcefield.parameters import MoleculeParameters, distinct_species, parametrize
 from molflow_sim.forcefield.topology import SpanningTree, lattice_shifts, lay_out
 from molflow_sim.ordered import determinant, product
+from molflow_sim.switched_model import SwitchedModel, state_of
 from molflow_sim.threads import one_torch_thread, share
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ FAR_BONDS = 1.5
 """Times its equilibrium length, beyond which a bond is none; next neighbours of a chain are 1.6 bonds apart."""
 
 
-class CrystalPotential(ModelInterface):
+class CrystalPotential(SwitchedModel):
     """Energy, forces and stress of molecular crystals, as a torch-sim model.
 
     Parameters
@@ -81,12 +81,9 @@ class CrystalPotential(ModelInterface):
         backend: str = "auto",
         intramolecular: bool = True,
     ) -> None:
-        super().__init__()
-        self._device = torch.device(device or "cpu")
-        self._dtype = dtype
-        self._compute_stress = compute_stress
-        self._compute_forces = compute_forces
-        self._memory_scales_with = "n_atoms_x_density"
+        super().__init__(
+            torch.device(device or "cpu"), dtype, compute_forces=compute_forces, compute_stress=compute_stress
+        )
         if cutoff < 2.0 * SWITCH_WIDTH:
             raise InputError(f"cutoff {cutoff} Å is too short; use at least {2.0 * SWITCH_WIDTH} Å")
         if backend == "auto":
@@ -131,24 +128,6 @@ class CrystalPotential(ModelInterface):
         molecules = [m for c in crystals for m in (c.molecules if hasattr(c, "molecules") else (c,))]
         return cls([parametrize(m, charges) for m in distinct_species(molecules)], **options)
 
-    @property
-    def compute_stress(self) -> bool:
-        """Whether `forward` returns the stress."""
-        return self._compute_stress
-
-    @compute_stress.setter
-    def compute_stress(self, value: bool) -> None:
-        self._compute_stress = bool(value)
-
-    @property
-    def compute_forces(self) -> bool:
-        """Whether `forward` returns forces."""
-        return self._compute_forces
-
-    @compute_forces.setter
-    def compute_forces(self, value: bool) -> None:
-        self._compute_forces = bool(value)
-
     def forward(self, state: SimState | dict[str, torch.Tensor], **_: Any) -> dict[str, torch.Tensor]:
         """Evaluate a batch of systems.
 
@@ -170,8 +149,7 @@ class CrystalPotential(ModelInterface):
         CrystalError
             A system is not a sequence of this potential's molecules.
         """
-        if not isinstance(state, SimState):
-            state = SimState(**{"masses": torch.ones(len(state["positions"])), "pbc": True, **state})
+        state = state_of(state)
         with torch.no_grad(), one_torch_thread() if self.backend == "compiled" else nullcontext():
             positions = state.positions.detach().to(self._device, torch.float64)
             cells = state.row_vector_cell.detach().to(self._device, torch.float64).contiguous()

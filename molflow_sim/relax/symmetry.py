@@ -9,6 +9,7 @@ import torch
 
 from molflow_sim.errors import CrystalError
 from molflow_sim.ordered import applied, inverse, product
+from molflow_sim.so3lr.potential import Orbits
 from molflow_sim.systems.crystal import MolecularCrystal
 
 
@@ -55,6 +56,11 @@ def atom_permutations(crystal: MolecularCrystal, tolerance: float = 0.3) -> np.n
                 )
             out[g, atoms] = onto[best]
     return out
+
+
+def orbits(crystal: MolecularCrystal) -> Orbits:
+    """Which atoms of the cell are symmetry copies of which; raises as `atom_permutations` does."""
+    return Orbits.from_permutations(atom_permutations(crystal), crystal.space_group.rotations)
 
 
 class SymmetryAverage:

@@ -9,13 +9,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch_sim.models.interface import ModelInterface
 from torch_sim.state import SimState
 
 from molflow_sim.errors import InputError, UnsupportedElementError
 from molflow_sim.so3lr import long_range, network
 from molflow_sim.so3lr.harmonics import rotation_matrix
 from molflow_sim.so3lr.weights import CUTOFF, ELEMENTS, load_weights
+from molflow_sim.switched_model import SwitchedModel, state_of
 from molflow_sim.threads import one_blas_thread, one_torch_thread, share
 
 MIN_VOLUME_PER_ATOM = 1.5
@@ -72,7 +72,7 @@ class Orbits:
         return np.ascontiguousarray(cell.T @ self.fractional @ np.linalg.inv(cell.T))
 
 
-class SO3LR(ModelInterface):
+class SO3LR(SwitchedModel):
     """SO3LR on a CPU, as a torch-sim model. Neutral closed-shell molecules of H, C, N, O, F, P, S and Cl.
 
     Parameters
@@ -98,34 +98,13 @@ class SO3LR(ModelInterface):
     def __init__(
         self, cutoff: float = 15.0, dtype: str = "float32", compute_stress: bool = True, *, tail: bool = True
     ) -> None:
-        super().__init__()
+        super().__init__(torch.device("cpu"), torch.float64, compute_stress=compute_stress)
         if not 6.0 <= cutoff < np.inf:
             raise InputError(f"cutoff {cutoff} Å cannot be used; dispersion needs at least 6 Å")
-        self._device, self._dtype = torch.device("cpu"), torch.float64
-        self._compute_stress, self._compute_forces = compute_stress, True
-        self._memory_scales_with = "n_atoms_x_density"
         self.cutoff = float(cutoff)
         self.weights = load_weights(dtype)
         self._tail = long_range.tail_integral(self.cutoff) if tail else 0.0
         self._orbits: list[Orbits] | None = None
-
-    @property
-    def compute_stress(self) -> bool:
-        """Whether `forward` returns the stress."""
-        return self._compute_stress
-
-    @compute_stress.setter
-    def compute_stress(self, value: bool) -> None:
-        self._compute_stress = bool(value)
-
-    @property
-    def compute_forces(self) -> bool:
-        """Whether `forward` returns forces."""
-        return self._compute_forces
-
-    @compute_forces.setter
-    def compute_forces(self, value: bool) -> None:
-        self._compute_forces = bool(value)
 
     def symmetric(self, orbits: Sequence[Orbits] | None) -> None:
         """Announce the symmetry that the systems of the next batches have and keep; None for no symmetry.
@@ -154,8 +133,7 @@ class SO3LR(ModelInterface):
         UnsupportedElementError
             An element that SO3LR was not trained on.
         """
-        if not isinstance(state, SimState):
-            state = SimState(**{"masses": torch.ones(len(state["positions"])), "pbc": True, **state})
+        state = state_of(state)
         numbers = state.atomic_numbers.cpu().numpy()
         check_elements(numbers)
         system = state.system_idx.cpu().numpy()
