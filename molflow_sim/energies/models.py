@@ -26,7 +26,7 @@ import torch_sim
 
 from molflow_sim.energies import foreign
 from molflow_sim.errors import InputError, MissingDependencyError, MolflowError, UnsupportedElementError
-from molflow_sim.relax.symmetry import atom_permutations
+from molflow_sim.relax.symmetry import orbits as orbits_of
 from molflow_sim.so3lr.weights import SHA256
 from molflow_sim.units import KJ_PER_MOL
 
@@ -144,7 +144,7 @@ class SO3LREnergy:
         for crystal in crystals:
             z, x, molecule, _ = crystal.unit_cell()
             try:
-                symmetry = Orbits.from_permutations(atom_permutations(crystal), crystal.space_group.rotations)
+                symmetry = orbits_of(crystal)
             except MolflowError:
                 symmetry = Orbits.identity(len(z))
             numbers.append(z)
@@ -247,7 +247,6 @@ class MeanEnergy:
         return Value(float("nan") if reasons else mean, parts, inter, inside, "; ".join(reasons))
 
 
-@lru_cache(maxsize=8)
 def energy_model(spec: str) -> Energy:
     """The energy model that a ``--energy`` value names.
 
@@ -258,19 +257,32 @@ def energy_model(spec: str) -> Energy:
     MissingDependencyError
         If the library behind it is not installed.
     """
+    text = _written_out(spec)
+    try:
+        origin = energy_identity(text)
+    except (MolflowError, OSError):  # what is wrong is named where it is built
+        origin = ""
+    return _built(text, origin)
+
+
+def _written_out(spec: str) -> str:
     text = spec.strip()
-    if text == "best":
-        text = BEST
+    return BEST if text == "best" else text
+
+
+@lru_cache(maxsize=8)
+def _built(text: str, origin: str) -> Energy:
+    """The model of a spec; made again where the file behind it has changed (`origin`)."""
     if text == "fit":
         return FitEnergy("fit", "FIT between molecules", False)
     if text == "potential":
         return FitEnergy("potential", "potential", True)
     if text == "so3lr":
         return SO3LREnergy()
-    if text.startswith("mean(") and text.endswith(")"):
-        names = _split(text[5:-1])
+    names = _members(text)
+    if names is not None:
         if len(names) < 2 or len(set(names)) < len(names):
-            raise InputError(f"--energy {spec}: a mean needs two or more different models, as in mean(fit,so3lr)")
+            raise InputError(f"--energy {text}: a mean needs two or more different models, as in mean(fit,so3lr)")
         members = tuple(energy_model(name) for name in names)
         name = "best" if text == BEST else f"mean of {' and '.join(m.name for m in members)}"
         return MeanEnergy(text, name, members)
@@ -278,8 +290,11 @@ def energy_model(spec: str) -> Energy:
     return ForeignEnergy(text, model.name, model)
 
 
-def _split(text: str) -> list[str]:
-    """Names between commas that are in no brackets."""
+def _members(text: str) -> list[str] | None:
+    """What a mean is taken of: names between commas that are in no brackets; None for a single model."""
+    if not (text.startswith("mean(") and text.endswith(")")):
+        return None
+    text = text[5:-1]
     out, depth, last = [], 0, 0
     for i, c in enumerate(text + ","):
         depth += (c == "(") - (c == ")")
@@ -327,9 +342,10 @@ def recipe(spec: str, molecule: Molecule) -> tuple[str, str]:
 
 def energy_identity(spec: str) -> str:
     """What a stored energy of this model depends on besides its spec and the code: weights, file or library version."""
-    model = energy_model(spec)
-    if isinstance(model, MeanEnergy):
-        return " ".join(energy_identity(member.spec) for member in model.members)
-    if isinstance(model, SO3LREnergy):
+    text = _written_out(spec)
+    names = _members(text)
+    if names is not None:
+        return " ".join(energy_identity(name) for name in names)
+    if text == "so3lr":
         return SHA256
-    return "" if isinstance(model, FitEnergy) else foreign.energy_identity(model.spec)
+    return "" if text in ("fit", "potential") else foreign.energy_identity(text)

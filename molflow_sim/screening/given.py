@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _CODE = {
     "charges": ("stages:parametrize", "stages:stored_charges", "stages:with_charges"),
     "relax": ("stages:relax_batch", "stages:parametrize", "stages:relax", "stages:validity", "given:as_given"),
-    "unique": ("pipeline:Run._unique", "given:same_or_mirrored"),
+    "unique": ("pipeline:Run._representatives", "given:same_or_mirrored"),
     "energy": ("ranking:energy_batch", "stages:energies"),
     "refine": ("stages:refine_batch", "stages:parametrize", "stages:refine", "stages:energies", "stages:validity"),
     "vibrations": ("vibrations:vibrations_batch", "stages:parametrize", "stages:vibrations"),

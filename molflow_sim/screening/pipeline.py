@@ -28,8 +28,8 @@ from molflow_sim.screening.ranking import (
     RelaxedRow,
     build_landscape,
     distinct,
-    dropped_row,
     energy_batch,
+    merged,
     refined,
     rerank,
 )
@@ -52,7 +52,7 @@ _CODE = {
     "compare": ("pipeline:Run._distinct_packings", "stages:deduplicate_packings"),
     "evaluate": ("stages:evaluate_batch", "stages:parametrize", "stages:evaluate"),
     "relax": ("stages:relax_batch", "stages:parametrize", "stages:relax", "stages:validity"),
-    "unique": ("pipeline:Run._unique", "stages:deduplicate_crystals"),
+    "unique": ("pipeline:Run._representatives", "stages:deduplicate_crystals"),
     "energy": ("ranking:energy_batch", "stages:energies"),
     "refine": ("stages:refine_batch", "stages:parametrize", "stages:refine", "stages:energies", "stages:validity"),
     "reference": ("reference:locate", "stages:similarity", "stages:refine"),
@@ -356,7 +356,8 @@ class Run:
 
     def _liked_by_either(self, order: np.ndarray, rows: list[dict[str, Any]], key: str) -> np.ndarray:
         """Packings in turn from the order of the potential and from that of the energy that ranks."""
-        values = self._energies("Energies of packings", rows, digest(key, self.code["evaluate"]), "judge")
+        keys = [(key, self.code["evaluate"], int(i)) for i in order]
+        values = self._energies("Energies of packings", rows, keys, "judge", _ENERGY_BATCH)
         ranking = np.array([np.inf if v["energy"] is None else v["energy"] for v in values])
         other = order[np.argsort(np.round(ranking, ENERGY_DIGITS), kind="stable")]
         return np.array(list(dict.fromkeys(np.stack([order, other], axis=1).ravel().tolist())))
@@ -425,15 +426,20 @@ class Run:
         """For each valid row (in order) the position of the valid row that stands for it."""
         valid = [row for row in rows if row.valid]
         key = digest(self.code["relax"], self.code["unique"], [row.id for row in valid], [row.energy for row in valid])
+        return self._representatives("representative", key, valid, np.array([row.energy for row in valid]))
+
+    def _representatives(
+        self, name: str, key: str, rows: Sequence[RelaxedRow], energies: np.ndarray
+    ) -> np.ndarray:
+        """For each row the position of the one of the same structure that stands for it."""
 
         def compute() -> bytes:
-            with self.bars.stage("Merging duplicates", len(valid)) as advance:
-                energies = np.array([row.energy for row in valid])
-                representative = self.stages.deduplicate_crystals([row.crystal for row in valid], energies)
-                advance(len(valid))
+            with self.bars.stage("Merging duplicates", len(rows)) as advance:
+                representative = self.stages.deduplicate_crystals([row.crystal for row in rows], energies)
+                advance(len(rows))
             return pack_arrays({"representative": np.asarray(representative)})
 
-        return unpack_arrays(self.store.once("unique/representative.npz", key, compute))["representative"]
+        return unpack_arrays(self.store.once(f"unique/{name}.npz", key, compute))["representative"]
 
     def _second_energies(
         self, rows: Sequence[RelaxedRow], failures: str = "keep the potential's order after the others"
@@ -442,8 +448,8 @@ class Run:
         if self.spec == "potential":
             return []
         best = rows[: self.settings.energy_top]
-        key = digest(self.code["relax"], [(row.id, row.energy) for row in best])
-        results = self._energies(f"Energies with {self.spec}", [crystal_to_json(row.crystal) for row in best], key)
+        keys = [(self.code["relax"], row.id, row.energy) for row in best]
+        results = self._energies(f"Energies with {self.spec}", [crystal_to_json(row.crystal) for row in best], keys)
         failed = [result["reason"] for result in results if result["energy"] is None]
         if self.spec == BEST and 2 * len(failed) > len(results):
             note = f"{failed[0]}: so for {len(failed)} of {len(results)} structures; ranked by potential"
@@ -459,13 +465,16 @@ class Run:
         return results
 
     def _energies(
-        self, title: str, rows: Sequence[dict[str, Any]], key: str, folder: str = "energy"
+        self, title: str, rows: Sequence[dict[str, Any]], keys: Sequence[Any], folder: str = "energy", size: int = 1
     ) -> list[dict[str, Any]]:
-        """Energies of stored crystals with the model that ranks."""
-        code = digest(key, self.code["energy"], self.spec, energy_identity(self.spec))
+        """Energies of stored crystals with the model that ranks, stored `size` at a time; `keys` tell them apart.
+
+        One at a time where a model may take minutes: more structures, or one that fails, cost the others nothing.
+        """
+        code = digest(self.code["energy"], self.spec, energy_identity(self.spec))
         tasks = []
-        for k in range(0, len(rows), _ENERGY_BATCH):
-            batch, id = rows[k : k + _ENERGY_BATCH], digest(code, k)
+        for k in range(0, len(rows), size):
+            batch, id = rows[k : k + size], digest(code, keys[k : k + size])
             tasks.append((f"{folder}/{id}.json", id, (self.spec, batch), len(batch)))
         # A failure is no result: what failed for want of memory or a library is tried again by the next call.
         data = self._batches(title, energy_batch, tasks, lambda d: all(v["energy"] is not None for v in from_bytes(d)))
@@ -490,27 +499,14 @@ class Run:
         stored = [row for d in data for row in from_bytes(d)]
         done = [refined(row, new, self.molecule) for row, new in zip(first, stored)]
         good = [row for row in done if np.isfinite(row.refined_energy)]
-        merged = 0
+        repeats: list[Dropped] = []
         if good:
             key = digest(self.code["refine"], self.code["unique"], [(row.id, row.refined_energy) for row in good])
-
-            def compute() -> bytes:
-                energies = np.array([row.refined_energy for row in good])
-                found = self.stages.deduplicate_crystals([row.crystal for row in good], energies)
-                return pack_arrays({"representative": np.asarray(found)})
-
-            stands = unpack_arrays(self.store.once("unique/refined.npz", key, compute))["representative"].tolist()
-            for row, k in zip(good, stands):
-                if good[k] is not row:
-                    dropped.append(dropped_row(row, "refine", f"same structure as {good[k].source or good[k].id}"))
-                    merged += 1
-            good = [
-                replace(row, copies=sum(other.copies for other, s in zip(good, stands) if s == i))
-                for i, row in enumerate(good)
-                if stands[i] == i
-            ]
-        failed = len(first) - len(good) - merged
-        tally["refine"] = {"relaxed": len(first), "failed": failed, "duplicates merged": merged}
+            energies = np.array([row.refined_energy for row in good])
+            good, repeats = merged(good, self._representatives("refined", key, good, energies), "refine")
+            dropped += repeats
+        failed = len(first) - len(good) - len(repeats)
+        tally["refine"] = {"relaxed": len(first), "failed": failed, "duplicates merged": len(repeats)}
         good.sort(key=lambda row: (round(row.refined_energy, ENERGY_DIGITS), row.id))
         other = [row for row in done if not np.isfinite(row.refined_energy)]
         return [*good, *other, *rows[len(first) :]]

@@ -85,15 +85,22 @@ def distinct(
     """
     dropped = [dropped_row(row, "relax", row.reason or "invalid") for row in rows if not row.valid]
     valid = [row for row in rows if row.valid]
+    kept, repeats = merged(valid, representative, "compare")
+    tally["rank"] = {"distinct": len(kept), "duplicates merged": len(repeats)}
+    return sorted(kept, key=lambda row: (round(row.energy, ENERGY_DIGITS), row.id)), dropped + repeats
+
+
+def merged(
+    rows: Sequence[RelaxedRow], representative: np.ndarray, stage: str
+) -> tuple[list[RelaxedRow], list[Dropped]]:
+    """The rows that stand for others, with the copies of all, and the others with the name of theirs."""
     copies: dict[int, int] = {}
-    for row, k in zip(valid, representative.tolist()):
+    repeats = []
+    for i, (row, k) in enumerate(zip(rows, representative.tolist())):
         copies[k] = copies.get(k, 0) + row.copies
-    kept = [replace(valid[k], copies=n) for k, n in copies.items()]
-    for i, (row, k) in enumerate(zip(valid, representative.tolist())):
         if i != k:
-            dropped.append(dropped_row(row, "compare", f"same structure as {valid[k].source or valid[k].id}"))
-    tally["rank"] = {"distinct": len(kept), "duplicates merged": len(valid) - len(kept)}
-    return sorted(kept, key=lambda row: (round(row.energy, ENERGY_DIGITS), row.id)), dropped
+            repeats.append(dropped_row(row, stage, f"same structure as {rows[k].source or rows[k].id}"))
+    return [replace(rows[k], copies=n) for k, n in copies.items()], repeats
 
 
 def energy_batch(shared: Shared, item: tuple[str, Sequence[dict[str, Any]]]) -> bytes:

@@ -110,3 +110,12 @@ def test_members_that_disagree_beyond_physics_or_fail_give_no_mean_and_say_why(a
 
 def test_the_identity_of_best_holds_the_weights():
     assert weights.SHA256 in energy_identity("best") and energy_identity("fit") == ""
+
+
+def test_a_model_whose_file_has_changed_is_made_again(monkeypatch):
+    made, origin = [], iter(("one", "one", "another"))
+    monkeypatch.setattr(models.foreign, "energy_identity", lambda spec: next(origin))
+    monkeypatch.setattr(models.foreign, "energy_model", lambda spec: made.append(spec) or Fixed(spec, -1.0, -1.0))
+    for _ in range(3):
+        energy_model("mace:model.pt")
+    assert made == ["mace:model.pt"] * 2

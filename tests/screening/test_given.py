@@ -122,6 +122,17 @@ def test_the_same_call_computes_nothing_again_and_more_files_may_be_added(ranked
     assert all(by_source[e.source] == pytest.approx(e.energy, abs=1e-9) for e in first[0])
 
 
+def test_another_structure_costs_those_that_have_an_energy_nothing(pool, tmp_path):
+    def energies() -> set[str]:
+        lines = (tmp_path / "r" / "store" / "manifest.jsonl").read_text().splitlines()
+        return {key for line in lines if (key := json.loads(line)["key"]).startswith("energy/")}
+
+    rank([pool / "a.cif", pool / "b.cif"], output=tmp_path / "r", progress=False)
+    before = energies()
+    rank([pool / "c.cif", pool / "a.cif", pool / "b.cif"], output=tmp_path / "r", progress=False)
+    assert len(before) == 2 and before < energies() and len(energies()) == 3
+
+
 def test_other_settings_or_another_molecule_need_another_folder(ranked, pool):
     here = {"output": ranked.folder, "progress": False}
     refuses(StoreError, "relax", rank, pool / "a.cif", relax=True, **here)
