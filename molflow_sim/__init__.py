@@ -1,4 +1,4 @@
-"""molflow-sim: molecular crystals from a molecule, with one potential behind ASE, OpenMM and torch."""
+"""molflow-sim: molecular crystals and clusters from molecules, with one potential behind ASE, OpenMM and torch."""
 
 from importlib.metadata import PackageNotFoundError, version
 
@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "systems.molecule": ["Molecule"],
         "systems.crystal": ["MolecularCrystal"],
+        "systems.cluster": ["MolecularCluster"],
         "symmetry": ["SpaceGroup"],
         "forcefield": ["CrystalPotential", "parametrize"],
         "generators.generate": ["generate"],

@@ -56,6 +56,10 @@ class OverlappingAtomsError(CrystalError):
     """Two atoms closer than any chemical bond allows."""
 
 
+class ClusterError(InputError):
+    """A cluster of molecules that cannot be read or represented."""
+
+
 class PatternError(InputError):
     """A measured powder pattern that cannot be used: no numbers, another axis, another wavelength."""
 

@@ -1,1 +1,1 @@
-"""Molecules and molecular crystals."""
+"""Molecules, molecular crystals and clusters."""

@@ -71,6 +71,17 @@ class SpeciesTable:
         self.mirrored.append(False)
         return len(self.molecules) - 1, np.arange(len(numbers))
 
+    def in_order(
+        self, numbers: np.ndarray, positions: np.ndarray, bonds: np.ndarray, isotopes: np.ndarray
+    ) -> int | None:
+        """The species in whose order these atoms already stand, if any."""
+        pairs = np.unique(np.sort(bonds, axis=1), axis=0).reshape(-1, 2)
+        for species, molecule in enumerate(self.molecules):
+            same = np.array_equal(molecule.numbers, numbers) and np.array_equal(molecule.bonds, pairs)
+            if same and np.array_equal(isotopes_of(molecule.rdmol), isotopes) and self._hand(molecule.rdmol, positions):
+                return species
+        return None
+
     def with_conformers(self, found: list[tuple[int, np.ndarray]]) -> tuple[Molecule, ...]:
         """The species with the conformers (species, positions) found in the crystal; given species stay as they are."""
         out = []

@@ -1,0 +1,113 @@
+"""Clusters in: cut out of a crystal, recognised among atoms, read from COD-Cluster17's files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from molflow_sim.chemistry.bonds import perceive_bonds
+from molflow_sim.errors import ClusterError
+from molflow_sim.systems.assembly import connected
+from molflow_sim.systems.molecule import Molecule
+from molflow_sim.systems.species import SpeciesTable
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from molflow_sim.systems.crystal import MolecularCrystal
+
+
+def from_crystal(crystal: MolecularCrystal, n: int, centre: int) -> dict[str, Any]:
+    """What a `MolecularCluster` is made of, see `MolecularCluster.from_crystal`."""
+    if n < 1 or not 0 <= centre < len(crystal.asymmetric_unit):
+        raise ClusterError(
+            f"{n} molecules around molecule {centre}: n must be at least 1, and the asymmetric unit has "
+            f"{len(crystal.asymmetric_unit)} molecules, numbered from 0"
+        )
+    copies: list[tuple[int, np.ndarray]] = []
+    first = 0
+    for k, rigid in enumerate(crystal.asymmetric_unit):
+        if k == centre:
+            first = len(copies)
+        copies += [(rigid.species, x) for x in crystal.copies(k)]
+    masses = [crystal.molecules[s].masses for s, _ in copies]
+    centres = np.array([m @ x / m.sum() for m, (_, x) in zip(masses, copies)])
+    cell, inverse = crystal.cell, np.linalg.inv(crystal.cell)
+    # molecules moved next to the middle one, then a block of cells that holds a sphere with more than n centres
+    home = -np.rint((centres - centres[first]) @ inverse)
+    reach = 1.5 * (3.0 * (n + 1) * crystal.volume / crystal.z / (4.0 * np.pi)) ** (1 / 3)
+    while True:
+        counts = np.ceil(reach * np.linalg.norm(inverse, axis=0) + 0.5).astype(int)
+        shifts = np.array(list(product(*(range(-c, c + 1) for c in counts))))
+        gaps = centres[:, None] + (home[:, None] + shifts) @ cell - centres[first]
+        distances = np.linalg.norm(gaps, axis=-1)
+        if np.sum(distances < reach) >= n:
+            break
+        reach *= 1.3
+    # rounded, so that equal distances are in the order of the copies and cells on every machine
+    chosen = np.argsort(np.round(distances, 6).ravel(), kind="stable")[:n]
+    which, where = np.unravel_index(chosen, distances.shape)
+    positions = [copies[c][1] + (home[c] + shifts[w]) @ cell - centres[first] for c, w in zip(which, where)]
+    return {
+        "species": crystal.molecules,
+        "order": np.array([copies[c][0] for c in which]),
+        "positions": np.concatenate(positions),
+        "info": dict(crystal.info),
+    }
+
+
+def from_atoms(atoms: Atoms, molecules: Sequence[Molecule] | None) -> dict[str, Any]:
+    """What a `MolecularCluster` is made of, see `MolecularCluster.from_atoms`."""
+    numbers, positions = atoms.numbers, atoms.get_positions()
+    if not len(numbers) or not np.isfinite(positions).all():
+        raise ClusterError("a cluster needs atoms with finite positions")
+    if atoms.pbc.any() != atoms.pbc.all():
+        raise ClusterError("the atoms are periodic in some directions only; set atoms.pbc to True or False")
+    cell = np.array(atoms.cell.array) if atoms.pbc.all() else None
+    what = str(atoms.info.get("name", "cluster"))
+    labels = [f"{symbol}{k + 1}" for k, symbol in enumerate(atoms.get_chemical_symbols())]
+    bonds, shifts = perceive_bonds(numbers, positions, cell, labels)
+    component, lattice = connected(len(numbers), bonds, shifts, labels, what)
+    whole = positions if cell is None else positions + lattice @ cell
+    isotopes = np.where((numbers == 1) & (atoms.get_masses() > 1.5), np.rint(atoms.get_masses()), 0).astype(int)
+    table = SpeciesTable(molecules, what)
+    order, sorted_atoms = [], []
+    by_component = bonds[np.argsort(component[bonds[:, 0]], kind="stable")]
+    ends = np.cumsum(np.bincount(component[bonds[:, 0]], minlength=component.max() + 1))
+    for c in range(component.max() + 1):
+        members = np.flatnonzero(component == c)
+        local = np.searchsorted(members, by_component[ends[c - 1] if c else 0 : ends[c]])
+        own = numbers[members], whole[members], local
+        species: int | None = table.in_order(*own, isotopes[members])
+        if species is None:
+            species, new = table.identify(*own, [labels[a] for a in members], isotopes[members])
+            members = members[new]
+        order.append(species)
+        sorted_atoms.append(members)
+    info = {k: v for k, v in atoms.info.items() if isinstance(v, (str, int, float, bool))}
+    return {
+        "species": tuple(table.molecules), "order": np.array(order), "positions": whole[np.concatenate(sorted_atoms)],
+        "cell": cell, "info": info,
+    }  # fmt: skip
+
+
+def from_csv(source: str | Path, molecules: Sequence[Molecule] | None) -> dict[str, Any]:
+    """What a `MolecularCluster` is made of, see `MolecularCluster.from_csv`."""
+    from ase import Atoms
+
+    if isinstance(source, Path) or "\n" not in source:
+        if not Path(source).is_file():
+            raise ClusterError(f"there is no file {source}")
+        source = Path(source).read_text(encoding="utf-8")
+    rows = [row for row in csv.reader(io.StringIO(source)) if row][1:]
+    try:
+        symbols = [row[1].strip() for row in rows]
+        return from_atoms(Atoms(symbols, positions=[[float(x) for x in row[2:5]] for row in rows]), molecules)
+    except (ValueError, IndexError, KeyError) as error:
+        raise ClusterError(f"not a cluster (a header, then lines 'mol_idx,atom_type,x,y,z'): {error}") from error
