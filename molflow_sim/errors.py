@@ -90,6 +90,10 @@ class StoreError(MolflowError):
     exit_code = 2
 
 
+class PackingError(MolflowError):
+    """Molecules for which no place was found: more of them, or a higher density, than the method can pack."""
+
+
 class NoCandidatesError(MolflowError):
     """Nothing survived a stage of the screening."""
 

@@ -105,6 +105,8 @@ GENERATORS = Registry(
         "crystals/flow": "molflow_sim.models.crystal_flow.generator:FlowGenerator",
         "crystals/mixed": "molflow_sim.generators.crystals:MixedGenerator",
         "crystals/mol-crystal-flow": "molflow_sim.models.mol_crystal_flow.generator:MolCrystalFlowGenerator",
+        "clusters/random": "molflow_sim.generators.clusters:RandomClusters",
+        "clusters/packmol": "molflow_sim.generators.clusters:PackmolClusters",
     },
 )
 """Generators, see `molflow_sim.generators.protocol`: "kind of structure/method"."""

@@ -13,6 +13,7 @@ from rich.console import Console
 from molflow_sim.cli import options as opt
 from molflow_sim.cli.output import say
 from molflow_sim.errors import InputError, MolflowError, NoCandidatesError
+from molflow_sim.generators.protocol import DEFAULT_METHOD
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Structures straight from a generator.")
 
@@ -68,7 +69,7 @@ def crystals(
     """
     from molflow_sim.cli.screen import read_molecule
     from molflow_sim.generators.generate import checked, generate
-    from molflow_sim.generators.writers import crystal_writer
+    from molflow_sim.generators.writers import structure_writer
     from molflow_sim.systems.molecule import Molecule
 
     options: dict[str, Any] = {
@@ -79,7 +80,7 @@ def crystals(
     checked("crystals", number, **options)
     if Path(molecule).suffix.lower() != ".smi":
         found = generate("crystals", read_molecule(molecule, charge=charge, name=name), number, **options)
-        with crystal_writer(output, overwrite=overwrite) as writer:
+        with structure_writer(output, overwrite=overwrite) as writer:
             writer.write(found)
         if not quiet:
             say(Console(), f"{len(found)} crystals of {found[0].molecules[0].formula} in {output}")
@@ -88,7 +89,7 @@ def crystals(
     failed: list[dict[str, str]] = []
     taken: set[str] = set()
     lines = _lines(Path(molecule))
-    with crystal_writer(output, overwrite=overwrite) as writer:
+    with structure_writer(output, overwrite=overwrite) as writer:
         for place, smiles, label in lines:
             try:
                 found = generate("crystals", Molecule.from_smiles(smiles, name=label), number, **options)
@@ -112,6 +113,73 @@ def crystals(
     tail = f"; {len(failed)} molecules failed, see {table}" if failed else ""
     if not quiet:
         say(Console(), f"{written} crystals of {molecules} molecules in {output}{tail}")
+
+
+CLUSTERS = """
+[bold]Examples[/bold]
+
+molflow generate clusters "CC(N)=O" --copies 17 -n 20 -o acetamide.extxyz
+
+molflow generate clusters a.smi b.smi --copies 10,5 --method packmol --density 0.8 --periodic -o mixture.db
+
+By the suffix: .extxyz, .db (an ASE database), or a folder with an extxyz for each cluster.
+"""
+
+
+@app.command(epilog=CLUSTERS)
+def clusters(
+    molecules: Annotated[
+        list[str],
+        typer.Argument(
+            help="SMILES, or MOL, SDF, XYZ or .smi files, one molecule each.",
+            metavar="SMILES|FILE...",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="File (.extxyz, .db) or folder.", show_default=False)],
+    copies: Annotated[str, typer.Option("--copies", help="Of each molecule: 17, or 10,5 for two.")] = "17",
+    number: Annotated[int, typer.Option("--candidates", "--number", "-n", help="How many clusters.")] = 20,
+    method: opt.ClusterMethod = DEFAULT_METHOD["clusters"],
+    density: Annotated[float, typer.Option("--density", help="g/cm³ of the sphere or box at the start.")] = 0.5,
+    periodic: Annotated[
+        bool, typer.Option("--periodic/--open", help="A periodic cubic box, or a sphere in open space.")
+    ] = False,
+    seed: opt.Seed = 0,
+    weights: opt.Weights = None,
+    option: opt.Options = None,
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Propose clusters of molecules, without relaxing or ranking them.
+
+    Each carries its provenance: candidate number, seed, generator, SHA-256 of the weights and version.
+    """  # fmt: skip
+    from molflow_sim.cli.screen import read_molecule
+    from molflow_sim.generators.generate import checked, generate
+    from molflow_sim.generators.protocol import ClusterRequest
+    from molflow_sim.generators.writers import structure_writer
+    from molflow_sim.systems.molecule import Molecule
+
+    asked: dict[str, Any] = {"copies": copies, "density": density, "periodic": periodic}
+    options: dict[str, Any] = {"method": method, "weights": weights, "seed": seed, **asked, **opt.pairs(option)}
+    checked("clusters", number, press=False, charges="mmff94", **options)
+    given = []
+    for text in molecules:
+        if Path(text).suffix.lower() == ".smi":
+            lines = _lines(Path(text))
+            if len(lines) > 1:
+                raise InputError(
+                    f"{text} holds {len(lines)} molecules; give one file for each, as --copies counts them"
+                )
+            given.append(Molecule.from_smiles(lines[0][1], name=lines[0][2]))
+        else:
+            given.append(read_molecule(text))
+    ClusterRequest(tuple(given), **asked)
+    with structure_writer(output, kind="clusters", overwrite=overwrite) as writer:
+        found = generate("clusters", given, number, **options)
+        writer.write(found)
+    if not quiet:
+        say(Console(), f"{len(found)} clusters {found[0].formula} in {output}")
 
 
 def _lines(path: Path) -> list[tuple[str, str, str]]:

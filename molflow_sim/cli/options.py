@@ -55,6 +55,7 @@ Generator = Annotated[
     str, typer.Option("--generator", help=f"Where crystals come from: {', '.join(GENERATORS.names('crystals'))}.")
 ]
 Method = Annotated[str, typer.Option("--method", help=f"One of {', '.join(GENERATORS.names('crystals'))}.")]
+ClusterMethod = Annotated[str, typer.Option("--method", help=f"One of {', '.join(GENERATORS.names('clusters'))}.")]
 Options = Annotated[
     list[str] | None,
     typer.Option("--option", metavar="NAME=VALUE", help="Another option of the generator.", show_default=False),

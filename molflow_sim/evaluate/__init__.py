@@ -11,6 +11,7 @@ from molflow_sim.evaluate.packing_similarity import (
     packing_similarity,
     prepare,
 )
+from molflow_sim.evaluate.spearing import speared_rings
 from molflow_sim.evaluate.validity import Validity, ValidityThresholds, check_validity
 
 __all__ = [
@@ -31,4 +32,5 @@ __all__ = [
     "packing_similarity",
     "phi_psi_histogram",
     "prepare",
+    "speared_rings",
 ]

@@ -1,4 +1,4 @@
-"""How deep the molecules of a crystal stick into each other: the clash test of generative models."""
+"""How deep the molecules of a crystal or cluster stick into each other: the clash test of generative models."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from molflow_sim.chemistry.bonds import neighbour_pairs
 from molflow_sim.evaluate.fingerprint import cell_arrays
+from molflow_sim.systems.cluster import MolecularCluster
 
 CLASH_OVERLAP = 0.7
 """Å: overlap of two van der Waals spheres from which a contact is a clash. The shortest hydrogen bonds (O...O 2.40 Å)
@@ -27,7 +28,7 @@ def heavy_atom_overlap(crystal: Any) -> float:
 
     Parameters
     ----------
-    crystal : MolecularCrystal or tuple
+    crystal : MolecularCrystal, MolecularCluster or tuple
         A tuple is ``(numbers (n,), cell (3, 3), positions (n, 3) Å, molecule_index (n,))`` with whole molecules.
 
     Returns
@@ -36,8 +37,13 @@ def heavy_atom_overlap(crystal: Any) -> float:
         0 where no two spheres touch (molecules of hydrogen included); infinite for coordinates that are not finite or
         a flat cell.
     """
-    numbers, cell, positions, molecule = cell_arrays(crystal)
-    if not (np.isfinite(cell).all() and np.isfinite(positions).all()) or abs(np.linalg.det(cell)) < 1e-3:
+    cell: np.ndarray | None
+    if isinstance(crystal, MolecularCluster):
+        numbers, cell, positions, molecule = crystal.numbers, crystal.cell, crystal.positions, crystal.molecule_index
+    else:
+        numbers, cell, positions, molecule = cell_arrays(crystal)
+    flat = cell is not None and not (np.isfinite(cell).all() and abs(np.linalg.det(cell)) >= 1e-3)
+    if flat or not np.isfinite(positions).all():
         return float("inf")
     heavy = np.asarray(numbers) > 1
     if not heavy.any():

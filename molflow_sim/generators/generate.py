@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import molflow_sim
 from molflow_sim.errors import InputError, NoCandidatesError
 from molflow_sim.generators.protocol import (
+    DEFAULT_METHOD,
     REQUESTS,
     Generator,
     generator_identity,
@@ -33,7 +34,7 @@ def generate(
     molecules: Molecule | str | Sequence[Molecule | str],
     n: int = 100,
     *,
-    method: str = "flow",
+    method: str | None = None,
     seed: int = 0,
     weights: str | Path | None = None,
     press: bool = False,
@@ -44,13 +45,14 @@ def generate(
 
     Parameters
     ----------
-    kind : {"crystals"}
+    kind : {"crystals", "clusters"}
     molecules : Molecule or str
         The molecule, or its SMILES; a sequence of them for kinds of structure that have several.
     n : int
         How many are generated.
-    method : str
-        The generator: ``random``, ``flow``, ``mixed``, or another that is installed (``molflow doctor`` lists them).
+    method : str, optional
+        The generator: ``random``, ``flow``, ``mixed`` for crystals, ``random``, ``packmol`` for clusters, or another
+        that is installed (``molflow doctor`` lists them). If not given, ``flow`` for crystals, ``random`` for clusters.
     seed : int
         Same seed, settings and version: same structures.
     weights : path, optional
@@ -60,12 +62,13 @@ def generate(
     charges : str
         Charge model of the potential, with `press`.
     **options
-        Further fields of the request (for crystals ``space_groups``, ``z_prime``: `CrystalRequest`) and options of the
+        Further fields of the request (for crystals ``space_groups``, ``z_prime``: `CrystalRequest`; for clusters
+        ``copies``, ``density``, ``periodic``: `ClusterRequest`) and options of the
         generator (``draws`` of the flow, ``share`` of the mixture ...).
 
     Returns
     -------
-    list of MolecularCrystal
+    list of MolecularCrystal or MolecularCluster
         Their `info` tells where they come from: ``name``, ``candidate`` (its number), ``seed``, ``generator`` and its
         options, ``weights`` (SHA-256), ``version``, ``pressed``, and after the press ``energy_kj_per_mol`` (lattice
         energy and strain, per molecule). Candidates that failed are left out, with a warning that counts the reasons.
@@ -86,6 +89,7 @@ def generate(
     )
     several = not isinstance(molecules, (str, Molecule))
     listed: Any = molecules if several else [molecules]
+    method = method or DEFAULT_METHOD[kind]
     given: list[Molecule] = [Molecule.from_smiles(m) if isinstance(m, str) else m for m in listed]
     request = REQUESTS[kind](tuple(given) if several else given[0], **asked)
     version = f"{molflow_sim.__version__}+{identity['code']}"
@@ -113,7 +117,7 @@ def generate(
                 failed[reason] += 1
                 continue
             own: dict[str, Any] = {"candidate": int(number)}
-            if kind == "crystals":
+            if kind == "crystals" or system.cell is not None:
                 own["density_g_per_cm3"] = float(system.density)
             if press:
                 own["energy_kj_per_mol"] = float(candidates.energy[i]) / KJ_PER_MOL
@@ -130,7 +134,7 @@ def checked(
     kind: str,
     n: int,
     *,
-    method: str,
+    method: str | None = None,
     seed: int,
     weights: str | Path | None,
     press: bool,
@@ -152,7 +156,7 @@ def checked(
     own = {name: value for name, value in options.items() if name not in of_request}
     if weights is not None:
         own["weights"] = str(weights)
-    generator = make_generator(kind, method, **own)
+    generator = make_generator(kind, method or DEFAULT_METHOD.get(kind, ""), **own)
     asked = {name: options[name] for name in options if name in of_request}
     if "space_groups" in asked:
         asked["space_groups"] = space_group_names(asked["space_groups"])

@@ -51,8 +51,62 @@ class CrystalRequest:
         object.__setattr__(self, "space_groups", space_group_names(self.space_groups))
 
 
-REQUESTS: dict[str, type] = {"crystals": CrystalRequest}
+@dataclass(frozen=True)
+class ClusterRequest:
+    """Clusters of molecules.
+
+    Attributes
+    ----------
+    molecules : Molecule or sequence of Molecule
+        The species, each once.
+    copies : int, sequence of int, or text such as "10,5"
+        How many of each; a single number is of every species.
+    density : float
+        g/cm³ of the sphere or box at the start.
+    periodic : bool
+        A cubic periodic box; otherwise a sphere in open space.
+
+    Raises
+    ------
+    InputError
+        No molecules, copies that do not match them, or a density that is not positive.
+    """
+
+    kind: ClassVar[str] = "clusters"
+    molecules: tuple[Molecule, ...]
+    copies: int | str | Sequence[int] = 17
+    density: float = 0.5
+    periodic: bool = False
+
+    def __post_init__(self) -> None:
+        given: Any = self.molecules
+        molecules = tuple(given) if isinstance(given, (list, tuple)) else (given,)
+        try:
+            copies = [int(c) for c in self.copies.split(",")] if isinstance(self.copies, str) else self.copies
+        except ValueError:
+            raise InputError(
+                f"copies are numbers with commas between them, such as 10,5, not {self.copies!r}"
+            ) from None
+        counts: Sequence[int] = [copies] * len(molecules) if isinstance(copies, int) else list(copies)
+        if len(counts) == 1:
+            counts = list(counts) * len(molecules)
+        if not molecules or len(counts) != len(molecules):
+            raise InputError(
+                f"{len(molecules)} molecules and {len(counts)} numbers of copies; give one number for each molecule, "
+                "or a single one for all"
+            )
+        for count in counts:
+            whole_number("copies", count, 1)
+        if isinstance(self.density, bool) or not 0.0 < self.density < 25.0:
+            raise InputError(f"the density must lie between 0 and 25 g/cm³, not {self.density!r}")
+        object.__setattr__(self, "molecules", molecules)
+        object.__setattr__(self, "copies", tuple(counts))
+
+
+REQUESTS: dict[str, type] = {"crystals": CrystalRequest, "clusters": ClusterRequest}
 """Requests by the kind of structure."""
+DEFAULT_METHOD = {"crystals": "flow", "clusters": "random"}
+"""Generators by the kind of structure, where none is named."""
 
 
 class Candidates(Protocol):

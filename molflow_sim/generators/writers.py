@@ -1,4 +1,4 @@
-"""Files that generated crystals are written to, each with what is needed to make it again."""
+"""Files that generated structures are written to, each with what is needed to make it again."""
 
 from __future__ import annotations
 
@@ -13,35 +13,39 @@ from molflow_sim.errors import InputError, StoreError
 from molflow_sim.runs.files import atomic_path, write_bytes_atomically
 
 if TYPE_CHECKING:
+    from molflow_sim.systems.cluster import MolecularCluster
     from molflow_sim.systems.crystal import MolecularCrystal
 
-SUFFIXES = (".extxyz", ".xyz", ".db", ".cif")
-"""Files that crystals are written to; a path without a suffix is a folder of CIFs."""
+    Structure = MolecularCrystal | MolecularCluster
+
+SUFFIXES = {"crystals": (".extxyz", ".xyz", ".db", ".cif"), "clusters": (".extxyz", ".xyz", ".db")}
+"""Files by the kind of structure; a path without a suffix is a folder: of CIFs for crystals, of extxyz for clusters."""
 
 
 @dataclass(frozen=True)
-class CrystalWriter:
-    """An open output; crystals are appended molecule by molecule."""
+class StructureWriter:
+    """An open output; structures are appended molecule by molecule."""
 
-    append: Callable[[MolecularCrystal, str], object]
+    append: Callable[[Any, str], object]
 
-    def write(self, crystals: Iterable[MolecularCrystal], molecule: str = "") -> None:
-        """Append crystals; `molecule` names a subfolder where the output is a folder of several molecules."""
-        for crystal in crystals:
-            self.append(crystal, molecule)
+    def write(self, structures: Iterable[Structure], molecule: str = "") -> None:
+        """Append structures; `molecule` names a subfolder where the output is a folder of several molecules."""
+        for structure in structures:
+            self.append(structure, molecule)
 
 
 @contextmanager
-def crystal_writer(path: str | Path, *, overwrite: bool = False) -> Iterator[CrystalWriter]:
-    """Open an output of crystals; a file appears when the block ends without an error, or not at all.
+def structure_writer(path: str | Path, *, kind: str = "crystals", overwrite: bool = False) -> Iterator[StructureWriter]:
+    """Open an output of structures; a file appears when the block ends without an error, or not at all.
 
     Parameters
     ----------
     path : path
-        ``.extxyz`` (or ``.xyz``, the same format), ``.db`` (an ASE database), ``.cif`` (all in one file), or a folder
-        (no suffix) that gets one CIF for each crystal.
+        ``.extxyz`` (or ``.xyz``, the same format), ``.db`` (an ASE database), ``.cif`` (all crystals in one file), or a
+        folder (no suffix) that gets a file for each structure: CIF for crystals, extxyz for clusters.
+    kind : {"crystals", "clusters"}
     overwrite : bool
-        Replace a file, or the crystals in a folder; other files there stay.
+        Replace a file, or the structures in a folder; other files there stay.
 
     Raises
     ------
@@ -52,20 +56,18 @@ def crystal_writer(path: str | Path, *, overwrite: bool = False) -> Iterator[Cry
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix and suffix not in SUFFIXES:
-        raise InputError(
-            f"crystals are written to {', '.join(SUFFIXES)} files or to a folder of CIFs, not to {suffix!r}"
-        )
+    if suffix and suffix not in SUFFIXES[kind]:
+        raise InputError(f"{kind} are written to {', '.join(SUFFIXES[kind])} files or to a folder, not to {suffix!r}")
     if not overwrite and path.exists() and (path.is_file() or any(path.iterdir())):
         raise StoreError(f"{path} exists; give another output or --overwrite")
     try:
         with ExitStack() as stack:
-            append: Callable[[MolecularCrystal, str], object]
+            append: Callable[[Any, str], object]
             if not suffix:
                 path.mkdir(parents=True, exist_ok=True)
-                for old in path.rglob("crystal_*.cif"):
+                for old in path.rglob(_OWN_FILES[kind]):
                     old.unlink()
-                append = partial(_to_folder, path)
+                append = partial(_crystal_to_folder if kind == "crystals" else _cluster_to_folder, path)
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 temporary = stack.enter_context(atomic_path(path))
@@ -74,7 +76,7 @@ def crystal_writer(path: str | Path, *, overwrite: bool = False) -> Iterator[Cry
                 else:
                     file = stack.enter_context(open(temporary, "w", encoding="utf-8"))
                     append = partial(_to_cif if suffix == ".cif" else _to_extxyz, file)
-            yield CrystalWriter(append)
+            yield StructureWriter(append)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
 
@@ -86,9 +88,19 @@ def cif_text(crystal: MolecularCrystal, block: str) -> str:
     return "\n".join([f"data_{block}", *items, *lines[1:]])
 
 
-def _to_folder(path: Path, crystal: MolecularCrystal, molecule: str) -> None:
+_OWN_FILES = {"crystals": "crystal_*.cif", "clusters": "cluster_*.extxyz"}
+
+
+def _crystal_to_folder(path: Path, crystal: MolecularCrystal, molecule: str) -> None:
     name = f"crystal_{crystal.info['candidate']:05d}"
     write_bytes_atomically(path / molecule / f"{name}.cif", cif_text(crystal, name).encode())
+
+
+def _cluster_to_folder(path: Path, cluster: MolecularCluster, molecule: str) -> None:
+    place = path / molecule / f"cluster_{cluster.info['candidate']:05d}.extxyz"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(place) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        _to_extxyz(file, cluster, "")
 
 
 def _to_cif(file: Any, crystal: MolecularCrystal, molecule: str) -> None:
@@ -96,14 +108,14 @@ def _to_cif(file: Any, crystal: MolecularCrystal, molecule: str) -> None:
     file.write(cif_text(crystal, f"{head}crystal_{crystal.info['candidate']:05d}") + "\n")
 
 
-def _to_extxyz(file: Any, crystal: MolecularCrystal, molecule: str) -> None:
+def _to_extxyz(file: Any, structure: Structure, molecule: str) -> None:
     from ase.io import write
 
-    write(file, crystal.to_ase(), format="extxyz")
+    write(file, structure.to_ase(), format="extxyz")
 
 
-def _to_database(database: Any, crystal: MolecularCrystal, molecule: str) -> None:
-    atoms = crystal.to_ase()
+def _to_database(database: Any, structure: Structure, molecule: str) -> None:
+    atoms = structure.to_ase()
     keys = {k: v for k, v in atoms.info.items() if isinstance(v, (int, float, bool)) or not _like_a_number(v)}
     atoms.info.clear()
     database.write(atoms, **keys)
