@@ -2,5 +2,6 @@
 
 from molflow_ase.calculator import CrystalCalculator
 from molflow_ase.cg import CGCalculator, FlowCalculator, bead_atoms
+from molflow_ase.cluster import ClusterCalculator
 
-__all__ = ["CGCalculator", "CrystalCalculator", "FlowCalculator", "bead_atoms"]
+__all__ = ["CGCalculator", "ClusterCalculator", "CrystalCalculator", "FlowCalculator", "bead_atoms"]

@@ -100,11 +100,11 @@ class CrystalCalculator(Calculator):
     def _potential_of(self, source: Any) -> Any:
         species: list[MoleculeParameters | Molecule] = []
         for item in source if isinstance(source, Sequence) else (source,):
-            for molecule in item.molecules if isinstance(item, MolecularCrystal) else (item,):
+            for molecule in getattr(item, "molecules", getattr(item, "species", (item,))):
                 if not isinstance(molecule, (Molecule, MoleculeParameters)):
                     raise InputError(
-                        f"{type(molecule).__name__} is no Molecule, MoleculeParameters or MolecularCrystal; "
-                        "for plain atoms give nothing: the molecules are read from them"
+                        f"{type(molecule).__name__} is no Molecule, MoleculeParameters, MolecularCrystal or "
+                        "MolecularCluster; for plain atoms give nothing: the molecules are read from them"
                     )
                 species.append(molecule)
         distinct = distinct_species(species)
@@ -135,10 +135,7 @@ class CrystalCalculator(Calculator):
             Positions or cell are not finite, or the cell has collapsed.
         """
         super().calculate(atoms, properties, system_changes)
-        if not self.atoms.pbc.all():
-            raise CrystalError("the potential needs atoms periodic in all three directions; set atoms.pbc = True")
-        if not np.abs(self.atoms.cell.volume) > 0.0:
-            raise CrystalError("the cell has no volume; set atoms.cell")
+        self._check()
         if self._reads and not np.array_equal(self.atoms.numbers, self._numbers):
             self._read()
         out, torn = self._evaluate()
@@ -148,18 +145,30 @@ class CrystalCalculator(Calculator):
         energy = float(out["energy"][0])
         if torn:
             raise CrystalError(torn)
-        self._last = self.atoms.get_scaled_positions(wrap=False)
+        self._last = self._places()
         if not np.isfinite(energy):
             raise NonFiniteError("the energy is not finite: the cell has collapsed, or positions are NaN")
         self.results = {
             "energy": energy,
             "free_energy": energy,
             "forces": out["forces"],
-            "stress": full_3x3_to_voigt_6_stress(out["stress"][0]),
         }
+        if "stress" in out:
+            self.results["stress"] = full_3x3_to_voigt_6_stress(out["stress"][0])
         for part in ("intermolecular_energy", "intramolecular_energy"):
             if part in out:
                 self.results[part] = float(out[part][0])
+
+    def _check(self) -> None:
+        """Refuse atoms that this calculator is not for."""
+        if not self.atoms.pbc.all():
+            raise CrystalError("the potential needs atoms periodic in all three directions; set atoms.pbc = True")
+        if not np.abs(self.atoms.cell.volume) > 0.0:
+            raise CrystalError("the cell has no volume; set atoms.cell")
+
+    def _places(self) -> np.ndarray:
+        """Where the atoms are, for `_jumped`."""
+        return self.atoms.get_scaled_positions(wrap=False)
 
     def _read(self) -> None:
         """Find the molecules of the atoms, and the order in which these are whole molecules one after another."""
@@ -175,12 +184,12 @@ class CrystalCalculator(Calculator):
         if len(np.unique(order)) < len(self.atoms) or not np.array_equal(self.atoms.numbers[order], numbers):
             raise CrystalError(f"{len(self.atoms)} atoms make {len(numbers)}: some of them lie upon each other")
         self.potential = self._potential_of(crystal)
-        self._last = self.atoms.get_scaled_positions(wrap=False)
+        self._last = self._places()
         self._numbers, self._order = self.atoms.numbers.copy(), order
 
     def _jumped(self) -> bool:
         """Whether an atom is further from its last place than any dynamics or optimiser moves it."""
-        gap = self.atoms.get_scaled_positions(wrap=False) - self._last
+        gap = self._places() - self._last
         gap -= np.rint(gap)
         return bool(np.linalg.norm(gap @ self.atoms.cell.array, axis=1).max() > JUMP)
 

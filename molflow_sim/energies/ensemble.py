@@ -69,8 +69,7 @@ class EnsemblePotential(SwitchedModel):
         fit = self.fit(state)
         net = self.so3lr(state)
         inside, gradient, virial = self._inside(state)
-        volume = torch.linalg.det(state.row_vector_cell.double()).abs()
-        zero = torch.zeros_like(volume).index_add_(
+        zero = torch.zeros_like(fit["energy"]).index_add_(
             0, state.system_idx, torch.as_tensor(self.so3lr.weights.shift)[state.atomic_numbers - 1]
         )
         inside = inside - zero
@@ -78,7 +77,8 @@ class EnsemblePotential(SwitchedModel):
         out = {"energy": total}
         if self._compute_forces:
             out["forces"] = 0.5 * (fit["forces"] + net["forces"] - gradient)
-        if self._compute_stress:
+        if self._compute_stress and "stress" in fit:
+            volume = torch.linalg.det(state.row_vector_cell.double()).abs()
             out["stress"] = 0.5 * (fit["stress"] + net["stress"] + virial / volume[:, None, None])
         return out | {"intermolecular_energy": total - inside, "intramolecular_energy": inside}
 

@@ -71,6 +71,16 @@ def degenerate(positions: torch.Tensor, cells: torch.Tensor, batch: Batch) -> np
     return bad | (height.min(axis=1) < 0.5) | (np.abs(h).max(axis=(1, 2)) > 1e4)
 
 
+def extents(positions: torch.Tensor, system: torch.Tensor, n_systems: int) -> np.ndarray:
+    """Diagonals (S,) in Å of the boxes, along the axes, that hold the systems."""
+    rows = system.unsqueeze(-1).expand(positions.shape)
+    low, high = (
+        positions.new_zeros(n_systems, 3).scatter_reduce_(0, rows, positions, way, include_self=False)
+        for way in ("amin", "amax")
+    )
+    return np.asarray(torch.linalg.vector_norm(high - low, dim=-1).cpu().numpy())
+
+
 def compiled_pairs(
     positions: np.ndarray, cells: np.ndarray, batch: Batch, entries: NeighbourList, limits: tuple[float, float, float]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

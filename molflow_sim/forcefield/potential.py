@@ -1,8 +1,9 @@
-"""The crystal potential: exp-6 + Ewald between molecules, MMFF94 within, batched, with forces and stress.
+"""The potential of crystals and clusters: exp-6 and charges between molecules, MMFF94 within, batched, with gradients.
 
 E = Σ_pairs [A exp(-B r) - C/r⁶ + C (1.1 Å)⁶/r¹²] S(r) + E_Ewald - Σ_intramolecular q q'/(4πε₀ r) + Σ_molecules E_MMFF.
 Pairs are atoms of different molecules and of a molecule's own periodic images; S is the quintic switch from
-cutoff - 2 Å to the cutoff. One energy function stands behind every front end.
+cutoff - 2 Å to the cutoff. Without periodicity all pairs count in full, with bare charges. One energy function stands
+behind every front end.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch_sim.state import SimState
 
 from molflow_sim.errors import InputError
 from molflow_sim.forcefield import ewald, ewald_compiled, mmff_compiled, pairs_torch
-from molflow_sim.forcefield.batch import Batch, compiled_pairs, degenerate
+from molflow_sim.forcefield.batch import Batch, compiled_pairs, degenerate, extents
 from molflow_sim.forcefield.mmff_energy import mmff_energies
 from molflow_sim.forcefield.neighbours import VerletList, split_into_groups
 from molflow_sim.forcefield.parameters import MoleculeParameters, distinct_species, parametrize
@@ -32,12 +33,14 @@ if TYPE_CHECKING:
 
 SWITCH_WIDTH = 2.0
 """Width of the switched shell inside the cutoff, Å."""
+OPEN_REACH = 2000.0
+"""Å; open systems may be this large. They lie in a box five times as wide, whose images no pair sees."""
 FAR_BONDS = 1.5
 """Times its equilibrium length, beyond which a bond is none; next neighbours of a chain are 1.6 bonds apart."""
 
 
 class CrystalPotential(SwitchedModel):
-    """Energy, forces and stress of molecular crystals, as a torch-sim model.
+    """Energy, forces and stress of molecular crystals, and of clusters in open space, as a torch-sim model.
 
     Parameters
     ----------
@@ -45,7 +48,7 @@ class CrystalPotential(SwitchedModel):
         The species. Systems must be whole sequences of their atoms: molecules one after another, atoms in the order of
         the Molecule. Periodic wrapping does not matter.
     cutoff : float
-        Cutoff of exp-6 and of the real-space Ewald sum, Å.
+        Cutoff of exp-6 and of the real-space Ewald sum, Å; open systems have none.
     device : torch.device, optional
         CPU unless given.
     dtype : torch.dtype
@@ -108,7 +111,8 @@ class CrystalPotential(SwitchedModel):
             for p in self.parameters
         ]
         self.torn = ""
-        self._verlet = VerletList(self.cutoff, float(skin))
+        self._skin, self._open = float(skin), False
+        self._verlet = VerletList(self.cutoff, self._skin)
         self._batch: Batch | None = None
         self._kept: Sequence[int] | None = None
 
@@ -134,12 +138,14 @@ class CrystalPotential(SwitchedModel):
         Parameters
         ----------
         state : SimState or dict
-            torch-sim state: positions (n, 3) Å, cell (S, 3, 3) Å as columns, atomic_numbers (n,), system_idx (n,).
+            torch-sim state: positions (n, 3) Å, cell (S, 3, 3) Å as columns, atomic_numbers (n,), system_idx (n,), and
+            pbc: where it is false in all directions, the systems are open and their cells are not looked at.
 
         Returns
         -------
         dict of tensors, detached
-            ``energy`` (S,) eV, ``forces`` (n, 3) eV/Å, ``stress`` (S, 3, 3) eV/Å³ (dE/dε/V, tension positive),
+            ``energy`` (S,) eV, ``forces`` (n, 3) eV/Å, ``stress`` (S, 3, 3) eV/Å³ (dE/dε/V, tension positive; of
+            periodic systems),
             ``intermolecular_energy`` and ``intramolecular_energy`` (S,) eV. NaN for a system that is not finite or has
             collapsed, or whose atoms are not bonded as the species are (`torn` then tells which); the others are not
             affected.
@@ -152,23 +158,27 @@ class CrystalPotential(SwitchedModel):
         state = state_of(state)
         with torch.no_grad(), one_torch_thread() if self.backend == "compiled" else nullcontext():
             positions = state.positions.detach().to(self._device, torch.float64)
-            cells = state.row_vector_cell.detach().to(self._device, torch.float64).contiguous()
             batch = self._prepare(state)
+            cells = self._cells(state)
             bad = degenerate(positions, cells, batch)
+            if self._open:
+                bad |= ~(extents(positions, batch.system, len(bad)) < OPEN_REACH - SWITCH_WIDTH)
             if bad.any():
                 positions, cells = positions.clone(), cells.clone()
                 positions[torch.as_tensor(np.repeat(bad, batch.layout.n_per_system), device=self._device)] = 0.0
-                cells[torch.as_tensor(bad, device=self._device)] = 10.0 * torch.eye(3, dtype=cells.dtype).to(cells)
+                if not self._open:
+                    cells[torch.as_tensor(bad, device=self._device)] = 10.0 * torch.eye(3, dtype=cells.dtype).to(cells)
             whole = self._make_whole(positions, cells, batch)
             torn = self._torn(whole, batch)
             inter, forces, virial = self._pairs(whole, cells, batch, bad)
-            self._ewald(whole, cells, batch, inter, forces, virial)
+            if not self._open:
+                self._ewald(whole, cells, batch, inter, forces, virial)
             intra = self._mmff(whole, batch, forces, virial)
             volume = determinant(cells).abs()
             out = {"energy": inter + intra}
             if self._compute_forces:
                 out["forces"] = forces
-            if self._compute_stress:
+            if self._compute_stress and not self._open:
                 out["stress"] = 0.5 * (virial + virial.mT) / volume[:, None, None]
             out |= {"intermolecular_energy": inter, "intramolecular_energy": intra}
             marks = torn | torch.as_tensor(bad, device=self._device)
@@ -177,8 +187,18 @@ class CrystalPotential(SwitchedModel):
                     value[marks[batch.system] if name == "forces" else marks] = torch.nan
         return {name: value.to(self._dtype) for name, value in out.items()}
 
+    def _cells(self, state: SimState) -> torch.Tensor:
+        """Cell rows (S, 3, 3); of open systems a box so wide that nothing in it sees an image."""
+        cells = state.row_vector_cell.detach().to(self._device, torch.float64).contiguous()
+        return 5.0 * OPEN_REACH * torch.eye(3).to(cells).expand(cells.shape).contiguous() if self._open else cells
+
     def _prepare(self, state: SimState) -> Batch:
         """Layout and per-atom parameters of the batch; kept while the atoms stay the same."""
+        if self._open != (not torch.as_tensor(state.pbc).any()):
+            self.forget()
+            self._open = not self._open
+            # All pairs of an open system are listed, once: nothing moves as far as this skin.
+            self._verlet = VerletList(*((OPEN_REACH, OPEN_REACH) if self._open else (self.cutoff, self._skin)))
         batch = self._batch
         numbers, system = state.atomic_numbers, state.system_idx
         if batch is None or not (torch.equal(numbers, batch.numbers) and torch.equal(system, batch.system_idx)):
@@ -209,9 +229,8 @@ class CrystalPotential(SwitchedModel):
             A system is not a sequence of this potential's molecules.
         """
         batch = self._prepare(state)
-        cells = state.row_vector_cell.detach().to(self._device, torch.float64)
-        whole = self._make_whole(state.positions.detach().to(self._device, torch.float64), cells, batch)
-        runs: list[list[tuple[int, int]]] = [[] for _ in range(len(cells))]
+        whole = self._make_whole(state.positions.detach().to(self._device, torch.float64), self._cells(state), batch)
+        runs: list[list[tuple[int, int]]] = [[] for _ in range(int(state.n_systems))]
         for atoms, system in zip(batch.layout.atoms, batch.layout.system):
             for row, s in zip(atoms.cpu().numpy(), system.tolist()):
                 runs[s].append((int(row[0]), int(row[-1]) + 1))
@@ -253,8 +272,8 @@ class CrystalPotential(SwitchedModel):
         entries, changed = self._verlet.update(
             x, h, layout.group_start, layout.group_molecule, layout.system_group, bad
         )
-        alpha, _ = ewald.splitting(self.cutoff)
-        limits = (self.cutoff, self.cutoff - SWITCH_WIDTH, alpha)
+        cutoff, alpha = (OPEN_REACH, 0.0) if self._open else (self.cutoff, ewald.splitting(self.cutoff)[0])
+        limits = (cutoff, cutoff - SWITCH_WIDTH, alpha)
         if self.backend == "torch":
             if changed or batch.pairs is None:
                 atom_system = layout.atom_system[layout.order]

@@ -62,14 +62,27 @@ def from_crystal(crystal: MolecularCrystal, n: int, centre: int) -> dict[str, An
     }
 
 
-def from_atoms(atoms: Atoms, molecules: Sequence[Molecule] | None) -> dict[str, Any]:
-    """What a `MolecularCluster` is made of, see `MolecularCluster.from_atoms`."""
+def recognise(
+    atoms: Atoms, molecules: Sequence[Molecule] | None = None
+) -> tuple[tuple[Molecule, ...], list[int], np.ndarray, np.ndarray]:
+    """The molecules of atoms, see `MolecularCluster.from_atoms`.
+
+    Returns
+    -------
+    species : tuple of Molecule
+    order : list of int
+        Species of every molecule.
+    index : ndarray (N,) of int
+        Atoms in the order of a cluster.
+    positions : ndarray (N, 3)
+        Å, of whole molecules, in the order of `atoms`.
+    """
     numbers, positions = atoms.numbers, atoms.get_positions()
     if not len(numbers) or not np.isfinite(positions).all():
         raise ClusterError("a cluster needs atoms with finite positions")
     if atoms.pbc.any() != atoms.pbc.all():
         raise ClusterError("the atoms are periodic in some directions only; set atoms.pbc to True or False")
-    cell = np.array(atoms.cell.array) if atoms.pbc.all() else None
+    cell = _box(atoms)
     what = str(atoms.info.get("name", "cluster"))
     labels = [f"{symbol}{k + 1}" for k, symbol in enumerate(atoms.get_chemical_symbols())]
     bonds, shifts = perceive_bonds(numbers, positions, cell, labels)
@@ -90,11 +103,20 @@ def from_atoms(atoms: Atoms, molecules: Sequence[Molecule] | None) -> dict[str, 
             members = members[new]
         order.append(species)
         sorted_atoms.append(members)
+    return tuple(table.molecules), order, np.concatenate(sorted_atoms), whole
+
+
+def from_atoms(atoms: Atoms, molecules: Sequence[Molecule] | None) -> dict[str, Any]:
+    """What a `MolecularCluster` is made of, see `MolecularCluster.from_atoms`."""
+    species, order, index, whole = recognise(atoms, molecules)
     info = {k: v for k, v in atoms.info.items() if isinstance(v, (str, int, float, bool))}
     return {
-        "species": tuple(table.molecules), "order": np.array(order), "positions": whole[np.concatenate(sorted_atoms)],
-        "cell": cell, "info": info,
+        "species": species, "order": np.array(order), "positions": whole[index], "cell": _box(atoms), "info": info,
     }  # fmt: skip
+
+
+def _box(atoms: Atoms) -> np.ndarray | None:
+    return np.array(atoms.cell.array) if atoms.pbc.all() else None
 
 
 def from_csv(source: str | Path, molecules: Sequence[Molecule] | None) -> dict[str, Any]:
