@@ -29,9 +29,10 @@ import torch
 from molflow_openmm import simulate_cg
 
 from molflow_sim import __version__
-from molflow_sim.cg import BeadFrames, CGNetSettings, ModelFolder, backbone_topology, fit_student
+from molflow_sim.cg import BeadFrames, CGNetSettings, ModelFolder, fit_student
 from molflow_sim.cg.student.training import student_train_settings
 from molflow_sim.cg.teacher import TeacherSettings, fit_teacher, sample_with_forces, teacher_training
+from molflow_sim.coarse import backbone_topology
 from molflow_sim.errors import MolflowError
 from molflow_sim.evaluate.free_energy import coverage, dihedral, free_energy_mse, kl_divergence, phi_psi_histogram
 from molflow_sim.runs.files import write_bytes_atomically

@@ -107,6 +107,7 @@ GENERATORS = Registry(
         "crystals/mol-crystal-flow": "molflow_sim.models.mol_crystal_flow.generator:MolCrystalFlowGenerator",
         "clusters/random": "molflow_sim.generators.clusters:RandomClusters",
         "clusters/packmol": "molflow_sim.generators.clusters:PackmolClusters",
+        "clusters/dual-scale": "molflow_sim.models.dual_scale.generator:DualScaleGenerator",
     },
 )
 """Generators, see `molflow_sim.generators.protocol`: "kind of structure/method"."""
@@ -116,6 +117,7 @@ MODELS = Registry(
     {
         "crystal-flow": "molflow_sim.models.crystal_flow:CrystalFlow",
         "mol-crystal-flow": "molflow_sim.models.mol_crystal_flow:MolCrystalFlow",
+        "dual-scale": "molflow_sim.models.dual_scale:DualScale",
         "cgnet": "molflow_sim.cg.student.cgnet:CGNet",
     },
 )

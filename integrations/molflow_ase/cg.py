@@ -15,7 +15,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.data import atomic_numbers
 from torch import Tensor
 
-from molflow_sim.cg.topology import BeadTopology
+from molflow_sim.coarse.topology import BeadTopology
 from molflow_sim.errors import InputError, NonFiniteError
 from molflow_sim.units import BOLTZMANN
 

@@ -6,7 +6,6 @@ import lazy_loader
 __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
-        "topology": ["BeadTopology", "backbone_topology"],
         "mapping": ["BeadMapping", "parse_beads"],
         "frames": ["BeadFrames", "read_frames"],
         "teacher.internal": ["InternalCoordinates"],

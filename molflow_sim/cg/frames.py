@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from molflow_sim.cg.topology import BeadTopology, backbone_topology
 from molflow_sim.cg.whole import bond_lengths, check_bonds
+from molflow_sim.coarse.topology import BeadTopology, backbone_topology
 from molflow_sim.errors import TrajectoryError
 from molflow_sim.runs.files import sha256, write_bytes_atomically
 from molflow_sim.units import BOLTZMANN, KCAL_PER_MOL, KJ_PER_MOL

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from molflow_sim.cg.contraction import contracted_bonds
 from molflow_sim.cg.peptides import backbone_atoms, bonded_pairs, calpha_atoms, with_bonds
-from molflow_sim.cg.topology import BeadTopology
+from molflow_sim.coarse.contraction import contracted_bonds
+from molflow_sim.coarse.topology import BeadTopology
 from molflow_sim.errors import MappingError
 
 if TYPE_CHECKING:

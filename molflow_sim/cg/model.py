@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from molflow_sim.cg.forcefield import ForceField
-from molflow_sim.cg.topology import BeadTopology
+from molflow_sim.coarse.topology import BeadTopology
 from molflow_sim.errors import MappingError, WeightsError
 from molflow_sim.runs.files import sha256
 from molflow_sim.training.model import model_class

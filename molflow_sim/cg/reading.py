@@ -11,8 +11,8 @@ from scipy.sparse.csgraph import connected_components
 
 from molflow_sim.cg.mapping import BeadMapping, one_line, parse_beads
 from molflow_sim.cg.peptides import bonded_pairs, with_bonds
-from molflow_sim.cg.topology import bond_graph
 from molflow_sim.cg.whole import LONGEST_ATOM_BOND, LONGEST_LINK, bond_lengths, check_bonds, make_whole
+from molflow_sim.coarse.topology import bond_graph
 from molflow_sim.errors import MappingError, TrajectoryError
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from molflow_sim.cg.frames import BeadFrames
-from molflow_sim.cg.topology import BeadTopology
+from molflow_sim.coarse.topology import BeadTopology
 from molflow_sim.errors import InputError, StoreError
 from molflow_sim.io.dcd import read_positions
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.sparse.csgraph import breadth_first_order, connected_components
 
-from molflow_sim.cg.topology import BeadTopology, bond_graph
+from molflow_sim.coarse.topology import BeadTopology, bond_graph
 from molflow_sim.errors import TrajectoryError
 
 LONGEST_ATOM_BOND = 3.0

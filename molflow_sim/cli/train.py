@@ -25,6 +25,10 @@ Fine-tune the shipped flow on your own crystals, or on the landscape of one mole
 
     molflow train crystal-flow aspirin/ -o tuned/ --from-pretrained --steps 2000
 
+On frames of a simulation of a cluster:
+
+    molflow train dual-scale frames.npz -o mine/
+
 Carry on after an interruption: give the same command again. Use the result with --weights tuned/.
 """
 
@@ -34,7 +38,8 @@ def train(
     data: Annotated[
         list[Path],
         typer.Argument(
-            help="A data set (or several), a folder of CIFs, or the folder of a screening.",
+            help="A data set (or several), a folder of CIFs, or the folder of a screening; for dual-scale frames of "
+            "clusters (.npz, or a folder of them).",
             metavar="FOLDER...",
             show_default=False,
         ),

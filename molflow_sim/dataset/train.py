@@ -1,4 +1,4 @@
-"""One door to the training of every network that is trained on crystals."""
+"""One door to the training of every network that has a trainer."""
 
 from __future__ import annotations
 
@@ -43,8 +43,9 @@ def train(
     ----------
     kind : str
         ``crystal-flow``, or another of `molflow_sim.registry.MODELS` that has a trainer.
-    data : CrystalDataset or path
-        A data set (or several), a folder of CIFs, or the folder of a screening.
+    data : CrystalDataset, path, or what the kind is trained on
+        A data set (or several), a folder of CIFs, or the folder of a screening; for kinds with a ``reader``, such as
+        ``dual-scale``, paths that it reads.
     output : path
         Gets weights, card, metrics and checkpoints.
     config : settings, mapping or path of a YAML file, optional
@@ -76,14 +77,18 @@ def train(
     start: Any = initial
     if isinstance(initial, (str, Path)):
         start = load_model(packaged(kind) if initial == PRETRAINED else Path(initial), kind)
-    if not isinstance(data, CrystalDataset):
+    model = MODELS.get(kind)
+    given = isinstance(data, (str, Path)) or (isinstance(data, Sequence) and isinstance(data[0], (str, Path)))
+    if reader := getattr(model, "reader", None):
+        data = resolve(reader)(data) if given else data
+    elif not isinstance(data, CrystalDataset):
         source = training_source(
             data, Path(output) / "data", split=split, exclude=exclude, processes=processes, progress=progress
         )
         if found is not None:
             found(source)
         data = source.dataset
-    return resolve(MODELS.get(kind).trainer)(data, settings, Path(output), initial=start, progress=progress)
+    return resolve(model.trainer)(data, settings, Path(output), initial=start, progress=progress)
 
 
 def training_settings(
@@ -103,7 +108,7 @@ def training_settings(
     """
     model = MODELS.get(kind)
     if not hasattr(model, "trainer"):
-        raise InputError(f"models of the kind {kind} are not trained on crystals")
+        raise InputError(f"models of the kind {kind} are not trained on crystals or frames of clusters")
     cls = resolve(model.config)
     settings = config
     if isinstance(config, (str, Path)):

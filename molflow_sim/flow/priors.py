@@ -1,4 +1,4 @@
-"""Where crystals start: log-normal cell lengths, angles uniform in 60-120°, Haar rotations."""
+"""Where structures start: log-normal cell lengths, angles uniform in 60-120°, Haar rotations; points with springs."""
 
 from __future__ import annotations
 
@@ -67,3 +67,48 @@ def log_normal_cells(
         wanted = volume * np.exp(volume_std * rng.normal(size=n))
         cells = cells * np.cbrt(wanted / np.linalg.det(cells))[:, None, None]
     return cells
+
+
+class PointPrior:
+    """Where points start: independent around anchors, or held together by springs along bonds ("harmonic").
+
+    The energy E(x) = ½ Σ_bonds k |x_i − x_j|² + ½ Σ_i |x_i − a_i|² / σ² has the Boltzmann distribution
+    N(J⁻¹ a / σ², J⁻¹) in each coordinate, with J = k L + 1/σ² and the Laplacian L of the bonds (Jing et al. 2023; Stärk
+    et al. 2024). With k = 0 it is N(a, σ²). k = 3 / b² gives bonds of a tree a root mean square length of b.
+    Molecules are not bonded to one another: the centre of each has the spread σ/√n about the mean of its n anchors, so
+    that without anchors σ must be about the cluster's radius times √n.
+
+    Parameters
+    ----------
+    n : int
+        Points.
+    bonds : ndarray of int, shape (nb, 2)
+    sigma : float
+        Å, of every coordinate of a point about its anchor.
+    bond_length : float
+        b in Å; 0 for no springs.
+    """
+
+    def __init__(self, n: int, bonds: np.ndarray, sigma: float, bond_length: float = 0.0) -> None:
+        self.n, self.springs = n, bond_length > 0.0 and len(bonds) > 0
+        self.sigma = sigma
+        self.variance = np.full(n, sigma**2)
+        if self.springs:
+            i, j = np.asarray(bonds).T
+            precision = np.eye(n) / sigma**2
+            k = 3.0 / bond_length**2
+            np.add.at(precision, (np.r_[i, j], np.r_[i, j]), k)
+            np.add.at(precision, (np.r_[i, j], np.r_[j, i]), -k)
+            values, vectors = np.linalg.eigh(precision)
+            self._root = vectors / np.sqrt(values)
+            self._pull = (vectors / values) @ vectors.T / sigma**2
+            self.variance = (self._root**2).sum(1)
+
+    def mean(self, anchors: np.ndarray) -> np.ndarray:
+        """The distribution's mean (..., n, 3) for anchors (..., n, 3) in Å."""
+        return self._pull @ anchors if self.springs else anchors
+
+    def noise(self, rng: np.random.Generator, size: tuple[int, ...] = ()) -> np.ndarray:
+        """Deviations (*size, n, 3) in Å from the mean."""
+        z = rng.normal(size=(*size, self.n, 3))
+        return self._root @ z if self.springs else self.sigma * z

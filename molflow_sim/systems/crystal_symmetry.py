@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from molflow_sim.chemistry.pointgroup import kabsch
 from molflow_sim.errors import CrystalError
+from molflow_sim.geometry.superposition import kabsch
 from molflow_sim.symmetry import SpaceGroup, cell_matrix, cell_parameters
 from molflow_sim.systems.molecule import Molecule
 from molflow_sim.systems.rigid import RigidMolecule, rigid_from_cartesian

@@ -11,8 +11,8 @@ from rdkit import Chem, rdBase
 from molflow_sim.chemistry.bond_orders import molecule_from_graph
 from molflow_sim.chemistry.bonds import check_hydrogens, graph_mol, isotopes_of, skeleton
 from molflow_sim.chemistry.checks import canonical_smiles, mirror_image, same_stereo
-from molflow_sim.chemistry.pointgroup import kabsch
 from molflow_sim.errors import CrystalError, MoleculeError
+from molflow_sim.geometry.superposition import kabsch
 from molflow_sim.systems.molecule import Molecule
 
 _MAX_MATCHES = 1000

@@ -14,8 +14,15 @@ from molflow_sim.training.settings import TrainSettings, YamlSettings
 
 
 @dataclass(frozen=True)
-class FitConfig(YamlSettings):
-    """What decides a flow's weights besides the data, whatever the flow.
+class ModelConfig(YamlSettings):
+    """What decides a model's weights besides the data."""
+
+    training: TrainSettings = field(default_factory=TrainSettings)
+
+
+@dataclass(frozen=True)
+class FitConfig(ModelConfig):
+    """What decides the weights of a flow that learns from crystals besides the data, whatever the flow.
 
     Attributes
     ----------
@@ -29,7 +36,6 @@ class FitConfig(YamlSettings):
         least 20 of them.
     """
 
-    training: TrainSettings = field(default_factory=TrainSettings)
     energy_scale: float = 4.0
     experimental_share: float = 0.1
     validation_share: float = 0.08
@@ -45,7 +51,7 @@ class FitConfig(YamlSettings):
 def fit(
     model: Any,
     batches: Batches,
-    config: FitConfig,
+    config: ModelConfig,
     folder: str | Path,
     *,
     data: Mapping[str, Any],
@@ -63,7 +69,7 @@ def fit(
         Changed in place, and returned.
     batches, folder, identity, validation, validation_batches, progress
         As in `molflow_sim.training.train`.
-    config : FitConfig
+    config : ModelConfig
         Stands in the card.
     data : mapping
         What the card says of the data.

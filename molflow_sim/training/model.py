@@ -47,6 +47,7 @@ class Model(Stored, Protocol):
     A class that ``molflow train`` can train has two more attributes, each an object or "module:attribute":
     ``config``, a `YamlSettings` with a field ``training`` (`TrainSettings`), and ``trainer``, a function
     ``(data, config, folder, *, initial=None, progress=True)`` that gives the model and leaves its files in the folder.
+    One that is not trained on crystals has a ``reader`` as well, a function that makes its data of paths.
 
     Attributes
     ----------

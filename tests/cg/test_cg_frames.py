@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refuses
 
-from molflow_sim.cg import BeadFrames, backbone_topology, parse_beads, read_frames, reading
+from molflow_sim.cg import BeadFrames, parse_beads, read_frames, reading
 from molflow_sim.cg.whole import make_whole
+from molflow_sim.coarse import backbone_topology
 from molflow_sim.errors import MappingError, TrajectoryError
 from molflow_sim.units import KCAL_PER_MOL
 

@@ -9,10 +9,11 @@ from bead_examples import fake_frames, tree
 from refusals import refuses
 from test_cg_student import student
 
-from molflow_sim.cg import CGNet, CGNetSettings, backbone_topology
+from molflow_sim.cg import CGNet, CGNetSettings
 from molflow_sim.cg.frames import BeadFrames
 from molflow_sim.cg.student.fused import FusedCGNet
 from molflow_sim.cg.student.langevin import Langevin
+from molflow_sim.coarse import backbone_topology
 from molflow_sim.errors import InputError, NonFiniteError
 from molflow_sim.units import BOLTZMANN
 

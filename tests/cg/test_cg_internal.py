@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import refuses
 
-from molflow_sim.cg import BeadTopology, InternalCoordinates
+from molflow_sim.cg import InternalCoordinates
+from molflow_sim.coarse import BeadTopology
 from molflow_sim.errors import MappingError, NonFiniteError
 
 torch.set_num_threads(1)

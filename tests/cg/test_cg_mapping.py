@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from refusals import refuses
 
-from molflow_sim.cg import BeadMapping, BeadTopology, backbone_topology, parse_beads
-from molflow_sim.cg.contraction import contracted_bonds
+from molflow_sim.cg import BeadMapping, parse_beads
+from molflow_sim.coarse import BeadTopology, backbone_topology
+from molflow_sim.coarse.contraction import contracted_bonds
 from molflow_sim.errors import MappingError
 
 

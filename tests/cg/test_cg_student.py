@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from refusals import refuses
 
-from molflow_sim.cg import BeadFrames, BeadTopology, CGNet, CGNetSettings, InternalCoordinates, backbone_topology
+from molflow_sim.cg import BeadFrames, CGNet, CGNetSettings, InternalCoordinates
 from molflow_sim.cg.student.features import features_and_jacobian
 from molflow_sim.cg.student.prior import PriorSettings
+from molflow_sim.coarse import BeadTopology, backbone_topology
 from molflow_sim.errors import InputError, MappingError, TrajectoryError
 from molflow_sim.testing import validate_network
 from molflow_sim.units import BOLTZMANN

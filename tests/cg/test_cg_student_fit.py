@@ -10,9 +10,10 @@ import torch
 from bead_examples import fake_frames
 from refusals import refuses
 
-from molflow_sim.cg import BeadFrames, CGNetSettings, InternalCoordinates, backbone_topology
+from molflow_sim.cg import BeadFrames, CGNetSettings, InternalCoordinates
 from molflow_sim.cg.student.langevin import Langevin
 from molflow_sim.cg.student.training import _ForceMatching, fit_student, student_train_settings
+from molflow_sim.coarse import backbone_topology
 from molflow_sim.errors import InputError, NonFiniteError, TrainingError
 from molflow_sim.evaluate.free_energy import dihedral, histogram, kl_divergence
 from molflow_sim.training import TrainSettings

@@ -9,8 +9,9 @@ import torch
 from refusals import refuses
 from torch import Tensor
 
-from molflow_sim.cg import BeadFrames, BeadTopology, InternalCoordinates
+from molflow_sim.cg import BeadFrames, InternalCoordinates
 from molflow_sim.cg.teacher import BeadFlow, TeacherSettings, fit_teacher, teacher_training
+from molflow_sim.coarse import BeadTopology
 from molflow_sim.errors import InputError, StoreError, TrajectoryError, WeightsError
 from molflow_sim.geometry.torsions import dihedral_angle
 from molflow_sim.training.weights import load_weights, save_weights

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from molflow_sim import Molecule
-from molflow_sim.chemistry.pointgroup import kabsch
+from molflow_sim.geometry.superposition import kabsch
 
 ORDERS = {
     "c1ccccc1": 24,  # D6h

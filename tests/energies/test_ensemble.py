@@ -35,9 +35,7 @@ def test_the_energy_is_the_mean_between_molecules_and_that_of_the_network_inside
     state = torch_sim.initialize_state([c.to_ase()], "cpu", torch.float64)
     found = potential_of(c)(state)
     net = SO3LR(dtype="float64")
-    alone = sum(
-        net.evaluate([numbers[molecule == m]], [positions[molecule == m]])[0][0] for m in range(c.z)
-    )
+    alone = sum(net.evaluate([numbers[molecule == m]], [positions[molecule == m]])[0][0] for m in range(c.z))
     whole = net.evaluate([numbers], [positions], [c.cell])[0][0]
     zero = net.weights.shift[numbers - 1].sum()
     fit = CrystalPotential([parametrize(c.molecules[0])])(state)["intermolecular_energy"]

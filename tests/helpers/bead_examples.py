@@ -9,7 +9,8 @@ import pytest
 import torch
 from hypothesis import strategies as st
 
-from molflow_sim.cg import BeadFrames, BeadTopology, InternalCoordinates, backbone_topology
+from molflow_sim.cg import BeadFrames, InternalCoordinates
+from molflow_sim.coarse import BeadTopology, backbone_topology
 
 DATA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "alanine_dipeptide"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="the alanine dipeptide data set is not here")

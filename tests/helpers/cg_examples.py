@@ -9,7 +9,7 @@ from molflow_sim.cg.frames import BeadFrames
 from molflow_sim.cg.model import ModelFolder
 from molflow_sim.cg.student.cgnet import CGNet, CGNetSettings
 from molflow_sim.cg.teacher.internal import InternalCoordinates
-from molflow_sim.cg.topology import BeadTopology, backbone_topology
+from molflow_sim.coarse.topology import BeadTopology, backbone_topology
 
 
 def backbone_frames(n: int = 200, topology: BeadTopology | None = None, seed: int = 0) -> BeadFrames:

@@ -19,7 +19,7 @@ from molflow_openmm.cg.settings import CGSimulationSettings, temperature_ladder
 from openmm import app, unit
 from refusals import refuses
 
-from molflow_sim.cg.topology import BeadTopology
+from molflow_sim.coarse.topology import BeadTopology
 from molflow_sim.errors import InputError, MissingDependencyError, WeightsError
 from molflow_sim.units import BOLTZMANN, KJ_PER_MOL
 

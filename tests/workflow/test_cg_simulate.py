@@ -13,7 +13,8 @@ import torch
 from molflow_openmm import CGForceField, simulate_cg
 from refusals import refuses
 
-from molflow_sim.cg import BeadFlow, BeadFrames, BeadTopology, CGSimulation, ModelFolder, TeacherSettings
+from molflow_sim.cg import BeadFlow, BeadFrames, CGSimulation, ModelFolder, TeacherSettings
+from molflow_sim.coarse import BeadTopology
 from molflow_sim.errors import InputError, NonFiniteError, StoreError, TrajectoryError
 from molflow_sim.io.dcd import append_dcd, dcd_layout, read_positions, start_dcd, truncate_dcd
 from molflow_sim.units import BOLTZMANN

@@ -11,7 +11,7 @@ from openmm import app
 
 from molflow_openmm.cg.force import BeadForce, python_force
 from molflow_openmm.cg.topology import bead_topology, check_replicas, count_replicas
-from molflow_sim.cg.topology import BeadTopology
+from molflow_sim.coarse.topology import BeadTopology
 from molflow_sim.errors import InputError
 
 if TYPE_CHECKING:

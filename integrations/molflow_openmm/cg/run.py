@@ -18,8 +18,8 @@ from molflow_openmm.cg.replicas import Replicas
 from molflow_openmm.cg.settings import CGSimulationSettings
 from molflow_openmm.cg.topology import bead_topology
 from molflow_sim.cg.simulation import dcd_name
-from molflow_sim.cg.topology import BeadTopology
 from molflow_sim.cg.whole import bond_lengths
+from molflow_sim.coarse.topology import BeadTopology
 from molflow_sim.errors import NonFiniteError, StoreError, TrajectoryError
 from molflow_sim.io.dcd import append_dcd, start_dcd, truncate_dcd, truncate_log
 from molflow_sim.runs.files import write_bytes_atomically

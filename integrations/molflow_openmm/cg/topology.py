@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from openmm import app
 
-from molflow_sim.cg.topology import BeadTopology
+from molflow_sim.coarse.topology import BeadTopology
 from molflow_sim.errors import InputError
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from molflow_sim.cg.frames import BeadFrames
-from molflow_sim.cg.topology import BeadTopology
 from molflow_sim.cg.whole import bond_lengths
+from molflow_sim.coarse.topology import BeadTopology
 from molflow_sim.errors import InputError, MissingDependencyError
 from molflow_sim.evaluate.free_energy import coverage, dihedral, free_energy_mse, histogram, kl_divergence
 

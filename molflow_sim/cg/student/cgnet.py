@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from molflow_sim.cg.student.features import BeadGeometry, FeatureIndex
 from molflow_sim.cg.student.mlp import BoundedMLP
 from molflow_sim.cg.student.prior import PriorEnergy, PriorSettings
-from molflow_sim.cg.topology import BeadTopology
+from molflow_sim.coarse.topology import BeadTopology
 from molflow_sim.errors import InputError, MolflowError, TrajectoryError, WeightsError
 from molflow_sim.training.settings import YamlSettings
 from molflow_sim.training.weights import load_into

@@ -32,7 +32,7 @@ from molflow_sim.cg.frames import BeadFrames
 from molflow_sim.cg.teacher.internal import InternalCoordinates
 from molflow_sim.cg.teacher.sets import CoordinateSet
 from molflow_sim.cg.teacher.settings import TeacherSettings
-from molflow_sim.cg.topology import BeadTopology
+from molflow_sim.coarse.topology import BeadTopology
 from molflow_sim.errors import InputError, TrajectoryError, WeightsError
 from molflow_sim.flow.smooth import TruncatedNormalCDF
 from molflow_sim.training.weights import load_into

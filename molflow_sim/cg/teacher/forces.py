@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from molflow_sim.cg.teacher.flow import BeadFlow
-from molflow_sim.cg.topology import BeadTopology
+from molflow_sim.coarse.topology import BeadTopology
 from molflow_sim.errors import InputError, NonFiniteError
 from molflow_sim.threads import one_torch_thread
 from molflow_sim.training.settings import YamlSettings

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from molflow_sim.cg.topology import BeadTopology
+from molflow_sim.coarse.topology import BeadTopology
 from molflow_sim.errors import NonFiniteError
 from molflow_sim.geometry.torsions import dihedral_angle
 

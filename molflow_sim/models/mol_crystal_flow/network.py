@@ -19,10 +19,11 @@ from torch import Tensor, nn
 
 from molflow_sim.flow.manifolds import rotation_log, to_space, wrap
 from molflow_sim.models.mol_crystal_flow.batch import P1Batch, Poses, standard_frame
-from molflow_sim.models.mol_crystal_flow.embedder import MoleculeEmbedder, mlp
+from molflow_sim.models.mol_crystal_flow.embedder import MoleculeEmbedder
 from molflow_sim.models.mol_crystal_flow.features import N_FEATURES
 from molflow_sim.models.mol_crystal_flow.interpolants import Velocities, without_mean
 from molflow_sim.models.mol_crystal_flow.settings import P1Settings
+from molflow_sim.nn.mlp import mlp
 
 Embedding = tuple[Tensor, Tensor, Tensor]
 

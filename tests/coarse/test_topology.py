@@ -9,7 +9,7 @@ from hypothesis import given
 from refusals import refuses
 
 from molflow_sim import cg
-from molflow_sim.cg.topology import BeadTopology, backbone_topology
+from molflow_sim.coarse.topology import BeadTopology, backbone_topology
 from molflow_sim.errors import MappingError
 
 

@@ -1,0 +1,111 @@
+"""From heavy atoms to whole molecules that a simulation can start from: hydrogens, relaxation, checks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from molflow_sim.chemistry.conformers import keeps_stereo
+from molflow_sim.errors import ClusterError
+from molflow_sim.evaluate.overlap import CLASH_OVERLAP, heavy_atom_overlap
+from molflow_sim.evaluate.spearing import speared_rings
+from molflow_sim.systems.cluster import MolecularCluster
+
+if TYPE_CHECKING:
+    from rdkit import Chem
+
+    from molflow_sim.systems.molecule import Molecule
+
+
+def with_hydrogens(rdmol: Chem.Mol, heavy: np.ndarray) -> np.ndarray:
+    """All atoms (N, 3) of a molecule from its heavy ones (n, 3) in Å, hydrogens at ideal lengths and angles.
+
+    Parameters
+    ----------
+    rdmol : rdkit.Chem.Mol
+        Hydrogens explicit.
+    heavy : ndarray, shape (n, 3)
+        In the molecule's order.
+    """
+    from rdkit import Chem
+    from rdkit.Geometry import Point3D
+
+    out = np.zeros((rdmol.GetNumAtoms(), 3))
+    kept = [a.GetIdx() for a in rdmol.GetAtoms() if a.GetAtomicNum() > 1]
+    out[kept] = heavy
+    bare = Chem.RemoveAllHs(Chem.Mol(rdmol), sanitize=False)
+    conformer = Chem.Conformer(len(kept))
+    for k, x in enumerate(heavy):
+        conformer.SetAtomPosition(k, Point3D(*map(float, x)))
+    bare.RemoveAllConformers()
+    bare.AddConformer(conformer)
+    bare.UpdatePropertyCache(strict=False)
+    whole = Chem.AddHs(bare, addCoords=True)
+    positions = whole.GetConformer().GetPositions()
+    # RDKit appends the hydrogens; those of one heavy atom are interchangeable.
+    for k, parent in enumerate(kept):
+        wanted = [n.GetIdx() for n in rdmol.GetAtomWithIdx(parent).GetNeighbors() if n.GetAtomicNum() == 1]
+        made = [n.GetIdx() for n in whole.GetAtomWithIdx(k).GetNeighbors() if n.GetIdx() >= len(kept)]
+        out[wanted] = positions[made]
+    return out
+
+
+def completed(molecules: Sequence[Molecule], order: np.ndarray, heavy: np.ndarray) -> MolecularCluster:
+    """A cluster with its hydrogens from the heavy atoms (n, 3) in Å."""
+    counts = [int((m.numbers > 1).sum()) for m in molecules]
+    rows, first = [], 0
+    for s in order:
+        rows.append(with_hydrogens(molecules[s].rdmol, heavy[first : first + counts[s]]))
+        first += counts[s]
+    return MolecularCluster(tuple(molecules), order, np.concatenate(rows))
+
+
+def relaxed(cluster: MolecularCluster, steps: int = 200) -> MolecularCluster:
+    """The cluster after at most `steps` steps of minimisation with MMFF94, all molecules at once, in open space.
+
+    First each molecule by itself, for its bonds and angles, then all together: forces between molecules that overlap
+    would tear apart molecules that are not in shape yet.
+
+    Raises
+    ------
+    ClusterError
+        If MMFF94 has no types for it, or the energy is not finite.
+    """
+    from rdkit import Chem
+    from rdkit.Chem import rdForceFieldHelpers as mmff
+
+    from molflow_sim.chemistry.conformers import with_positions
+
+    whole: Any = Chem.Mol()
+    for s in cluster.order:
+        whole = Chem.CombineMols(whole, cluster.species[s].rdmol)
+    whole = with_positions(whole, cluster.positions)
+    Chem.SanitizeMol(whole)
+    properties = mmff.MMFFGetMoleculeProperties(whole)
+    if properties is None:
+        raise ClusterError("MMFF94 has no types for an atom of the cluster; it cannot be relaxed")
+    for apart in (True, False):
+        field = mmff.MMFFGetMoleculeForceField(whole, properties, ignoreInterfragInteractions=apart)
+        field.Initialize()
+        field.Minimize(maxIts=steps)
+        if not np.isfinite(field.CalcEnergy()):
+            raise ClusterError("the energy of the cluster is not finite: atoms lie on one another")
+    return cluster.with_positions(whole.GetConformer().GetPositions())
+
+
+def failure(cluster: MolecularCluster) -> str:
+    """Why a cluster is not to be used, "" if it is: stereochemistry, clashes of molecules, speared rings."""
+    for m, (s, first) in enumerate(zip(cluster.order, cluster.firsts)):
+        molecule = cluster.species[s]
+        positions = cluster.positions[first : first + molecule.n_atoms]
+        if not np.isfinite(positions).all():
+            return f"molecule {m} has coordinates that are not finite"
+        if not keeps_stereo(molecule.rdmol, positions[None])[0]:
+            return f"molecule {m} has another stereochemistry (R/S or E/Z) than {molecule.smiles}"
+    if (overlap := heavy_atom_overlap(cluster)) > CLASH_OVERLAP:
+        return f"molecules clash: van der Waals spheres of heavy atoms overlap by {overlap:.2f} Å"
+    if speared := speared_rings(cluster):
+        return f"{len(speared)} rings are speared by a bond of another molecule, the first at atom {speared[0][0][0]}"
+    return ""

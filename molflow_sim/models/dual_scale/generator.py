@@ -1,0 +1,80 @@
+"""The dual-scale flow as a generator: amorphous clusters with all their atoms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from molflow_sim.errors import InputError, MolflowError, RequestError
+from molflow_sim.generators.protocol import ClusterRequest, Drawn, served
+from molflow_sim.generators.trained import TrainedGenerator
+from molflow_sim.models.dual_scale.model import DualScale
+
+
+@dataclass(frozen=True)
+class DualScaleGenerator(TrainedGenerator):
+    """A trained `DualScale` (a `molflow_sim.generators.protocol.Generator`).
+
+    Heavy atoms come from the flow, hydrogens are placed at ideal lengths and angles, and the cluster is relaxed. What
+    then has another stereochemistry than was asked for, clashes or speared rings is a failed candidate.
+
+    Attributes
+    ----------
+    weights : str or None
+        See `TrainedGenerator`.
+    relax : int
+        Steps of minimisation at most, with MMFF94; 0 for none.
+    check : bool
+        Refuse candidates with a wrong hand, clashes or speared rings.
+
+    Warns
+    -----
+    UserWarning
+        In `sample`, if the cluster or a molecule is larger than those trained on; the message gives the range.
+    """
+
+    kind: ClassVar[str] = "clusters/dual-scale"
+    model: ClassVar[str] = DualScale.kind
+    relax: int = 200
+    check: bool = True
+
+    def __post_init__(self) -> None:
+        if self.relax < 0:
+            raise InputError(f"relax must not be negative, got {self.relax}")
+
+    def sample(self, request: ClusterRequest, n: int, *, seed: int, first_index: int = 0) -> Drawn:
+        """See `Generator.sample`.
+
+        Raises
+        ------
+        RequestError
+            A periodic box.
+        """
+        asked = served(request, ClusterRequest, self.kind, n)
+        if asked.periodic:
+            raise RequestError(
+                f"the generator {self.kind} makes clusters in open space; take them into a box with molflow simulate"
+            )
+        flow: DualScale = self.load()
+        counts: Any = asked.copies  # the request made one number for each molecule of it
+        order = np.repeat(np.arange(len(asked.molecules)), counts)
+        graph = flow.graph([m.rdmol for m in asked.molecules], order)
+        numbers = first_index + np.arange(n)
+        made = [self._one(flow, graph, asked.molecules, order, seed, int(k)) for k in numbers]
+        return Drawn(numbers, [cluster for cluster, _ in made], [reason for _, reason in made])
+
+    def _one(
+        self, flow: DualScale, graph: Any, molecules: Any, order: np.ndarray, seed: int, index: int
+    ) -> tuple[Any, str]:
+        from molflow_sim.models.dual_scale.completion import completed, failure, relaxed
+
+        try:
+            cluster = completed(molecules, order, flow.sample(graph, seed, index).atoms)
+            if self.relax:
+                cluster = relaxed(cluster, self.relax)
+        except MolflowError as error:
+            return None, error.reason
+        reason = failure(cluster) if self.check else ""
+        return (None, reason) if reason else (cluster, "")

@@ -1,0 +1,143 @@
+"""From frames to weights to whole molecules: training that is killed, hydrogens, relaxation, failures with reasons."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from frame_examples import write_frames
+
+from molflow_sim import Molecule, generate
+from molflow_sim.dataset.train import train
+from molflow_sim.errors import RequestError, StoreError
+from molflow_sim.generators.protocol import ClusterRequest
+from molflow_sim.models.dual_scale import DualScale, DualScaleConfig, DualScaleSettings, read_frames, train_dual_scale
+from molflow_sim.models.dual_scale.completion import completed, failure, relaxed, with_hydrogens
+from molflow_sim.models.dual_scale.generator import DualScaleGenerator
+from molflow_sim.models.dual_scale.paths import PathBatches
+from molflow_sim.systems.cluster import MolecularCluster
+from molflow_sim.testing import validate_generator
+from molflow_sim.training import TrainSettings
+from molflow_sim.training.model import load_model
+
+CONFIG = DualScaleConfig(
+    flow=DualScaleSettings.small(),
+    bead_batch=2,
+    training=TrainSettings(max_steps=6, checkpoint_minutes=0.0, validate_every=3, ema_decay=0.9, device="cpu"),
+)
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    return write_frames(tmp_path_factory.mktemp("frames") / "butane.npz", "CCCC", copies=3)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory, source):
+    folder = tmp_path_factory.mktemp("weights")
+    train("dual-scale", source, folder, config=CONFIG, progress=False)
+    return folder
+
+
+def test_a_killed_training_ends_with_the_same_weights_bit_for_bit(tmp_path, source, weights, monkeypatch):
+    whole = load_model(weights).state_dict()
+    draw = PathBatches.batch
+
+    def stop(self, step):
+        if step == 4:
+            raise Killed
+        return draw(self, step)
+
+    monkeypatch.setattr(PathBatches, "batch", stop)
+    with pytest.raises(Killed):
+        train("dual-scale", source, tmp_path, config=CONFIG, progress=False)
+    monkeypatch.undo()
+    resumed = train("dual-scale", source, tmp_path, config=CONFIG, progress=False).state_dict()
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+
+
+def test_a_folder_that_holds_a_training_on_other_frames_is_refused(tmp_path, source, weights):
+    other = read_frames(write_frames(tmp_path / "other.npz", "CCCC", copies=3, seed=1))
+    with pytest.raises(StoreError):
+        train_dual_scale(other, CONFIG, weights, progress=False)
+
+
+def test_the_card_tells_spreads_range_and_frames(weights):
+    card = load_model(weights, "dual-scale").card
+    assert card["range"] == {"molecules": 3, "heavy_atoms": 4} and card["data"]["systems"] == ["3 x CCCC"]
+    assert card["settings"]["atoms"]["sigma"] > 0.3 and card["data"]["frames"] == 32
+
+
+def test_the_command_line_trains_on_frames_and_generates_with_the_weights(molflow, tmp_path, source):
+    CONFIG.to_yaml(tmp_path / "config.yaml")
+    code, _, _ = molflow("train", "dual-scale", source, "-o", tmp_path / "mine", "--config", tmp_path / "config.yaml")
+    assert code == 0 and isinstance(load_model(tmp_path / "mine"), DualScale)
+
+
+def test_the_generator_keeps_its_protocol(weights):
+    generator = DualScaleGenerator(weights=str(weights), relax=0, check=False)
+    validate_generator(generator, ClusterRequest(Molecule.from_smiles("CCCC", n_conformers=1), copies=3), n=6)
+
+
+def test_clusters_come_with_all_their_atoms_and_a_box_is_refused(weights):
+    clusters = generate("clusters", "CCCC", 2, method="dual-scale", weights=weights, copies=3, relax=20, check=False)
+    assert [c.formula for c in clusters] == ["3 C4H10"] * 2 or len(clusters[0].numbers) == 42
+    with pytest.raises(RequestError, match="open space"):
+        generate("clusters", "CCCC", 1, method="dual-scale", weights=weights, copies=3, periodic=True)
+
+
+# ------------------------------------------------------------------ completion
+
+
+@pytest.mark.parametrize("smiles", ["CCO", "CC(=O)Oc1ccccc1C(=O)O", "C[C@H](N)C(=O)O", "FC=C", "C"])
+def test_hydrogens_come_back_where_they_were(smiles):
+    molecule = Molecule.from_smiles(smiles, n_conformers=1)
+    heavy = molecule.numbers > 1
+    x = with_hydrogens(molecule.rdmol, molecule.conformers[0][heavy])
+    assert np.array_equal(x[heavy], molecule.conformers[0][heavy])
+    i, j = molecule.bonds.T
+    lengths = [np.linalg.norm(p[i] - p[j], axis=1) for p in (x, molecule.conformers[0])]
+    assert np.abs(lengths[0] - lengths[1]).max() < 0.1
+    apart = np.linalg.norm(x[:, None] - x[None], axis=-1)[np.triu_indices(len(x), 1)]
+    assert apart.min() > 0.9
+
+
+def two(smiles: str, shift: float) -> MolecularCluster:
+    molecule = Molecule.from_smiles(smiles, n_conformers=1)
+    x = molecule.conformers[0][molecule.numbers > 1]
+    return completed([molecule], np.zeros(2, int), np.concatenate([x, x + np.array([0.0, 0.0, shift])]))
+
+
+def test_relaxation_parts_molecules_that_overlap_and_keeps_their_hands():
+    cluster = two("C[C@H](N)C(=O)O", 2.5)
+    assert "clash" in failure(cluster)
+    assert failure(relaxed(cluster)) == ""
+
+
+def test_a_wrong_hand_a_wrong_double_bond_and_a_speared_ring_are_named():
+    hand = two("C[C@H](N)C(=O)O", 9.0)
+    assert failure(hand) == ""
+    assert "stereochemistry" in failure(hand.with_positions(hand.positions * [1, 1, -1]))
+    z = two(r"F/C=C\F", 9.0)
+    e = Molecule.from_smiles("F/C=C/F", n_conformers=1)
+    assert "stereochemistry" in failure(replace(z, species=(e,)))
+    flat = two("c1ccccc1", 9.0)
+    ring = flat.positions[:12] - flat.positions[:6].mean(0)
+    normal = np.linalg.svd(ring)[2][2]
+    ethane = Molecule.from_smiles("CC", n_conformers=1)
+    x = ethane.conformers[0]
+    axis = x[1] - x[0]
+    turn = _onto(axis / np.linalg.norm(axis), normal)
+    speared = MolecularCluster((flat.species[0], ethane), np.array([0, 1]), np.concatenate([ring, x @ turn.T]))
+    assert "clash" in failure(speared) or "speared" in failure(speared)
+
+
+def _onto(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The rotation that takes one unit vector to another."""
+    v, c = np.cross(a, b), float(a @ b)
+    k = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
+    return np.eye(3) + k + k @ k / (1.0 + c)
