@@ -108,6 +108,7 @@ GENERATORS = Registry(
         "clusters/random": "molflow_sim.generators.clusters:RandomClusters",
         "clusters/packmol": "molflow_sim.generators.clusters:PackmolClusters",
         "clusters/dual-scale": "molflow_sim.models.dual_scale.generator:DualScaleGenerator",
+        "clusters/cluster-flow": "molflow_sim.models.cluster_flow.generator:ClusterFlowGenerator",
     },
 )
 """Generators, see `molflow_sim.generators.protocol`: "kind of structure/method"."""
@@ -118,6 +119,7 @@ MODELS = Registry(
         "crystal-flow": "molflow_sim.models.crystal_flow:CrystalFlow",
         "mol-crystal-flow": "molflow_sim.models.mol_crystal_flow:MolCrystalFlow",
         "dual-scale": "molflow_sim.models.dual_scale:DualScale",
+        "cluster-flow": "molflow_sim.models.cluster_flow:ClusterFlow",
         "cgnet": "molflow_sim.cg.student.cgnet:CGNet",
     },
 )

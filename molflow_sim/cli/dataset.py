@@ -83,3 +83,57 @@ def crystals(
         f"{summary.packings} packings of {summary.molecules} molecules and {summary.experimental} experimental "
         f"crystals in {summary.folder}; {summary.dropped} left out (dropped.csv)",
     )
+
+
+CLUSTERS = """
+[bold]Examples[/bold]
+
+Every crystal's molecule and its 16 nearest, with loose starts, also as the files of COD-Cluster17:
+
+    molflow dataset clusters --from-cif cifs/ --size 17 -o clusters/ --csv
+
+Of packings of molflow dataset crystals, the molecules of a list kept for the test:
+
+    molflow dataset clusters --from-packings packings/ --exclude holdout.smi -o clusters/
+
+Then: molflow train cluster-flow clusters/ -o mine/
+"""
+
+
+@app.command(epilog=CLUSTERS)
+def clusters(
+    output: opt.Output,
+    from_cif: Annotated[
+        Path | None, typer.Option("--from-cif", help="Folder of CIFs, with its subfolders.", show_default=False)
+    ] = None,
+    from_packings: Annotated[
+        Path | None, typer.Option("--from-packings", help="Data set of molflow dataset crystals.", show_default=False)
+    ] = None,
+    size: Annotated[int, typer.Option("--size", help="Molecules of a cluster: one and its nearest.")] = 17,
+    translation: Annotated[float, typer.Option(help="Å, spread of a centre's coordinates in the starts.")] = 3.0,
+    rotation: Annotated[float, typer.Option(help="Degrees that molecules of the starts are turned at most.")] = 180.0,
+    inversion: Annotated[float, typer.Option(help="Share of the starts' molecules that are inverted.")] = 0.0,
+    seed: opt.Seed = 0,
+    exclude: opt.Exclude = None,
+    csv: Annotated[bool, typer.Option("--csv", help="Write the files of COD-Cluster17, too.")] = False,
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Cut a cluster out of every crystal, with a loose start of the same molecules.
+
+    Writes clusters.npz, dropped.csv (disorder, polymers, several independent molecules ... with the reasons) and
+    run.json. Sides to train on, to validate and to test by are fixed by the molecule, once and for all.
+    """
+    from molflow_sim.dataset.clusters import ClusterSettings, build_cluster_dataset
+
+    settings = ClusterSettings(size, translation, rotation, inversion, seed)
+    summary = build_cluster_dataset(
+        output, cifs=from_cif, packings=from_packings, exclude=exclude, settings=settings, csv=csv, overwrite=overwrite,
+        progress=not quiet,
+    )  # fmt: skip
+    if not quiet:
+        say(
+            Console(),
+            f"{summary.clusters} clusters of {summary.molecules} molecules in {summary.folder}; {summary.dropped} left "
+            "out (dropped.csv)",
+        )

@@ -29,6 +29,10 @@ On frames of a simulation of a cluster:
 
     molflow train dual-scale frames.npz -o mine/
 
+On clusters of molflow dataset clusters:
+
+    molflow train cluster-flow clusters/ -o mine/
+
 Carry on after an interruption: give the same command again. Use the result with --weights tuned/.
 """
 
@@ -39,7 +43,7 @@ def train(
         list[Path],
         typer.Argument(
             help="A data set (or several), a folder of CIFs, or the folder of a screening; for dual-scale frames of "
-            "clusters (.npz, or a folder of them).",
+            "clusters (.npz, or a folder of them), for cluster-flow folders of molflow dataset clusters.",
             metavar="FOLDER...",
             show_default=False,
         ),

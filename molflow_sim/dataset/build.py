@@ -121,7 +121,7 @@ def build_crystal_dataset(
     items += _crystal_items(cifs)
     if not items and not doubles:
         raise InputError("no molecules and no CIFs given; there is nothing to build")
-    excluded = _excluded(exclude)
+    excluded = excluded_skeletons(exclude)
     identity = {
         "what": f"crystal data set, format {FORMAT}",
         "code": code_version(*CODE),
@@ -294,7 +294,14 @@ def read_lines(source: str | Path | Sequence[str] | None) -> tuple[list[str], st
         raise InputError(f"{path} cannot be read: {what}; give a file with one SMILES a line") from error
 
 
-def _excluded(source: str | Path | Sequence[str] | None) -> dict[str, str]:
+def excluded_skeletons(source: str | Path | Sequence[str] | None) -> dict[str, str]:
+    """Skeletons of the molecules of a .smi file (or lines) that are kept out.
+
+    Raises
+    ------
+    InputError
+        A file that cannot be read, or without a SMILES.
+    """
     from molflow_sim.dataset.skeletons import skeletons_of_smiles
 
     lines, origin = read_lines(source)

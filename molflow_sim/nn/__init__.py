@@ -1,1 +1,1 @@
-"""Networks over points in space: radial bases, EGNN, tensor field networks. Nothing here knows of chemistry."""
+"""Networks over points in space: radial bases, EGNN, PaiNN, tensor field networks. Nothing here knows of chemistry."""

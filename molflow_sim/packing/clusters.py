@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from scipy.spatial.distance import cdist
 
 from molflow_sim.errors import MissingDependencyError, PackingError
-from molflow_sim.flow.priors import rotations
+from molflow_sim.flow.placing import scattered, sphere_radius
 from molflow_sim.systems.cluster import MolecularCluster
 from molflow_sim.systems.molecule import Molecule
 from molflow_sim.units import AMU_PER_A3
@@ -22,10 +21,6 @@ if TYPE_CHECKING:
 
 TOLERANCE = 2.0
 """Å between atoms of different molecules, hydrogens included; PACKMOL's usual value."""
-ATTEMPTS = 500
-"""Random places tried for a molecule before all start again."""
-RESTARTS = 10
-"""Times that all start again."""
 
 
 def random_cluster(
@@ -60,28 +55,16 @@ def random_cluster(
     """
     rng = np.random.default_rng(seed)
     order = _order(copies)
-    edge = _volume(molecules, copies, density) ** (1 / 3)
-    radius = edge * (3.0 / (4.0 * np.pi)) ** (1 / 3)
-    largest_first = np.argsort([-molecules[s].n_atoms for s in order], kind="stable")
-    placed: dict[int, np.ndarray] = {}
-    for _ in range(RESTARTS):
-        placed.clear()
-        for k in largest_first:
-            others = list(placed.values())
-            for _ in range(ATTEMPTS):
-                centre = edge * rng.random(3) if periodic else radius * _in_sphere(rng)
-                x = centre + _body(molecules[order[k]], rng)
-                if _free(x, others, tolerance, edge if periodic else None):
-                    placed[int(k)] = x
-                    break
-            else:
-                break
-        if len(placed) == len(order):
-            positions = np.concatenate([placed[k] for k in range(len(order))])
-            return MolecularCluster(tuple(molecules), order, positions, edge * np.eye(3) if periodic else None)
-    raise PackingError(
-        f"no free place for {len(order)} molecules at {density:g} g/cm³, {tolerance:g} Å apart; ask for a lower density"
-    )
+    volume = _volume(molecules, copies, density)
+    bodies = [_body(molecules[s], rng) for s in order]
+    found = scattered(bodies, volume, rng, periodic=periodic, tolerance=tolerance)
+    if found is None:
+        raise PackingError(
+            f"no free place for {len(order)} molecules at {density:g} g/cm³, {tolerance:g} Å apart; "
+            "ask for a lower density"
+        )
+    positions = np.concatenate([body @ turn.T + centre for body, centre, turn in zip(bodies, *found)])
+    return MolecularCluster(tuple(molecules), order, positions, _cube(volume) if periodic else None)
 
 
 def packmol_cluster(
@@ -113,10 +96,10 @@ def packmol_cluster(
     rng = np.random.default_rng(seed)
     binary = _packmol_binary()
     order = _order(copies)
-    edge = _volume(molecules, copies, density) ** (1 / 3)
-    radius = edge * (3.0 / (4.0 * np.pi)) ** (1 / 3)
+    volume = _volume(molecules, copies, density)
+    edge = volume ** (1 / 3)
     bodies = [_body(molecules[s], rng) for s in order]
-    where = "" if periodic else f"  inside sphere 0. 0. 0. {radius:.6f}\n"
+    where = "" if periodic else f"  inside sphere 0. 0. 0. {sphere_radius(volume):.6f}\n"
     head = [f"tolerance {tolerance}", "filetype xyz", "output packed.xyz", f"seed {rng.integers(1, 2**31 - 1)}"]
     head += [f"pbc {edge:.6f} {edge:.6f} {edge:.6f}"] if periodic else []
     parts = [f"structure {k}.xyz\n  number 1\n{where}end structure" for k in range(len(order))]
@@ -142,7 +125,7 @@ def packmol_cluster(
             )
         rows = (folder / "packed.xyz").read_text().splitlines()[2:]
     positions = np.array([row.split()[1:4] for row in rows], dtype=float)
-    return MolecularCluster(tuple(molecules), order, positions, edge * np.eye(3) if periodic else None)
+    return MolecularCluster(tuple(molecules), order, positions, _cube(volume) if periodic else None)
 
 
 PACKERS: dict[str, Callable[..., MolecularCluster]] = {"random": random_cluster, "packmol": packmol_cluster}
@@ -158,39 +141,13 @@ def _volume(molecules: Sequence[Molecule], copies: Sequence[int], density: float
 
 
 def _body(molecule: Molecule, rng: np.random.Generator) -> np.ndarray:
-    """A conformer (N, 3) about its centre of mass, turned at random."""
+    """A conformer (N, 3) about its centre of mass, or its mirror image."""
     x = molecule.conformers[rng.choice(len(molecule.conformers), p=molecule.shares)]
-    hand = -1.0 if rng.random() < 0.5 and not molecule.is_enantiopure else 1.0
-    return hand * x @ rotations(rng.random(3)).T
+    return -x if rng.random() < 0.5 and not molecule.is_enantiopure else x
 
 
-def _in_sphere(rng: np.random.Generator) -> np.ndarray:
-    direction = rng.normal(size=3)
-    return direction / np.linalg.norm(direction) * rng.random() ** (1 / 3)
-
-
-def _free(x: np.ndarray, others: list[np.ndarray], tolerance: float, edge: float | None) -> bool:
-    """Whether the atoms x (N, 3) are away from the other molecules, and from their own images."""
-    own = np.linalg.norm(x - x.mean(0), axis=1).max()
-    if edge is not None and 2.0 * own + tolerance > edge:
-        images = edge * (np.stack(np.meshgrid(*[[-1, 0, 1]] * 3, indexing="ij"), -1).reshape(-1, 3))
-        if any(cdist(x, x + s).min() < tolerance for s in images if s.any()):
-            return False
-    for other in others:
-        centre = other.mean(0)
-        gap = x.mean(0) - centre
-        if edge is not None:
-            gap -= edge * np.rint(gap / edge)
-        if np.linalg.norm(gap) > own + np.linalg.norm(other - centre, axis=1).max() + tolerance and (
-            edge is None or np.abs(gap).max() + own + tolerance < 0.5 * edge
-        ):
-            continue
-        delta = x[:, None] - other
-        if edge is not None:
-            delta -= edge * np.rint(delta / edge)
-        if np.einsum("ijk,ijk->ij", delta, delta).min() < tolerance**2:
-            return False
-    return True
+def _cube(volume: float) -> np.ndarray:
+    return volume ** (1 / 3) * np.eye(3)
 
 
 def _packmol_binary() -> str:

@@ -38,14 +38,43 @@ def from_crystal(crystal: MolecularCrystal, n: int, centre: int) -> dict[str, An
         copies += [(rigid.species, x) for x in crystal.copies(k)]
     masses = [crystal.molecules[s].masses for s, _ in copies]
     centres = np.array([m @ x / m.sum() for m, (_, x) in zip(masses, copies)])
-    cell, inverse = crystal.cell, np.linalg.inv(crystal.cell)
+    which, shifts = nearest_molecules(centres, crystal.cell, first, n)
+    positions = [copies[c][1] + shift @ crystal.cell - centres[first] for c, shift in zip(which, shifts)]
+    return {
+        "species": crystal.molecules,
+        "order": np.array([copies[c][0] for c in which]),
+        "positions": np.concatenate(positions),
+        "info": dict(crystal.info),
+    }
+
+
+def nearest_molecules(centres: np.ndarray, cell: np.ndarray, first: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+    """The n molecules of a crystal nearest to one of them, itself included, the nearest first.
+
+    Parameters
+    ----------
+    centres : ndarray (z, 3)
+        Å, centres of the molecules of the cell, in any images.
+    cell : ndarray (3, 3)
+        Rows in Å.
+    first, n : int
+        The molecule in the middle, and how many in all.
+
+    Returns
+    -------
+    which : ndarray (n,) of int
+        Molecules of the cell.
+    shifts : ndarray (n, 3) of int
+        Their lattice translations.
+    """
+    inverse = np.linalg.inv(cell)
     # molecules moved next to the middle one, then a block of cells that holds a sphere with more than n centres
     home = -np.rint((centres - centres[first]) @ inverse)
-    reach = 1.5 * (3.0 * (n + 1) * crystal.volume / crystal.z / (4.0 * np.pi)) ** (1 / 3)
+    reach = 1.5 * (0.75 * (n + 1) * abs(np.linalg.det(cell)) / (len(centres) * np.pi)) ** (1 / 3)
     while True:
         counts = np.ceil(reach * np.linalg.norm(inverse, axis=0) + 0.5).astype(int)
-        shifts = np.array(list(product(*(range(-c, c + 1) for c in counts))))
-        gaps = centres[:, None] + (home[:, None] + shifts) @ cell - centres[first]
+        block = np.array(list(product(*(range(-c, c + 1) for c in counts))))
+        gaps = centres[:, None] + (home[:, None] + block) @ cell - centres[first]
         distances = np.linalg.norm(gaps, axis=-1)
         if np.sum(distances < reach) >= n:
             break
@@ -53,13 +82,7 @@ def from_crystal(crystal: MolecularCrystal, n: int, centre: int) -> dict[str, An
     # rounded, so that equal distances are in the order of the copies and cells on every machine
     chosen = np.argsort(np.round(distances, 6).ravel(), kind="stable")[:n]
     which, where = np.unravel_index(chosen, distances.shape)
-    positions = [copies[c][1] + (home[c] + shifts[w]) @ cell - centres[first] for c, w in zip(which, where)]
-    return {
-        "species": crystal.molecules,
-        "order": np.array([copies[c][0] for c in which]),
-        "positions": np.concatenate(positions),
-        "info": dict(crystal.info),
-    }
+    return which, home[which] + block[where]
 
 
 def recognise(

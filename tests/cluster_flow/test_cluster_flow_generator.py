@@ -1,0 +1,65 @@
+"""The cluster flow as a generator and on the command line."""
+
+import numpy as np
+import pytest
+import torch
+from refusals import refuses
+from scipy.spatial.distance import cdist
+
+from molflow_sim import Molecule, generate, load_model
+from molflow_sim.errors import RequestError
+from molflow_sim.generators.protocol import ClusterRequest
+from molflow_sim.models.cluster_flow import ClusterFlow, ClusterFlowSettings
+from molflow_sim.models.cluster_flow.generator import ClusterFlowGenerator
+from molflow_sim.testing import validate_generator
+from molflow_sim.training.model import save_model
+
+FORMAMIDE = Molecule.from_smiles("NC=O")
+
+
+def weights(folder, seed=0, **settings):
+    """Untrained weights in a folder."""
+    torch.manual_seed(seed)
+    small = ClusterFlowSettings(width=8, layers=1, radial=4, steps=3, **settings)
+    save_model(folder, ClusterFlow(small, {"range": {"max_atoms": 5, "molecules": 17}}))
+    return str(folder)
+
+
+@pytest.mark.filterwarnings("ignore:.*beyond the trained range")
+def test_it_keeps_to_the_protocol(tmp_path):
+    generator = ClusterFlowGenerator(weights(tmp_path / "a"))
+    other = ClusterFlowGenerator(weights(tmp_path / "b", seed=1))
+    validate_generator(generator, ClusterRequest(FORMAMIDE, 4), n=6, others=[other])
+
+
+def test_molecules_keep_their_shape_and_one_that_is_too_large_is_said(tmp_path):
+    with pytest.warns(UserWarning, match="6 atoms are beyond the trained range \\(at most 5\\)"):
+        (made,) = generate("clusters", FORMAMIDE, 1, copies=5, method="cluster-flow", weights=weights(tmp_path))
+    shape = np.sort(cdist(FORMAMIDE.conformers[0], FORMAMIDE.conformers[0]).ravel())
+    for x in np.split(made.positions, made.firsts[1:]):
+        np.testing.assert_allclose(np.sort(cdist(x, x).ravel()), shape, atol=1e-4)
+    assert made.info["weights"].startswith("sha256:") and made.n_molecules == 5
+
+
+def test_what_it_cannot_make_is_refused(tmp_path):
+    generator = ClusterFlowGenerator(weights(tmp_path / "a"))
+    two = ClusterRequest((FORMAMIDE, Molecule.from_smiles("O")), 2)
+    refuses(RequestError, "one molecule", generator.sample, two, 1, seed=0)
+    refuses(RequestError, "one molecule", generator.sample, ClusterRequest(FORMAMIDE, periodic=True), 1, seed=0)
+    atoms = ClusterFlowGenerator(weights(tmp_path / "b", variant="lerp"))
+    refuses(RequestError, "lerp", atoms.sample, ClusterRequest(FORMAMIDE), 1, seed=0)
+
+
+def test_a_flow_is_trained_from_the_command_line(molflow, tmp_path, data):
+    data.save(tmp_path / "data" / "clusters.npz")
+    settings = "flow: {width: 8, layers: 1, radial: 4, steps: 2}\ntraining: {batch_size: 2, validate_every: 2}\n"
+    (tmp_path / "s.yaml").write_text(settings)
+    code, _, err = molflow(
+        "train", "cluster-flow", tmp_path / "data", "-o", tmp_path / "mine", "--config", tmp_path / "s.yaml",
+        "--steps", 3, "-q",
+    )  # fmt: skip
+    assert code == 0, err
+    assert load_model(tmp_path / "mine").card["steps"] == 3
+    words = ("generate", "clusters", "C=O", "--copies", 3, "-n", 2, "--method", "cluster-flow")
+    code, out, err = molflow(*words, "--weights", tmp_path / "mine", "-o", tmp_path / "out.extxyz")
+    assert code == 0 and "2 clusters (CH2O)3" in out, err
