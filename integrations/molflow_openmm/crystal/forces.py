@@ -121,7 +121,7 @@ def exp6_force(
     species: Sequence[MoleculeParameters],
     order: Sequence[tuple[int, int]],
     *,
-    cutoff: float,
+    cutoff: float | None,
     switch_width: float,
     guard_radius: float,
     dispersion_correction: bool,
@@ -135,7 +135,7 @@ def exp6_force(
     order : sequence of (species, first atom)
         Every molecule of the box.
     cutoff, switch_width : float
-        Å. The quintic switch runs over the last `switch_width` before the cutoff.
+        Å. The quintic switch runs over the last `switch_width` before the cutoff. No cutoff: all pairs, in open space.
     guard_radius : float
         Radius of the repulsive C (guard/r²)⁶ term, Å.
     dispersion_correction : bool
@@ -155,6 +155,8 @@ def exp6_force(
             force.addParticle(row)
     for i, j in molecule_pairs(species, order):
         force.addExclusion(i, j)
+    if cutoff is None:
+        return _finish(force, "exp-6", "exp-6")
     force.setNonbondedMethod(openmm.CustomNonbondedForce.CutoffPeriodic)
     force.setCutoffDistance(0.1 * cutoff)
     if switch_width > 0:
@@ -165,7 +167,7 @@ def exp6_force(
 
 
 def electrostatic_force(
-    species: Sequence[MoleculeParameters], order: Sequence[tuple[int, int]], *, cutoff: float, tolerance: float
+    species: Sequence[MoleculeParameters], order: Sequence[tuple[int, int]], *, cutoff: float | None, tolerance: float
 ) -> openmm.NonbondedForce:
     """Particle-mesh Ewald electrostatics between molecules: charges only, no Lennard-Jones.
 
@@ -173,8 +175,8 @@ def electrostatic_force(
     ----------
     species, order
         As in `exp6_force`.
-    cutoff : float
-        Real-space cutoff, Å.
+    cutoff : float or None
+        Real-space cutoff, Å; None for plain Coulomb in open space.
     tolerance : float
         OpenMM's PME error tolerance.
 
@@ -189,9 +191,10 @@ def electrostatic_force(
             force.addParticle(q, 0.1, 0.0)
     for i, j in molecule_pairs(species, order):
         force.addException(i, j, 0.0, 0.1, 0.0)
-    force.setNonbondedMethod(openmm.NonbondedForce.PME)
-    force.setCutoffDistance(0.1 * cutoff)
-    force.setEwaldErrorTolerance(tolerance)
+    if cutoff is not None:
+        force.setNonbondedMethod(openmm.NonbondedForce.PME)
+        force.setCutoffDistance(0.1 * cutoff)
+        force.setEwaldErrorTolerance(tolerance)
     force.setUseDispersionCorrection(False)
     return _finish(force, "electrostatics", "electrostatics")
 

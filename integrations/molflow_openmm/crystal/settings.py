@@ -22,15 +22,12 @@ LEAST_CUTOFF = 6.0
 """Shortest cutoff, Å, taken without being asked for: 30 MPa with the dispersion correction, 300 MPa without."""
 
 
-@dataclass(frozen=True)
-class SimulationSettings:
-    """Settings of an NPT (or NVT) run.
+@dataclass(frozen=True, kw_only=True)
+class RunSettings:
+    """Settings that every run of molecules has.
 
     Attributes
     ----------
-    supercell : tuple of int or None
-        Repeats along a, b, c; enlarged, with a warning, if it cannot hold 6 Å. None: the smallest that holds the
-        cutoff.
     picoseconds : float
         Length of the run, ps. A finished run is extended by asking for more.
     temperature : float
@@ -42,7 +39,7 @@ class SimulationSettings:
     report_every : float
         ps between frames, log rows and checkpoints.
     cutoff : float or None
-        Å; never changed. None: 10 Å, or what the supercell can hold if that is less.
+        Å; never changed. None: 10 Å, or what the box can hold if that is less.
     dispersion_correction : bool
         Isotropic long-range correction of exp-6 beyond the cutoff.
     charges : str
@@ -50,17 +47,17 @@ class SimulationSettings:
     hydrogen_mass : float or None
         amu, repartitioned from the neighbours; None leaves masses alone.
     constrain_hydrogens : bool
-        Fix bonds to hydrogen, which allows 2 fs.
+        Fix bonds to hydrogen, which allows 2 fs, and 3 fs with `hydrogen_mass` 3; the stiff bonds between heavy atoms
+        do not stand 4 fs.
     friction : float
         Langevin friction, 1/ps.
     seed : int
-        Seeds velocities, thermostat and barostat. Runs on several threads or after a restart are equal in
-        distribution, not step by step.
+        Seeds velocities, thermostat and barostat. Runs after a restart are equal in distribution, not step by step.
     platform : str or None
-        OpenMM platform; None takes the fastest available.
+        OpenMM platform; None takes the fastest available. Without a GPU the compiled loops run
+        (`molflow_openmm.compiled`).
     """
 
-    supercell: tuple[int, int, int] | None = None
     picoseconds: float = 20.0
     temperature: float = 300.0
     pressure: float | None = 1.0
@@ -88,8 +85,6 @@ class SimulationSettings:
             raise InputError(f"seed must not be negative, not {self.seed}")
         if self.report_steps < 1:
             raise InputError(f"report-every ({self.report_every:g} ps) is less than a time step ({self.timestep:g} fs)")
-        if self.supercell is not None:
-            object.__setattr__(self, "supercell", check_supercell(self.supercell))
 
     @property
     def report_steps(self) -> int:
@@ -106,6 +101,25 @@ class SimulationSettings:
         settings = asdict(self)
         del settings["picoseconds"], settings["platform"]
         return settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulationSettings(RunSettings):
+    """Settings of an NPT (or NVT) run of a crystal: those of `RunSettings` and
+
+    Attributes
+    ----------
+    supercell : tuple of int or None
+        Repeats along a, b, c; enlarged, with a warning, if it cannot hold 6 Å. None: the smallest that holds the
+        cutoff.
+    """
+
+    supercell: tuple[int, int, int] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.supercell is not None:
+            object.__setattr__(self, "supercell", check_supercell(self.supercell))
 
 
 def choose_box(crystal: MolecularCrystal, settings: SimulationSettings) -> tuple[tuple[int, int, int], float, str]:

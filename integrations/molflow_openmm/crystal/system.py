@@ -21,11 +21,10 @@ from molflow_openmm.crystal.box import (
     repeat,
     smallest_supercell,
 )
-from molflow_openmm.crystal.forces import electrostatic_force, exp6_force, intramolecular_forces
 from molflow_openmm.crystal.topology import crystal_topology
+from molflow_openmm.system import build_system, plain, species_parameters
 from molflow_sim.errors import InputError
-from molflow_sim.forcefield.exp6 import GUARD_RADIUS
-from molflow_sim.forcefield.parameters import MoleculeParameters, distinct_species, parametrize
+from molflow_sim.forcefield.parameters import MoleculeParameters
 from molflow_sim.forcefield.potential import SWITCH_WIDTH
 from molflow_sim.systems.crystal import MolecularCrystal
 
@@ -69,12 +68,13 @@ def crystalSystem(
     hydrogenMass: Any = None,
     dispersionCorrection: bool = False,
     parameters: Sequence[MoleculeParameters] | None = None,
+    compiled: bool = False,
 ) -> tuple[app.Topology, openmm.System, unit.Quantity]:
     """Build an OpenMM System of a molecular crystal with the potential of `molflow_sim.CrystalPotential`.
 
     The energy of the System is that of `CrystalPotential` at the same cutoff times the number of unit cells, up to
-    the accuracy of PME (`ewaldErrorTolerance`). Only stock OpenMM forces are used, so the System can be
-    serialised and extended like any other.
+    the accuracy of PME (`ewaldErrorTolerance`). Only stock OpenMM forces are used unless `compiled`, so the System can
+    be serialised and extended like any other.
 
     Parameters
     ----------
@@ -97,13 +97,17 @@ def crystalSystem(
         Add OpenMM's isotropic long-range correction of exp-6. It is not part of `CrystalPotential`.
     parameters : sequence of MoleculeParameters, optional
         Parameters of each species, instead of assigning them with `charges`.
+    compiled : bool
+        One PythonForce on compiled loops and the reciprocal sum, for platforms without a GPU, where it is several
+        times as fast. It is serialised by pickling, so that its XML opens only where this package is installed.
 
     Returns
     -------
     topology : openmm.app.Topology
         One residue per molecule; box vectors set.
     system : openmm.System
-        Forces "exp-6" (group 1), "electrostatics" (group 2) and the MMFF94 terms (group 0).
+        Forces "exp-6" (group 1), "electrostatics" (group 2) and the MMFF94 terms (group 0); `compiled`: the PythonForce
+        (group 1) and "reciprocal sum" (group 2).
     positions : Quantity, shape (n, 3)
         Positions with whole molecules.
 
@@ -120,41 +124,20 @@ def crystalSystem(
     >>> system.addForce(openmm.MonteCarloFlexibleBarostat(1 * unit.bar, 300 * unit.kelvin))   # doctest: +SKIP
     """
     crystal = as_crystal(crystal)
-    cutoff = 10.0 * _plain(nonbondedCutoff, unit.nanometer)
+    cutoff = 10.0 * plain(nonbondedCutoff, unit.nanometer)
     if not cutoff > SWITCH_WIDTH:
         raise InputError(
             f"nonbondedCutoff is {cutoff / 10:g} nm; it must exceed the switch width, {SWITCH_WIDTH / 10:g} nm"
         )
     box = crystal_box(crystal, supercell, cutoff)
-    species = distinct_species(crystal.molecules)
-    if parameters is None:  # stereoisomers share those of the first, as in every front end
-        table = {molecule.numbers.tobytes(): parametrize(molecule, charges) for molecule in species}
-        parameters = [table[molecule.numbers.tobytes()] for molecule in crystal.molecules]
+    if parameters is None:
+        parameters = species_parameters(crystal.molecules, charges)
     topology = crystal_topology(box)
-    system = openmm.System()
-    for s, _ in box.order:
-        for mass in parameters[s].masses.tolist():
-            system.addParticle(mass)
-    vectors = [openmm.Vec3(*row) for row in 0.1 * reduced_box(box.cell)]
-    system.setDefaultPeriodicBoxVectors(*vectors)
-    topology.setPeriodicBoxVectors(vectors * unit.nanometer)
-    for force in intramolecular_forces([p.mmff for p in parameters], box.order):
-        system.addForce(force)
-    system.addForce(
-        exp6_force(
-            parameters,
-            box.order,
-            cutoff=cutoff,
-            switch_width=SWITCH_WIDTH,
-            guard_radius=GUARD_RADIUS,
-            dispersion_correction=dispersionCorrection,
-        )
-    )
-    system.addForce(electrostatic_force(parameters, box.order, cutoff=cutoff, tolerance=ewaldErrorTolerance))
-    if hydrogenMass is not None:
-        _repartition(system, topology, _plain(hydrogenMass, unit.dalton))
-    if constraints is not None:
-        _constrain(system, constraints, parameters, box.order)
+    system = build_system(
+        parameters, box.order, topology, box=reduced_box(box.cell), cutoff=cutoff, tolerance=ewaldErrorTolerance,
+        constraints=constraints, hydrogen_mass=hydrogenMass, dispersion_correction=dispersionCorrection,
+        compiled=compiled,
+    )  # fmt: skip
     return topology, system, unit.Quantity(0.1 * box.positions, unit.nanometer)
 
 
@@ -206,34 +189,3 @@ def extent(crystal: MolecularCrystal) -> float:
 
 def _commas(counts: Sequence[int]) -> str:
     return ",".join(str(n) for n in counts)
-
-
-def _plain(value: Any, to: unit.Unit) -> float:
-    return float(value.value_in_unit(to) if unit.is_quantity(value) else value)
-
-
-def _repartition(system: openmm.System, topology: app.Topology, mass: float) -> None:
-    """Move mass from heavy atoms to their hydrogens, the molecule's mass kept (as OpenMM's ForceField does)."""
-    for a, b in topology.bonds():
-        if a.element is app.element.hydrogen:
-            a, b = b, a
-        if b.element is app.element.hydrogen and a.element is not app.element.hydrogen:
-            moved = mass - system.getParticleMass(b.index).value_in_unit(unit.dalton)
-            left = system.getParticleMass(a.index).value_in_unit(unit.dalton) - moved
-            if left < mass:
-                raise InputError(f"hydrogenMass {mass:g} leaves {a.element.symbol} {left:.3g} amu; choose less")
-            system.setParticleMass(b.index, mass)
-            system.setParticleMass(a.index, left)
-
-
-def _constrain(
-    system: openmm.System, constraints: Any, parameters: Sequence[MoleculeParameters], order: Sequence[tuple[int, int]]
-) -> None:
-    """Fix X-H bonds at MMFF94's reference lengths."""
-    if constraints is not app.HBonds and str(constraints) != "HBonds":
-        raise InputError(f"constraints must be None or HBonds, not {constraints}")
-    for s, first in order:
-        terms, numbers = parameters[s].mmff, parameters[s].numbers
-        for (i, j), length in zip(terms.bonds.tolist(), terms.bond_r0.tolist()):
-            if 1 in (numbers[i], numbers[j]):
-                system.addConstraint(first + i, first + j, 0.1 * length)
