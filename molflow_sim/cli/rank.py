@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from molflow_sim.cli import options as opt
+from molflow_sim.errors import InputError
 from molflow_sim.screening.settings import DEFAULT_ENERGY
 
 EPILOG = """
 [bold]Examples[/bold]
 
 molflow rank genarris/*.cif -o ranked/ --relax
+
+molflow rank clusters.db -o ranked/ --relax                     [dim]atoms without periodicity are clusters[/dim]
 
 molflow rank known.cif pool.extxyz run.db POSCAR_1 -o ranked/ --energy gfn2-xtb
 
@@ -45,9 +48,19 @@ def rank(
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Rank crystal structures of any origin: read, evaluate or relax, merge duplicates, report."""
+    """Rank crystal structures, or clusters, of any origin: read, evaluate or relax, merge duplicates, report."""
     from molflow_sim.cli.screen import summary
     from molflow_sim.screening import rank as run_ranking
+    from molflow_sim.systems.collect import holds_clusters
+
+    if holds_clusters(files):
+        if temperature is not None or pxrd is not None or scheduler is not None:
+            raise InputError(
+                "clusters have no lattice vibrations, powder patterns or scheduler; leave these options out"
+            )
+        options = {"charges": charges, "output": output, "top": top, "overwrite": overwrite, "progress": not quiet}
+        _clusters(files, energy, relax, options, quiet)
+        return
 
     ranking = run_ranking(
         files,
@@ -69,3 +82,18 @@ def rank(
         summary(landscape, landscape.folder or output)
     if ranking.dropped:
         typer.echo(f"{len(ranking.dropped)} structures are not ranked or merged: see {output / 'dropped.csv'}")
+
+
+def _clusters(files: list[Path], energy: str, relax: bool, options: dict[str, Any], quiet: bool) -> None:
+    """Rank clusters and print the first ten."""
+    from molflow_sim.screening import rank_clusters
+    from molflow_sim.systems.collect import find_crystals
+
+    ranking = rank_clusters(list(find_crystals(files)), energy, relax, **options)
+    if quiet:
+        return
+    for entry in ranking.entries[:10]:
+        told = f"{entry.rank:4d}  {entry.relative_energy:8.2f} kJ/mol  found {entry.copies}  {Path(entry.source).name}"
+        typer.echo(told + (f"  {entry.speared} speared rings" if entry.speared else ""))
+    left = f"; {len(ranking.dropped)} merged or left out (dropped.csv)" if ranking.dropped else ""
+    typer.echo(f"{len(ranking.entries)} clusters ranked in {ranking.folder}{left}")

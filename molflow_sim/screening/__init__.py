@@ -8,6 +8,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     submod_attrs={
         "pipeline": ["screen"],
         "given": ["rank", "Ranking"],
+        "clusters": ["rank_clusters", "ClusterRanking"],
         "landscape": ["Landscape", "LandscapeEntry", "ReferenceMatch"],
         "settings": ["ScreenSettings"],
         "stages": ["Stages"],

@@ -151,6 +151,11 @@ def rank(
     bars = Progress(progress)
     with bars.stage("Reading structures", 1) as advance:
         found = list(find_crystals(structures))
+        if any(item.cluster is not None for item in found):
+            raise InputError(
+                "there are clusters in open space: molflow_sim.screening.rank_clusters ranks them (and molflow rank), "
+                "crystals need a call of their own"
+            )
         groups, dropped = by_molecule(found)
         advance(1)
     if not groups:

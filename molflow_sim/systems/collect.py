@@ -1,4 +1,4 @@
-"""Crystals of anybody: every structure of a file or a Python object, each a crystal or the reason why it is none."""
+"""Structures of anybody: of a file or a Python object, each a crystal or a cluster, or the reason why it is none."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ import gemmi
 from molflow_sim.chemistry.bonds import isotopes_of
 from molflow_sim.errors import CrystalError, InputError, MolflowError
 from molflow_sim.io.cif_parse import read_text
+from molflow_sim.systems.cluster import MolecularCluster
 from molflow_sim.systems.crystal import MolecularCrystal
 from molflow_sim.systems.molecule import Molecule
 from molflow_sim.systems.species import SpeciesTable
 
+Read = Callable[[], MolecularCrystal | MolecularCluster]
 SYMPREC = 0.01
 """Å; atoms that agree this well are symmetric, in a structure that declares no symmetry."""
 
@@ -34,11 +36,14 @@ class Found:
     crystal : MolecularCrystal or None
     reason : str
         Why there is no crystal.
+    cluster : MolecularCluster or None
+        What atoms without periodicity are; then there is no crystal, and no reason.
     """
 
     source: str
     crystal: MolecularCrystal | None
     reason: str = ""
+    cluster: MolecularCluster | None = None
 
 
 def find_crystals(structures: Any) -> Iterator[Found]:
@@ -46,9 +51,10 @@ def find_crystals(structures: Any) -> Iterator[Found]:
 
     Parameters
     ----------
-    structures : path, ase.Atoms, pymatgen Structure, MolecularCrystal, or an iterable of them
+    structures : path, ase.Atoms, pymatgen Structure, MolecularCrystal, MolecularCluster, or an iterable of them
         Files: CIF (all blocks), JSON of pymatgen structures, and what ASE reads (all frames of an extxyz, all rows of a
-        database, POSCAR ...). Where no symmetry is declared, it is looked for within `SYMPREC`.
+        database, POSCAR ...). Atoms with neither periodicity nor cell are clusters. Where no symmetry is declared, it
+        is looked for within `SYMPREC`.
 
     Raises
     ------
@@ -75,27 +81,48 @@ def find_crystals(structures: Any) -> Iterator[Found]:
             yield _tried(f"structures[{k}]", partial(_of_object, item))
 
 
+def holds_clusters(structures: Any) -> bool:
+    """Whether the first structure that can be read is a cluster."""
+    for found in find_crystals(structures):
+        if found.crystal is not None or found.cluster is not None:
+            return found.cluster is not None
+    return False
+
+
 def _is_structure(item: Any) -> bool:
-    return isinstance(item, MolecularCrystal) or hasattr(item, "get_scaled_positions") or hasattr(item, "lattice")
+    return (
+        isinstance(item, (MolecularCrystal, MolecularCluster))
+        or hasattr(item, "get_scaled_positions")
+        or hasattr(item, "lattice")
+    )
 
 
-def _tried(source: str, read: Callable[[], MolecularCrystal]) -> Found:
+def _tried(source: str, read: Read) -> Found:
     try:
-        return Found(source, _with_symmetry(read()))
+        found = read()
+        if isinstance(found, MolecularCluster):
+            return Found(source, None, cluster=found)
+        return Found(source, _with_symmetry(found))
     except MolflowError as error:
         return Found(source, None, error.reason.replace("CIF text, ", "", 1))
     except Exception as error:  # readers of foreign formats raise anything
         return Found(source, None, f"cannot be read: {type(error).__name__}: {' '.join(str(error).split())}")
 
 
-def _of_object(item: Any) -> MolecularCrystal:
-    if isinstance(item, MolecularCrystal):
+def _of_object(item: Any) -> MolecularCrystal | MolecularCluster:
+    if isinstance(item, (MolecularCrystal, MolecularCluster)):
         return item
-    return MolecularCrystal.from_pymatgen(item) if hasattr(item, "lattice") else MolecularCrystal.from_ase(item)
+    return MolecularCrystal.from_pymatgen(item) if hasattr(item, "lattice") else _of_atoms(item)
 
 
-def _of_row(row: Any) -> MolecularCrystal:
-    return MolecularCrystal.from_ase(row.toatoms())
+def _of_atoms(atoms: Any) -> MolecularCrystal | MolecularCluster:
+    # with a cell, periodicity was forgotten rather than a cluster meant; the crystal's error says so
+    lattice = atoms.pbc.any() or atoms.cell.rank == 3
+    return MolecularCrystal.from_ase(atoms) if lattice else MolecularCluster.from_atoms(atoms)
+
+
+def _of_row(row: Any) -> MolecularCrystal | MolecularCluster:
+    return _of_atoms(row.toatoms())
 
 
 def _of_dict(data: dict[str, Any]) -> MolecularCrystal:
@@ -105,7 +132,7 @@ def _of_dict(data: dict[str, Any]) -> MolecularCrystal:
 
 
 def _of_file(path: Path) -> Iterator[Found]:
-    found: list[tuple[str, Callable[[], MolecularCrystal]]] = []
+    found: list[tuple[str, Read]] = []
     failure = None
     try:
         for name, read in _CONTENTS.get(path.suffix.lower(), _frames)(path):
@@ -121,7 +148,7 @@ def _of_file(path: Path) -> Iterator[Found]:
         yield failure
 
 
-def _blocks(path: Path) -> Iterator[tuple[str, Callable[[], MolecularCrystal]]]:
+def _blocks(path: Path) -> Iterator[tuple[str, Read]]:
     document = gemmi.cif.Document()
     document.parse_string(read_text(path)[0])  # unlike read_string it takes two blocks of one name
     blocks = [block for block in document if len(block.find_values("_atom_site_fract_x"))]
@@ -134,7 +161,7 @@ def _blocks(path: Path) -> Iterator[tuple[str, Callable[[], MolecularCrystal]]]:
         yield label, partial(MolecularCrystal.from_cif, alone.as_string())
 
 
-def _rows(path: Path) -> Iterator[tuple[str, Callable[[], MolecularCrystal]]]:
+def _rows(path: Path) -> Iterator[tuple[str, Read]]:
     import ase.db
 
     with ase.db.connect(path) as database:
@@ -142,7 +169,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Callable[[], MolecularCrystal]]]:
             yield str(row.id), partial(_of_row, row)
 
 
-def _json(path: Path) -> Iterator[tuple[str, Callable[[], MolecularCrystal]]]:
+def _json(path: Path) -> Iterator[tuple[str, Read]]:
     data = json.loads(path.read_text())
     items = data if isinstance(data, list) else [data]
     if not all(isinstance(item, dict) and item.get("@class") == "Structure" for item in items):
@@ -152,13 +179,13 @@ def _json(path: Path) -> Iterator[tuple[str, Callable[[], MolecularCrystal]]]:
         yield str(k), partial(_of_dict, item)
 
 
-def _frames(path: Path) -> Iterator[tuple[str, Callable[[], MolecularCrystal]]]:
+def _frames(path: Path) -> Iterator[tuple[str, Read]]:
     import ase.io
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for k, atoms in enumerate(ase.io.iread(path, index=":")):
-            yield str(k), partial(MolecularCrystal.from_ase, atoms)
+            yield str(k), partial(_of_atoms, atoms)
 
 
 _CONTENTS = {".cif": _blocks, ".db": _rows, ".json": _json}
