@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
 
 
+REACH = 10.0
+"""Å, pairs of MMFF94 that are counted: those this close at the start."""
+
+
 def with_hydrogens(rdmol: Chem.Mol, heavy: np.ndarray) -> np.ndarray:
     """All atoms (N, 3) of a molecule from its heavy ones (n, 3) in Å, hydrogens at ideal lengths and angles.
 
@@ -62,11 +66,11 @@ def completed(molecules: Sequence[Molecule], order: np.ndarray, heavy: np.ndarra
     return MolecularCluster(tuple(molecules), order, np.concatenate(rows))
 
 
-def relaxed(cluster: MolecularCluster, steps: int = 200) -> MolecularCluster:
-    """The cluster after at most `steps` steps of minimisation with MMFF94, all molecules at once, in open space.
+def relaxed(cluster: MolecularCluster, steps: int = 100) -> MolecularCluster:
+    """The cluster after minimisation with MMFF94 in open space.
 
-    First each molecule by itself, for its bonds and angles, then all together: forces between molecules that overlap
-    would tear apart molecules that are not in shape yet.
+    First each molecule by itself, at most `steps` steps, for its bonds and angles, then as many all together: forces
+    between molecules that overlap would tear apart molecules that are not in shape yet.
 
     Raises
     ------
@@ -74,25 +78,34 @@ def relaxed(cluster: MolecularCluster, steps: int = 200) -> MolecularCluster:
         If MMFF94 has no types for it, or the energy is not finite.
     """
     from rdkit import Chem
+
+    positions = cluster.positions.copy()
+    whole: Any = Chem.Mol()
+    for s, first in zip(cluster.order, cluster.firsts):
+        rdmol = cluster.species[s].rdmol
+        rows = slice(first, first + rdmol.GetNumAtoms())
+        positions[rows] = _minimised(rdmol, positions[rows], steps)
+        whole = Chem.CombineMols(whole, rdmol)
+    Chem.SanitizeMol(whole)
+    return cluster.with_positions(_minimised(whole, positions, steps))
+
+
+def _minimised(rdmol: Chem.Mol, positions: np.ndarray, steps: int) -> np.ndarray:
     from rdkit.Chem import rdForceFieldHelpers as mmff
 
     from molflow_sim.chemistry.conformers import with_positions
 
-    whole: Any = Chem.Mol()
-    for s in cluster.order:
-        whole = Chem.CombineMols(whole, cluster.species[s].rdmol)
-    whole = with_positions(whole, cluster.positions)
-    Chem.SanitizeMol(whole)
-    properties = mmff.MMFFGetMoleculeProperties(whole)
+    placed = with_positions(rdmol, positions)
+    properties = mmff.MMFFGetMoleculeProperties(placed)
     if properties is None:
         raise ClusterError("MMFF94 has no types for an atom of the cluster; it cannot be relaxed")
-    for apart in (True, False):
-        field = mmff.MMFFGetMoleculeForceField(whole, properties, ignoreInterfragInteractions=apart)
-        field.Initialize()
-        field.Minimize(maxIts=steps)
-        if not np.isfinite(field.CalcEnergy()):
-            raise ClusterError("the energy of the cluster is not finite: atoms lie on one another")
-    return cluster.with_positions(whole.GetConformer().GetPositions())
+    field = mmff.MMFFGetMoleculeForceField(placed, properties, nonBondedThresh=REACH, ignoreInterfragInteractions=False)
+    field.Initialize()
+    field.Minimize(maxIts=steps)
+    if not np.isfinite(field.CalcEnergy()):
+        raise ClusterError("the energy of the cluster is not finite: atoms lie on one another")
+    found: np.ndarray = placed.GetConformer().GetPositions()
+    return found
 
 
 def failure(cluster: MolecularCluster) -> str:

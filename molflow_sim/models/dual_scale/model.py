@@ -16,11 +16,14 @@ from torch import Tensor, nn
 from molflow_sim.errors import InputError
 from molflow_sim.models.dual_scale.batch import Item, PointBatch, collate
 from molflow_sim.models.dual_scale.graphs import ATOMS, BEADS, ClusterGraph, MoleculeGraphs
-from molflow_sim.models.dual_scale.network import PointNetwork
+from molflow_sim.models.dual_scale.network import PointNetwork, distance
 from molflow_sim.models.dual_scale.settings import DualScaleSettings
 from molflow_sim.threads import one_torch_thread
 from molflow_sim.training.batches import Movable
 from molflow_sim.training.weights import load_into
+
+SMALL_NOISE = 0.3
+"""Å of noise on a distance below which it counts in full in `pair_loss`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,9 +82,10 @@ class DualScale(nn.Module):
         Returns
         -------
         dict of str to Tensor
-            "loss", the sum of "beads" and "atoms": squared errors of a coordinate in units of what the linear estimate
-            is expected to be off by, mean over points; 1 is what that estimate is worth. "beads_rmsd" and "atoms_rmsd"
-            in Å, over all times.
+            "loss", the sum of the others but the last two. "beads" and "atoms": squared errors of a coordinate in units
+            of what the linear estimate is expected to be off by, mean over points; 1 is what that estimate is worth.
+            "beads_pairs" and "atoms_pairs": the same of distances within a few bonds. "beads_rmsd" and "atoms_rmsd" in
+            Å, over all times.
         """
         terms, logged = {}, {}
         for name, points in ((BEADS, batch.beads), (ATOMS, batch.atoms)):
@@ -92,6 +96,8 @@ class DualScale(nn.Module):
             estimate, unit = points.estimate(x, t), points.unknown(t)
             error = network(points, x, t, guess) - (points.end - estimate) / unit
             terms[name] = error.pow(2).mean()
+            if self.settings.pair_weight:
+                terms[f"{name}_pairs"] = self.settings.pair_weight * pair_loss(points, error * unit, unit)
             logged[f"{name}_rmsd"] = (error.detach() * unit).pow(2).sum(-1).mean().sqrt()
         return {"loss": torch.stack(list(terms.values())).sum(), **terms, **logged}
 
@@ -190,6 +196,21 @@ class DualScale(nn.Module):
         model = cls(DualScaleSettings.from_dict(card.get("settings"), "settings"), card)
         load_into(model, tensors, cls.kind)
         return model.eval()
+
+
+def pair_loss(points: PointBatch, error: Tensor, unit: Tensor) -> Tensor:
+    """Squared errors of distances within a few bonds, in units of what noise does to them.
+
+    A wrong length of a bond is one wrong direction among many of a molecule and hardly seen in the mean over points. It
+    counts where noise is small: before, the mean over what may come has shorter bonds than any of it, rightly.
+    """
+    into, out = points.pairs
+    if not len(into):
+        return error.new_zeros(())
+    true = distance(points.end[into] - points.end[out])
+    found = distance((points.end + error)[into] - (points.end + error)[out])
+    noise = (unit[into] ** 2 + unit[out] ** 2).squeeze(-1)
+    return ((found - true) ** 2 / (noise * (1.0 + noise / SMALL_NOISE**2))).mean()
 
 
 def times(steps: int, power: float) -> np.ndarray:

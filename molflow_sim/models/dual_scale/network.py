@@ -41,7 +41,8 @@ class PointNetwork(nn.Module):
         # Vectors of a point that are known at the start: to its anchor, and to where it was predicted to end.
         known = 2 if guided else 1
         self.node = mlp(features + 2 * FREQUENCIES + known, s.scalars, s.scalars)
-        self.edge = mlp(known * s.radial + s.hops + N_BOND_FEATURES + 2, s.edge_width, s.edge_width)
+        self.edge = mlp(known * s.radial + s.hops + N_BOND_FEATURES + 4, s.edge_width, s.edge_width)
+        self.rest = mlp(4 * features + s.hops + N_BOND_FEATURES, s.edge_width, 1)
         self.tfn = s.network == "tfn"
         self.layers: nn.ModuleList
         if self.tfn:
@@ -66,7 +67,10 @@ class PointNetwork(nn.Module):
             A prediction of the end; needed if the network is guided.
         """
         s = self.settings
-        given = [batch.anchors - x] if guess is None or not self.guided else [batch.anchors - x, guess - x]
+        given = [(batch.anchors - x) / s.reach]
+        if self.guided and guess is not None:
+            left = (guess - batch.estimate(x, t)) / batch.unknown(t)
+            given.append(left / (1.0 + distance(left).unsqueeze(-1)))
         v = torch.stack(given, 1)
         edges, envelope, kinds = self._edges(batch, x)
         into, out = edges
@@ -74,11 +78,12 @@ class PointNetwork(nn.Module):
         lengths = [distance(directions)]
         if self.guided and guess is not None:
             lengths.append(distance(guess[out] - guess[into]))
-        features = self.edge(torch.cat([*(self.basis(r) for r in lengths), kinds], -1))
+        strain = self._strain(batch, lengths[0], batch.unknown(t))
+        features = self.edge(torch.cat([*(self.basis(r) for r in lengths), kinds, strain], -1))
         known = torch.cat([batch.nodes, _fourier(t), torch.log1p(distance(v))], -1)
         h = self.node(known)
         if self.tfn:
-            w = self.vectors(v.transpose(1, 2) / s.reach).transpose(1, 2)
+            w = self.vectors(v.transpose(1, 2)).transpose(1, 2)
             for layer in self.layers:
                 h, w = layer(h, w, directions, edges, envelope, features)
             return (self.gate(h).unsqueeze(-1) * w).sum(1)
@@ -86,8 +91,25 @@ class PointNetwork(nn.Module):
         for layer in self.layers:
             h, moving = layer(h, moving, edges, envelope, features)
         gate = self.gate(h)
-        own = (gate[:, 1:].unsqueeze(-1) * v / s.reach).sum(1)
+        own = (gate[:, 1:].unsqueeze(-1) * v).sum(1)
         return gate[:, :1] * (moving * s.reach - x) + own
+
+    def _strain(self, batch: PointBatch, lengths: Tensor, unknown: Tensor) -> Tensor:
+        """How far pairs that bonds join are from a learned rest length (E, 2), in units of what noise may do to it.
+
+        Bonds are known to a few hundredths of an Å, distances at early times to several: a network that reads lengths
+        alone would have to turn the same length into very different corrections. 0 for pairs that no bond joins.
+        """
+        into, out = batch.pairs
+        bonded = batch.pair_features[:, :1]
+        around = torch.zeros_like(batch.nodes).index_add(0, into, batch.nodes[out] * bonded)
+        ends = torch.cat([batch.nodes, around], -1)
+        a, b = ends[into], ends[out]
+        rest = 2.0 * nn.functional.softplus(self.rest(torch.cat([a + b, (a - b).abs(), batch.pair_features], -1)))
+        noise = (unknown[into] ** 2 + unknown[out] ** 2).sqrt()
+        u = ((lengths[: len(into)].unsqueeze(-1) - rest) / noise).asinh()
+        strain = torch.cat([u, torch.tanh(u)], -1)
+        return torch.cat([strain, strain.new_zeros(len(lengths) - len(into), 2)])
 
     def _edges(self, batch: PointBatch, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Edges (2, E), their weights (E,) and features (E, ...): pairs that bonds join, and nearest neighbours.

@@ -37,11 +37,11 @@ class ScaleSettings(YamlSettings):
 
     network: str = "tfn"
     layers: int = 4
-    scalars: int = 32
-    vectors: int = 12
-    edge_width: int = 48
-    neighbours: int = 12
-    hops: int = 3
+    scalars: int = 24
+    vectors: int = 8
+    edge_width: int = 32
+    neighbours: int = 10
+    hops: int = 2
     radial: int = 16
     reach: float = 8.0
     prior: str = "gaussian"
@@ -74,6 +74,8 @@ class DualScaleSettings(YamlSettings):
         Rename, exchange and turn the ends of paths so that they lie close to their starts.
     bead_noise : float
         Å, noise on every coordinate of the true beads that the atoms are trained on; 0 as published.
+    pair_weight : float
+        Weight of the loss of distances within a few bonds; 0 as published.
     self_conditioning : bool
         Give the network its former prediction.
     time_power : float
@@ -88,11 +90,12 @@ class DualScaleSettings(YamlSettings):
     scales: str = "dual"
     mapping: str = "rings"
     beads: ScaleSettings = field(
-        default_factory=lambda: ScaleSettings(scalars=48, vectors=16, neighbours=24, reach=16.0)
+        default_factory=lambda: ScaleSettings(scalars=32, vectors=12, neighbours=16, reach=16.0)
     )
     atoms: ScaleSettings = field(default_factory=ScaleSettings)
     align: bool = True
-    bead_noise: float = 0.1
+    bead_noise: float = 0.2
+    pair_weight: float = 1.0
     self_conditioning: bool = True
     time_power: float = 2.0
     bead_steps: int = 30
@@ -104,8 +107,8 @@ class DualScaleSettings(YamlSettings):
         one_of(self, scales=("dual", "single"), mapping=tuple(MAPS), velocity=("exact", "published"))
         if self.bead_steps < 1 or self.atom_steps < 1:
             raise InputError(f"steps must be at least 1, got {self.bead_steps} and {self.atom_steps}")
-        if self.bead_noise < 0.0 or self.time_power < 1.0:
-            raise InputError("bead_noise must not be negative, and time_power at least 1")
+        if self.bead_noise < 0.0 or self.pair_weight < 0.0 or self.time_power < 1.0:
+            raise InputError("bead_noise and pair_weight must not be negative, and time_power at least 1")
 
     @classmethod
     def small(cls) -> DualScaleSettings:

@@ -37,10 +37,10 @@ class DualScaleConfig(ModelConfig):
     flow: DualScaleSettings = field(default_factory=DualScaleSettings)
     training: TrainSettings = field(
         default_factory=lambda: TrainSettings(
-            max_steps=20_000, batch_size=1, learning_rate=2e-3, ema_decay=0.999, validate_every=1000
+            max_steps=20_000, batch_size=1, learning_rate=2e-3, warmup_steps=100, ema_decay=0.999, validate_every=1000
         )
     )
-    bead_batch: int = 4
+    bead_batch: int = 2
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""

@@ -13,7 +13,7 @@ from molflow_sim.models.dual_scale import DualScale, DualScaleSettings, read_fra
 from molflow_sim.models.dual_scale.batch import Item, collate
 from molflow_sim.models.dual_scale.data import TEST, TRAIN, VALIDATION
 from molflow_sim.models.dual_scale.graphs import ATOMS, BEADS, ClusterGraph, MoleculeGraphs
-from molflow_sim.models.dual_scale.model import integrate, predicted, times
+from molflow_sim.models.dual_scale.model import integrate, pair_loss, predicted, times
 from molflow_sim.models.dual_scale.paths import PathBatches, prepare, with_data
 from molflow_sim.testing import validate_model
 
@@ -159,6 +159,17 @@ def test_atoms_are_trained_on_beads_with_noise_of_the_size_asked_for(data, setti
         owner = torch.as_tensor(np.concatenate([data[0].graph.owner + 6 * k for k in range(8)]))
         means = torch.zeros(48, 3).index_add(0, owner, points.end) / torch.bincount(owner).unsqueeze(1)
         assert float((points.anchors - means[owner]).std()) == pytest.approx(noise, abs=0.05)
+
+
+def test_wrong_lengths_of_bonds_cost_and_turning_a_molecule_does_not(data, settings):
+    points = point_batch(data, settings, ATOMS, t=0.95)
+    unit = points.unknown(points.time)
+    turned = points.end @ torch.as_tensor(small_turn(np.random.default_rng(0))).T - points.end
+    stretched = 0.1 * points.end
+    assert float(pair_loss(points, turned, unit)) == pytest.approx(0.0, abs=1e-12)
+    assert float(pair_loss(points, stretched, unit)) > 1.0
+    early = point_batch(data, settings, ATOMS, t=0.1)
+    assert float(pair_loss(early, stretched, early.unknown(early.time))) < 0.1
 
 
 def test_the_model_keeps_its_protocol(data, settings):
