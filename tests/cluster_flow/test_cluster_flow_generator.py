@@ -41,6 +41,15 @@ def test_molecules_keep_their_shape_and_one_that_is_too_large_is_said(tmp_path):
     assert made.info["weights"].startswith("sha256:") and made.n_molecules == 5
 
 
+def test_another_density_of_the_start_is_used_and_said(tmp_path):
+    folder, water = weights(tmp_path), Molecule.from_smiles("O")
+    options = {"copies": 4, "method": "cluster-flow", "weights": folder}
+    with pytest.warns(UserWarning, match="starts of 0.5 g/cm³, not 0.1"):
+        (loose,) = generate("clusters", water, 1, density=0.1, **options)
+    (dense,) = generate("clusters", water, 1, **options)
+    assert np.ptp(loose.centres, axis=0).max() > np.ptp(dense.centres, axis=0).max()
+
+
 def test_what_it_cannot_make_is_refused(tmp_path):
     generator = ClusterFlowGenerator(weights(tmp_path / "a"))
     two = ClusterRequest((FORMAMIDE, Molecule.from_smiles("O")), 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,6 +13,7 @@ from molflow_sim.generators.protocol import ClusterRequest, Drawn, served
 from molflow_sim.generators.trained import TrainedGenerator
 from molflow_sim.models.cluster_flow.model import ClusterFlow
 from molflow_sim.models.cluster_flow.paths import loose_start
+from molflow_sim.models.cluster_flow.settings import ClusterFlowSettings
 
 BOTH_HANDS = 0.8
 """Share of the clusters with both hands in equal parts, where both are allowed: about that of organic crystals."""
@@ -22,8 +23,7 @@ BOTH_HANDS = 0.8
 class ClusterFlowGenerator(TrainedGenerator):
     """A trained `ClusterFlow` of the variant ``rigid`` (a `molflow_sim.generators.protocol.Generator`).
 
-    All molecules of a cluster have one conformer, drawn by its share, as in a crystal of one independent molecule. The
-    starts are those of the training; the request's density does not change them.
+    All molecules of a cluster have one conformer, drawn by its share, as in a crystal of one independent molecule.
 
     Attributes
     ----------
@@ -35,7 +35,8 @@ class ClusterFlowGenerator(TrainedGenerator):
     Warns
     -----
     UserWarning
-        In `sample`, if the molecule is larger than those trained on; the message gives the range.
+        In `sample`, if the molecule is larger than those trained on, or starts are of another density; the message gives
+        what was trained on.
     """
 
     kind: ClassVar[str] = "clusters/cluster-flow"
@@ -72,20 +73,28 @@ class ClusterFlowGenerator(TrainedGenerator):
                 f"{molecule.n_atoms} atoms are beyond the trained range (at most {most}); expect poor samples",
                 stacklevel=2,
             )
+        if asked.density != flow.settings.density:
+            warnings.warn(
+                f"the flow was trained from starts of {flow.settings.density:g} g/cm³, not {asked.density:g}",
+                stacklevel=2,
+            )
+        settings = replace(flow.settings, density=asked.density)
         clusters: list[Any] = []
         numbers = first_index + np.arange(n)
         for k in numbers:
-            clusters.append(self._one(flow, molecule, count, np.random.default_rng([seed, int(k)])))
-        reasons = ["" if c is not None else "no loose start was found at the density of the weights" for c in clusters]
+            clusters.append(self._one(flow, settings, molecule, count, np.random.default_rng([seed, int(k)])))
+        reasons = ["" if c is not None else "no loose start was found; ask for a lower density" for c in clusters]
         return Drawn(numbers, clusters, reasons)
 
-    def _one(self, flow: ClusterFlow, molecule: Any, count: int, rng: np.random.Generator) -> Any:
+    def _one(
+        self, flow: ClusterFlow, settings: ClusterFlowSettings, molecule: Any, count: int, rng: np.random.Generator
+    ) -> Any:
         from molflow_sim.systems.cluster import MolecularCluster
 
         body = molecule.conformers[rng.choice(len(molecule.conformers), p=molecule.shares)]
         both = not molecule.is_enantiopure and rng.random() < BOTH_HANDS
         hand = rng.permutation(np.where(np.arange(count) % 2, -1.0, 1.0)) if both else np.ones(count)
-        start = loose_start(body, hand, molecule.molar_mass, flow.settings, rng)
+        start = loose_start(body, hand, molecule.molar_mass, settings, rng)
         if start is None:
             return None
         x = flow.move(molecule.numbers, start.positions(body), steps=self.steps or None)

@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
 from molflow_sim.errors import TrainingError
+from molflow_sim.flow.manifolds import rotation_interpolate
 from molflow_sim.flow.placing import scattered
 from molflow_sim.flow.priors import rotations
 from molflow_sim.models.cluster_flow.batch import ClusterBatch, Item, collate
@@ -30,21 +32,17 @@ def loose_start(
 
 
 def rigid_item(record: ClusterRecord, settings: ClusterFlowSettings, rng: np.random.Generator) -> Item:
-    """A cluster at a random time of the way of its rigid molecules: straight for centres, geodesic for orientations.
-
-    The geodesic is R_t = exp(t [ω]) R_0, as `molflow_sim.flow.manifolds.rotation_interpolate` has it.
-    """
-    from scipy.spatial.transform import Rotation
-
+    """A cluster at a random time of the way of its rigid molecules: straight for centres, geodesic for orientations."""
     start = loose_start(record.body, record.end.hand, record.mass, settings, rng)
     if start is None:
         raise TrainingError(f"{record.name}: no loose start at {settings.density:g} g/cm³; lower the density")
     turns = np.concatenate([np.eye(3)[None], rotations(rng.random((settings.turns, 3)))])
     end = couple(start, record.end, record.symmetry, turns)
     t = float(rng.random())
-    omega = Rotation.from_matrix(end.rotation @ start.rotation.transpose(0, 2, 1)).as_rotvec()
+    ends = torch.as_tensor(start.rotation), torch.as_tensor(end.rotation)
+    rotation, omega = (a.numpy() for a in rotation_interpolate(*ends, torch.tensor(t)))
     drift = end.centre - start.centre
-    now = Poses(start.centre + t * drift, Rotation.from_rotvec(t * omega).as_matrix() @ start.rotation, start.hand)
+    now = Poses(start.centre + t * drift, rotation, start.hand)
     x = now.positions(record.body)
     velocity = drift[:, None] + np.cross(omega[:, None], x - now.centre[:, None])
     return Item(record.numbers, x.reshape(-1, 3), x.reshape(-1, 3), t, velocity.reshape(-1, 3))
