@@ -173,8 +173,8 @@ class MolecularCluster:
     def from_atoms(cls, atoms: Atoms, *, molecules: Sequence[Molecule] | None = None) -> MolecularCluster:
         """Recognise the molecules of ASE atoms, from distances; periodic atoms in all directions make a periodic box.
 
-        Molecules come in the order of their first atoms. Atoms that stand in the order of their molecule stay there,
-        others are put into it.
+        Molecules come in the order of their first atoms; ``arrays["molecule"]``, where the atoms have it, tells them
+        apart even if they overlap. Atoms that stand in the order of their molecule stay there, others are put into it.
 
         Parameters
         ----------

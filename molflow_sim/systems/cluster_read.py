@@ -108,7 +108,7 @@ def recognise(
     cell = _box(atoms)
     what = str(atoms.info.get("name", "cluster"))
     labels = [f"{symbol}{k + 1}" for k, symbol in enumerate(atoms.get_chemical_symbols())]
-    bonds, shifts = perceive_bonds(numbers, positions, cell, labels)
+    bonds, shifts = _bonds(atoms, cell, labels)
     component, lattice = connected(len(numbers), bonds, shifts, labels, what)
     whole = positions if cell is None else positions + lattice @ cell
     isotopes = np.where((numbers == 1) & (atoms.get_masses() > 1.5), np.rint(atoms.get_masses()), 0).astype(int)
@@ -127,6 +127,22 @@ def recognise(
         order.append(species)
         sorted_atoms.append(members)
     return tuple(table.molecules), order, np.concatenate(sorted_atoms), whole
+
+
+def _bonds(atoms: Atoms, cell: np.ndarray | None, labels: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Bonds (nb, 2) and shifts (nb, 3); where ``arrays["molecule"]`` tells molecules apart, none between them.
+
+    A generated cluster may have molecules upon each other, which are to be parted by the relaxation.
+    """
+    if not atoms.has("molecule"):
+        return perceive_bonds(atoms.numbers, atoms.get_positions(), cell, labels)
+    told = atoms.arrays["molecule"]
+    found = []
+    for name in np.unique(told):
+        own = np.flatnonzero(told == name)
+        bonds, shifts = perceive_bonds(atoms.numbers[own], atoms.positions[own], cell, [labels[k] for k in own])
+        found.append((own[bonds].reshape(-1, 2), shifts))
+    return np.concatenate([b for b, _ in found]), np.concatenate([s for _, s in found])
 
 
 def from_atoms(atoms: Atoms, molecules: Sequence[Molecule] | None) -> dict[str, Any]:

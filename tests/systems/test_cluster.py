@@ -90,6 +90,14 @@ def test_wrapped_and_shuffled_atoms_become_whole_molecules():
     assert np.linalg.norm(back.positions[i] - back.positions[j], axis=1).max() < 1.2
 
 
+def test_molecules_upon_each_other_are_told_apart_by_their_numbers():
+    x = WATER.conformers[0]
+    atoms = MolecularCluster((WATER,), np.array([0, 0]), np.concatenate([x, x + 0.3])).to_ase()
+    assert MolecularCluster.from_atoms(atoms).n_molecules == 2
+    del atoms.arrays["molecule"]
+    refuses(CrystalError, "closer than any bond", MolecularCluster.from_atoms, atoms)
+
+
 def test_atoms_that_are_no_cluster_are_refused():
     refuses(ClusterError, "some directions", MolecularCluster.from_atoms, Atoms("He", pbc=[1, 0, 0], cell=[9, 9, 9]))
     refuses(ClusterError, "needs atoms", MolecularCluster.from_atoms, Atoms())

@@ -35,8 +35,8 @@ class ClusterFlowGenerator(TrainedGenerator):
     Warns
     -----
     UserWarning
-        In `sample`, if the molecule is larger than those trained on, or starts are of another density; the message gives
-        what was trained on.
+        In `sample`, if the molecule is larger than those trained on, or starts are of another density; the message
+        gives what was trained on.
     """
 
     kind: ClassVar[str] = "clusters/cluster-flow"
