@@ -87,9 +87,9 @@ class ClusterRequest:
             raise InputError(
                 f"copies are numbers with commas between them, such as 10,5, not {self.copies!r}"
             ) from None
-        counts: Sequence[int] = [copies] * len(molecules) if isinstance(copies, int) else list(copies)
+        counts: list[Any] = list(copies) if isinstance(copies, (list, tuple)) else [copies]
         if len(counts) == 1:
-            counts = list(counts) * len(molecules)
+            counts = counts * len(molecules)
         if not molecules or len(counts) != len(molecules):
             raise InputError(
                 f"{len(molecules)} molecules and {len(counts)} numbers of copies; give one number for each molecule, "
