@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,10 +17,6 @@ if TYPE_CHECKING:
     from rdkit import Chem
 
     from molflow_sim.systems.molecule import Molecule
-
-
-REACH = 10.0
-"""Å, pairs of MMFF94 that are counted: those this close at the start."""
 
 
 def with_hydrogens(rdmol: Chem.Mol, heavy: np.ndarray) -> np.ndarray:
@@ -66,46 +62,45 @@ def completed(molecules: Sequence[Molecule], order: np.ndarray, heavy: np.ndarra
     return MolecularCluster(tuple(molecules), order, np.concatenate(rows))
 
 
-def relaxed(cluster: MolecularCluster, steps: int = 100) -> MolecularCluster:
-    """The cluster after minimisation with MMFF94 in open space.
+def relaxed(cluster: MolecularCluster, steps: int = 200) -> MolecularCluster:
+    """The cluster after minimisation in open space.
 
-    First each molecule by itself, at most `steps` steps, for its bonds and angles, then as many all together: forces
-    between molecules that overlap would tear apart molecules that are not in shape yet.
+    First each molecule by itself with MMFF94, for its bonds and angles: forces between molecules that overlap would
+    tear apart molecules that are not in shape yet. Then the whole with the potential (`relax_cluster`).
+
+    Parameters
+    ----------
+    cluster : MolecularCluster
+    steps : int
+        Of either minimisation, at most; the whole need not have converged.
 
     Raises
     ------
     ClusterError
-        If MMFF94 has no types for it, or the energy is not finite.
+        If the energy is not finite.
+    ParameterError, UnsupportedElementError
+        A molecule that the potential has no parameters for.
     """
-    from rdkit import Chem
-
-    positions = cluster.positions.copy()
-    whole: Any = Chem.Mol()
-    for s, first in zip(cluster.order, cluster.firsts):
-        rdmol = cluster.species[s].rdmol
-        rows = slice(first, first + rdmol.GetNumAtoms())
-        positions[rows] = _minimised(rdmol, positions[rows], steps)
-        whole = Chem.CombineMols(whole, rdmol)
-    Chem.SanitizeMol(whole)
-    return cluster.with_positions(_minimised(whole, positions, steps))
-
-
-def _minimised(rdmol: Chem.Mol, positions: np.ndarray, steps: int) -> np.ndarray:
     from rdkit.Chem import rdForceFieldHelpers as mmff
 
     from molflow_sim.chemistry.conformers import with_positions
+    from molflow_sim.forcefield import CrystalPotential, parametrize
+    from molflow_sim.relax.clusters import relax_cluster
 
-    placed = with_positions(rdmol, positions)
-    properties = mmff.MMFFGetMoleculeProperties(placed)
-    if properties is None:
-        raise ClusterError("MMFF94 has no types for an atom of the cluster; it cannot be relaxed")
-    field = mmff.MMFFGetMoleculeForceField(placed, properties, nonBondedThresh=REACH, ignoreInterfragInteractions=False)
-    field.Initialize()
-    field.Minimize(maxIts=steps)
-    if not np.isfinite(field.CalcEnergy()):
-        raise ClusterError("the energy of the cluster is not finite: atoms lie on one another")
-    found: np.ndarray = placed.GetConformer().GetPositions()
-    return found
+    potential = CrystalPotential([parametrize(molecule) for molecule in cluster.species])
+    positions = cluster.positions.copy()
+    for s, first in zip(cluster.order, cluster.firsts):
+        molecule = cluster.species[s]
+        rows = slice(first, first + molecule.n_atoms)
+        placed = with_positions(molecule.rdmol, positions[rows])
+        mmff.MMFFOptimizeMolecule(placed, maxIters=steps)
+        positions[rows] = placed.GetConformer().GetPositions()
+    if not np.isfinite(positions).all():
+        raise ClusterError("coordinates are not finite: atoms lie on one another")
+    found = relax_cluster(cluster.with_positions(positions), potential, max_steps=steps)
+    if not np.isfinite(found.energy):
+        raise ClusterError(f"the cluster cannot be relaxed: {found.reason}")
+    return found.cluster
 
 
 def failure(cluster: MolecularCluster) -> str:

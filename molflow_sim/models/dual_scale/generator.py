@@ -25,7 +25,7 @@ class DualScaleGenerator(TrainedGenerator):
     weights : str or None
         See `TrainedGenerator`.
     relax : int
-        Steps of minimisation with MMFF94 at most, of each molecule and of the whole; 0 for none.
+        Steps of minimisation at most, of each molecule with MMFF94 and of the whole with the potential; 0 for none.
     check : bool
         Refuse candidates with a wrong hand, clashes or speared rings.
 
@@ -37,7 +37,7 @@ class DualScaleGenerator(TrainedGenerator):
 
     kind: ClassVar[str] = "clusters/dual-scale"
     model: ClassVar[str] = DualScale.kind
-    relax: int = 100
+    relax: int = 200
     check: bool = True
 
     def __post_init__(self) -> None:
