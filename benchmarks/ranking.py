@@ -10,7 +10,6 @@ the line says whether the force field keeps the measured structure at all. Runs 
 """
 
 import argparse
-import json
 import statistics
 import sys
 from collections.abc import Sequence
@@ -58,11 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--targets", type=int, default=24)
     parser.add_argument("--flexible", action="store_true", help="molecules with rotatable bonds instead of rigid ones")
-    parser.add_argument("--candidates", type=int, default=4000)
+    parser.add_argument("--candidates", type=int, help="default: 4000, with --flexible what `molflow screen` takes")
     parser.add_argument("--max-minutes", type=float, default=float("inf"))
     parser.add_argument("--print-only", action="store_true")
     parser.add_argument("--keep", action="store_true", help="write the result to benchmarks/results")
     args = parser.parse_args(argv)
+    candidates = args.candidates or (ScreenSettings().candidates if args.flexible else 4000)
     rule = partial(reason_left_out, max_rotatable=None) if args.flexible else reason_left_out
     try:
         targets = read_targets(args.data, rule)[0]
@@ -75,16 +75,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     places = []
     for target in spread(targets, args.targets):
         place = parts.result(
-            f"{target.name}-{args.candidates}", lambda stored: Place(**stored),
-            partial(run, target, args.data, args.output / target.name, args.candidates), line,
+            f"{target.name}-{candidates}", lambda stored: Place(**stored),
+            partial(run, target, args.data, args.output / target.name, candidates), line,
         )  # fmt: skip
         if place is not None:
             places.append(place)
-    summary = summarise(places)
-    print(json.dumps(summary, indent=1))
+    lines = summarise(places)
+    print("\n".join(f"{what}: {figure}" for what, figure in lines))
     if args.keep:
-        settings = {"targets": len(places), "candidates": args.candidates}
-        keep("ranking_flexible" if args.flexible else "ranking", settings | {"summary": summary}, map(asdict, places))
+        keep("ranking_flexible" if args.flexible else "ranking", lines, [asdict(place) for place in places])
     return 0
 
 
@@ -121,18 +120,19 @@ def line(place: Place) -> str:
     )
 
 
-def summarise(places: Sequence[Place]) -> dict[str, object]:
+def summarise(places: Sequence[Place]) -> list[tuple[str, str]]:
     """How many forms are found, and among the first of each ranking."""
     found = [p for p in places if p.rank is not None]
-    out: dict[str, object] = {"targets": len(places), "found": len(found)}
-    for name in ("rank", "by_potential", "by_fit", "by_so3lr"):
-        ranks = [r for p in found if (r := getattr(p, name)) is not None]
-        out[name] = {f"first {n}": sum(r <= n for r in ranks) for n in FIRSTS}
+    lines = [("known forms found", f"{len(found)} of {len(places)}")]
+    fields = {"best": "rank", "the force field": "by_potential", "FIT": "by_fit", "SO3LR": "by_so3lr"}
+    for name, field in fields.items():
+        ranks = [r for p in found if (r := getattr(p, field)) is not None]
         if ranks:
-            out[name] |= {"median": statistics.median(ranks)}  # type: ignore[operator]
+            counts = ", ".join(f"{sum(r <= n for r in ranks)} ≤ {n}" for n in FIRSTS)
+            lines.append((f"rank by {name}", f"{counts}; median {statistics.median(ranks):g} of {len(ranks)}"))
     inside = [p.relative <= p.uncertainty for p in found if p.relative is not None and p.uncertainty is not None]
-    out["known form within its uncertainty of the lowest"] = f"{sum(inside)} of {len(inside)}"
-    return out
+    lines.append(("known form within its uncertainty of the lowest", f"{sum(inside)} of {len(inside)}"))
+    return lines
 
 
 if __name__ == "__main__":
