@@ -62,18 +62,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--print-only", action="store_true")
     parser.add_argument("--keep", action="store_true", help="write the result to benchmarks/results")
     args = parser.parse_args(argv)
-    candidates = args.candidates or (ScreenSettings().candidates if args.flexible else 4000)
-    rule = partial(reason_left_out, max_rotatable=None) if args.flexible else reason_left_out
     try:
-        targets = read_targets(args.data, rule)[0]
+        targets, candidates = chosen_targets(args)
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 2
-    if args.flexible:
-        targets = [t for t in targets if reason_left_out(t.crystal)]
     parts = Parts(args.output / "places.json", args.max_minutes, args.print_only)
     places = []
-    for target in spread(targets, args.targets):
+    for target in targets:
         place = parts.result(
             f"{target.name}-{candidates}", lambda stored: Place(**stored),
             partial(run, target, args.data, args.output / target.name, candidates), line,
@@ -85,6 +81,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.keep:
         keep("ranking_flexible" if args.flexible else "ranking", lines, [asdict(place) for place in places])
     return 0
+
+
+def chosen_targets(args: argparse.Namespace) -> tuple[list[Target], int]:
+    """The targets that the options name, spread over the sizes, and candidates for each."""
+    rule = partial(reason_left_out, max_rotatable=None) if args.flexible else reason_left_out
+    targets = read_targets(args.data, rule)[0]
+    if args.flexible:
+        targets = [t for t in targets if reason_left_out(t.crystal)]
+    candidates = args.candidates or (ScreenSettings().candidates if args.flexible else 4000)
+    return spread(targets, args.targets), candidates
 
 
 def run(target: Target, data: Path, folder: Path, candidates: int) -> Place:
