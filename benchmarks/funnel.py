@@ -26,6 +26,7 @@ from benchmarks.tables import keep
 from benchmarks.targets import DATA, Target
 from molflow_sim.errors import MolflowError
 from molflow_sim.evaluate import packing_similarity
+from molflow_sim.evaluate.deduplicate import deduplicate_packings
 from molflow_sim.forcefield import CrystalPotential, parametrize
 from molflow_sim.relax.flexible import relax_flexible
 from molflow_sim.runs.store import unpack_arrays
@@ -108,10 +109,12 @@ def look(target: Target, data: Path, folder: Path, candidates: int) -> Funnel:
     run = Watched(molecule, settings, Stages(), folder, False, False)
     landscape = run.run(None, experiment)
     packings = run.pool.packings
-    ok = np.flatnonzero((packings.status == 0) & np.isfinite(packings.energy))
-    near = set(matches(target, packings, ok, limit=AS_PRESSED * target.found_rmsd))
-    distinct = unpack_arrays(run.store.path("compare/distinct.npz").read_bytes())["index"]
-    lowest = min((packings.energy[k] for k in near), default=np.nan)
+    good = packings.select(np.flatnonzero((packings.status == 0) & np.isfinite(packings.energy)))
+    group = deduplicate_packings(good, good.energy)
+    found = list(matches(target, good, np.unique(group), limit=AS_PRESSED * target.found_rmsd))
+    near = set(good.index[np.isin(group, found)].tolist())
+    table = unpack_arrays(run.store.path("compare/distinct.npz").read_bytes())
+    distinct, lowest = packings.index[table["index"]], min(good.energy[found], default=np.nan)
     relaxed = [row.crystal for row in run.rows if row.valid]
     forms = [target.crystal]
     try:
@@ -124,8 +127,8 @@ def look(target: Target, data: Path, folder: Path, candidates: int) -> Funnel:
     rank = landscape.reference.rank if landscape.reference else None
     out = Funnel(
         target=target.name, smiles=target.smiles, packings=len(packings), pressed=len(near),
-        place=1 + int(np.sum(packings.energy[distinct] < lowest - 1e-9)) if near else None,
-        compared=len(near & set(distinct.tolist())), chosen=len(near & set(run.chosen.index.tolist())),
+        place=1 + int(np.sum(table["energy"] < lowest - 1e-9)) if near else None,
+        compared=len(near & set(distinct.tolist())), chosen=len(near & set(packings.index[run.chosen.index].tolist())),
         relaxed=kept, rank=rank, keeps=bool(keeps), lost="",
     )  # fmt: skip
     out.lost = _lost(out)
