@@ -1,37 +1,39 @@
 """SIGKILL at random moments: nothing is lost, nothing repeated, and the ranking is that of an undisturbed run."""
 
 import json
+import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
+import small_screening
 
-SCREENING = """
-import sys
-from molflow_sim import Molecule, screen
-from molflow_sim.screening import ScreenSettings
-settings = ScreenSettings(candidates=48, batch_size=6, compare_top=24, relax_top=16, relax_batch=2,
-                          space_groups=("P -1", "P 1 21/c 1"), generator="random")
-screen(Molecule.from_smiles("NC=O"), output=sys.argv[1], settings=settings, progress=False)
-"""
-KILLS = 20
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+KILLS = int(os.environ.get("MOLFLOW_KILLS", "20"))
+"""More of them look closer: MOLFLOW_KILLS=1000 pytest -m slow tests/workflow/test_kill_and_resume.py"""
 
 
-def start(folder: Path) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", SCREENING, str(folder)], env=ENVIRONMENT)
+@pytest.fixture(scope="module")
+def context():
+    """Processes on one thread that are forked from one that has imported everything, and run nothing, before."""
+    value = multiprocessing.get_context("forkserver")
+    value.set_forkserver_preload(["small_screening"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        patch.setenv("NUMBA_NUM_THREADS", "1")
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, sys.path)))
+        yield value
 
 
-def wait_for_first_batch(process: subprocess.Popen, folder: Path, known: int) -> None:
+def wait_for_first_batch(process: Any, folder: Path, known: int) -> None:
     """Until the process has stored something new or ended: before that there is nothing to disturb."""
     manifest = folder / "store" / "manifest.jsonl"
-    while process.poll() is None and not (manifest.exists() and manifest.stat().st_size > known):
+    while process.is_alive() and not (manifest.exists() and manifest.stat().st_size > known):
         time.sleep(0.005)
 
 
@@ -50,9 +52,18 @@ def batches(folder: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs SIGKILL")
-def test_twenty_kills_do_not_change_the_ranking(tmp_path):
+def test_kills_do_not_change_the_ranking(tmp_path, context):
+    def start(folder: Path) -> Any:
+        process = context.Process(target=small_screening.run, args=(folder,))
+        process.start()
+        return process
+
+    def wait(process: Any) -> int:
+        process.join()
+        return process.exitcode
+
     undisturbed = tmp_path / "undisturbed"
-    assert start(undisturbed).wait() == 0
+    assert wait(start(undisturbed)) == 0
     all_batches = sorted(batches(undisturbed))
     expected = pd.read_csv(undisturbed / "ranking.csv")
 
@@ -61,7 +72,7 @@ def test_twenty_kills_do_not_change_the_ranking(tmp_path):
     process = start(again)
     wait_for_first_batch(process, again, 0)
     first = time.perf_counter() - begin
-    assert process.wait() == 0
+    assert wait(process) == 0
     working = time.perf_counter() - begin - first
 
     dice = random.Random(20)
@@ -79,15 +90,14 @@ def test_twenty_kills_do_not_change_the_ranking(tmp_path):
                     pause = dice.uniform(0.0, 0.6 * working)
                 else:
                     pause = dice.uniform(0.0, first + 0.2 * working)
-                try:
-                    process.wait(timeout=pause)
-                except subprocess.TimeoutExpired:
-                    process.send_signal(signal.SIGKILL)
+                process.join(pause)
+                if process.is_alive():
+                    process.kill()
                     kills += 1
                     landed.add(batches(folder)[-1].split("/")[0] if batches(folder) else "start")
-            if process.wait() == 0:
+            if wait(process) == 0:
                 break
-            assert process.returncode == -signal.SIGKILL
+            assert process.exitcode == -signal.SIGKILL
         # The same structures in the same order; numbers to well below anything they mean, since a library may round
         # the last bit differently from run to run.
         ranking = pd.read_csv(folder / "ranking.csv")
