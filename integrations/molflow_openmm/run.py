@@ -103,8 +103,12 @@ def advance(
     folder: Path,
     append: bool,
     progress: Callable[[dict[str, Any]], None] | None,
+    *,
+    begin: Callable[[], None] | None = None,
 ) -> float | None:
     """Run to the length asked for, with reports and a checkpoint after each interval; returns ns/day.
+
+    `begin` is what else comes before the first step of a run that does not carry on.
 
     Raises
     ------
@@ -117,6 +121,8 @@ def advance(
     try:
         if not append:
             _begin(simulation, settings)
+            if begin is not None:
+                begin()
         _reporters(simulation, settings, folder, append)
         began = time.perf_counter()
         while simulation.currentStep < settings.total_steps:
@@ -125,7 +131,7 @@ def advance(
             seconds = time.perf_counter() - began
             note(progress, step=simulation.currentStep, total=settings.total_steps)
     except (openmm.OpenMMException, ValueError, NonFiniteError) as error:  # reporters raise ValueError on NaN
-        raise _explained(error, settings) from error
+        raise explained(error, settings.timestep) from error
     steps = simulation.currentStep - start
     return 86400.0 * 1e-6 * settings.timestep * steps / seconds if steps else None
 
@@ -153,6 +159,8 @@ def _reporters(simulation: app.Simulation, settings: RunSettings, folder: Path, 
         "remainingTime", "speed",
     )  # fmt: skip
     what = dict.fromkeys(columns, True)
+    if not simulation.system.usesPeriodicBoundaryConditions():  # OpenMM would report a box of its own
+        what |= {"volume": False, "density": False}
     reporter = app.StateDataReporter(str(log), every, totalSteps=settings.total_steps, append=append, **what)
     simulation.reporters.append(reporter)
 
@@ -163,12 +171,12 @@ def _save_state(simulation: app.Simulation, folder: Path) -> None:
     write_bytes_atomically(folder / "state.xml", text.getvalue().encode())
 
 
-def _explained(error: Exception, settings: RunSettings) -> MolflowError:
+def explained(error: Exception, timestep: float) -> MolflowError:
     """An OpenMM failure in the user's terms."""
     text = str(error)
     if "NaN" in text or "infinite" in text or "torn apart" in text:
         return NonFiniteError(
-            f"the dynamics blew up (time step {settings.timestep:g} fs): use a shorter one, or relax the start first"
+            f"the dynamics blew up (time step {timestep:g} fs): use a shorter one, or relax the start first"
         )
     if "periodic box size" in text:
         return MolflowError("the box shrank below twice the cutoff: use a larger one or a smaller cutoff")

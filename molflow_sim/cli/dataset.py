@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
 from molflow_sim.cli import options as opt
 from molflow_sim.cli.output import say
+from molflow_sim.cli.screen import read_molecule
+from molflow_sim.errors import InputError
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode="rich", help="Make data sets to train on.")
 
@@ -97,6 +99,12 @@ Of packings of molflow dataset crystals, the molecules of a list kept for the te
     molflow dataset clusters --from-packings packings/ --exclude holdout.smi -o clusters/
 
 Then: molflow train cluster-flow clusters/ -o mine/
+
+Frames of amorphous boxes from dynamics (PACKMOL, molten, cooled, sampled), for the dual-scale flow:
+
+    molflow dataset clusters --md "c1ccccc1" --copies 17 --hot-temperature 350 -o benzene17/
+
+Then: molflow train dual-scale benzene17/ -o mine/
 """
 
 
@@ -116,14 +124,44 @@ def clusters(
     seed: opt.Seed = 0,
     exclude: opt.Exclude = None,
     csv: Annotated[bool, typer.Option("--csv", help="Write the files of COD-Cluster17, too.")] = False,
+    md: Annotated[
+        str | None,
+        typer.Option(
+            "--md", help="Dynamics of this molecule instead of crystals.", metavar="SMILES|FILE", show_default=False
+        ),
+    ] = None,
+    copies: Annotated[int, typer.Option(help="Dynamics: molecules in a box.")] = 17,
+    boxes: Annotated[int, typer.Option(help="Dynamics: independent boxes.")] = 3,
+    frames: Annotated[int, typer.Option(help="Dynamics: frames of all boxes together.")] = 301,
+    hot_temperature: Annotated[float, typer.Option(help="Dynamics: K; below the boiling point.")] = 650.0,
+    temperature: Annotated[float, typer.Option(help="Dynamics: K, of the frames.")] = 300.0,
+    hot_ps: Annotated[float, typer.Option(help="Dynamics: ps at the hot temperature, pressed at 1 kbar.")] = 400.0,
+    cooling_rate: Annotated[float, typer.Option(help="Dynamics: K/ns.")] = 500.0,
+    production_ps: Annotated[float, typer.Option(help="Dynamics: ps of each box that frames are taken from.")] = 1000.0,
+    timestep: Annotated[float, typer.Option(help="Dynamics: fs, with heavy hydrogens.")] = 3.0,
+    packing: Annotated[str, typer.Option(help="Dynamics: packmol or random.")] = "packmol",
+    platform: Annotated[str | None, typer.Option(help="Dynamics: OpenMM platform.", show_default=False)] = None,
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
 ) -> None:
-    """Cut a cluster out of every crystal, with a loose start of the same molecules.
+    """Cut a cluster out of every crystal, with a loose start of the same molecules; or, with --md, record dynamics.
 
-    Writes clusters.npz, dropped.csv (disorder, polymers, several independent molecules ... with the reasons) and
-    run.json. Sides to train on, to validate and to test by are fixed by the molecule, once and for all.
+    Of crystals: writes clusters.npz, dropped.csv (disorder, polymers, several independent molecules ... with the
+    reasons) and run.json. Sides to train on, to validate and to test by are fixed by the molecule, once and for all.
+
+    Of dynamics: writes box_NNN.npz (frames of whole molecules with hydrogens, split 80:10:10), recipe.json and
+    run.json; says which boxes are not in equilibrium. Killed, the same command carries on from the last 2 ps.
     """
+    if md is not None:
+        if from_cif is not None or from_packings is not None:
+            raise InputError("--md makes its own data: give it without --from-cif and --from-packings")
+        recipe = {
+            "copies": copies, "boxes": boxes, "frames": frames, "hot_temperature": hot_temperature,
+            "temperature": temperature, "hot_ps": hot_ps, "cooling_rate": cooling_rate, "production_ps": production_ps,
+            "timestep": timestep, "packing": packing, "seed": seed,
+        }  # fmt: skip
+        _record(md, output, recipe, platform, overwrite, quiet)
+        return
     from molflow_sim.dataset.clusters import ClusterSettings, build_cluster_dataset
 
     settings = ClusterSettings(size, translation, rotation, inversion, seed)
@@ -137,3 +175,28 @@ def clusters(
             f"{summary.clusters} clusters of {summary.molecules} molecules in {summary.folder}; {summary.dropped} left "
             "out (dropped.csv)",
         )
+
+
+def _record(
+    molecule: str, output: Path, recipe: dict[str, Any], platform: str | None, overwrite: bool, quiet: bool
+) -> None:
+    """Frames from dynamics, and what is to be told of them."""
+    from molflow_openmm.cluster.recipe import Recipe
+    from molflow_openmm.cluster.record import record_clusters
+
+    from molflow_sim.cli.output import Bar
+
+    asked = Recipe(**recipe)
+    console = Console()
+    with Bar(console, "step", "segments", quiet=quiet) as watch:
+        summary = record_clusters(
+            read_molecule(molecule), output, asked, platform=platform, overwrite=overwrite, progress=watch
+        )
+    for box in summary["boxes"]:
+        state = "[yellow]still drifting: not in equilibrium[/yellow]" if box["drifting"] else "steady"
+        console.print(
+            f"box {box['box']}: {box['frames']} frames, {box['density']:.3f} g/cm³, {100 * box['change']:+.1f} ± "
+            f"{100 * box['error']:.1f} % from half to half: {state}",
+            highlight=False,
+        )
+    say(console, f"{summary['frames']} frames of {summary['formula']} × {asked.copies} in {output}")

@@ -23,8 +23,7 @@ from molflow_sim.cli.rank import EPILOG as RANK_EPILOG
 from molflow_sim.cli.rank import rank
 from molflow_sim.cli.screen import EPILOG as SCREEN_EPILOG
 from molflow_sim.cli.screen import screen
-from molflow_sim.cli.simulate import EPILOG as SIMULATE_EPILOG
-from molflow_sim.cli.simulate import simulate
+from molflow_sim.cli.simulate import app as simulate
 from molflow_sim.cli.train import EPILOG as TRAIN_EPILOG
 from molflow_sim.cli.train import train
 from molflow_sim.errors import MolflowError
@@ -43,7 +42,7 @@ app = typer.Typer(
 )
 app.command(epilog=SCREEN_EPILOG)(screen)
 app.command(epilog=RANK_EPILOG)(rank)
-app.command(epilog=SIMULATE_EPILOG)(simulate)
+app.add_typer(simulate, name="simulate")
 app.add_typer(generate, name="generate")
 app.add_typer(cg, name="cg")
 app.add_typer(dataset, name="dataset")

@@ -1,18 +1,44 @@
-"""`molflow simulate`: NPT molecular dynamics of a crystal in OpenMM."""
+"""`molflow simulate`: molecular dynamics in OpenMM, of a crystal, or of a cluster (`molflow simulate cluster`)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.markup import escape
+from typer.core import TyperGroup
 
 from molflow_sim.cli import options as opt
 from molflow_sim.cli.output import Bar
 from molflow_sim.errors import InputError
+
+if TYPE_CHECKING:
+    from molflow_sim.systems.cluster import MolecularCluster
+
+
+class CrystalByDefault(TyperGroup):
+    """A first word that is no verb is the structure of a crystal: ``molflow simulate FILE`` as ever."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Put the verb in."""
+        if args and args[0] not in self.commands and not {"-h", "--help"} & set(args[:1]):
+            args = ["crystal", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(cls=CrystalByDefault, no_args_is_help=True, rich_markup_mode="rich")
+
+
+@app.callback()
+def _simulate() -> None:
+    """Run molecular dynamics of a crystal, or of a cluster.
+
+    `molflow simulate FILE` is `molflow simulate crystal FILE`; its options: molflow simulate crystal --help.
+    """
+
 
 EPILOG = """
 [bold]Examples[/bold]
@@ -29,6 +55,7 @@ Carry on after an interruption, or extend a finished run: give the same command 
 """
 
 
+@app.command("crystal", epilog=EPILOG)
 def simulate(
     cif: Annotated[Path, typer.Argument(help="Crystal structure (CIF).", show_default=False)],
     output: Annotated[
@@ -89,6 +116,130 @@ def simulate(
         crystal = MolecularCrystal.from_cif(cif, block=block)
         summary = run(crystal, folder, settings, overwrite=overwrite, progress=watch)
     print_summary(console, summary, folder)
+
+
+CLUSTERS = """
+[bold]Examples[/bold]
+
+A droplet of generated molecules at 300 K, in open space:
+
+    molflow generate clusters "c1ccccc1" --copies 17 -n 1 -o benzene.extxyz
+    molflow simulate cluster benzene.extxyz --temperature 300 --ps 1000 -o droplet/
+
+The same in a periodic box, pressed to the density of the liquid, then NPT at 1 bar:
+
+    molflow simulate cluster benzene.extxyz --density 0.85 --ps 1000 -o liquid/
+
+Carry on after an interruption, or extend a finished run: give the same command again, with more --ps.
+"""
+
+
+@app.command("cluster", epilog=CLUSTERS)
+def cluster(
+    file: Annotated[
+        Path, typer.Argument(help="Cluster: extxyz, XYZ, PDB ... or COD-Cluster17's CSV.", show_default=False)
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for the results. [dim]default: file's name + _md[/dim]"),
+    ] = None,
+    frame: Annotated[int, typer.Option(help="Which structure of the file, from 0.")] = 0,
+    ps: Annotated[float, typer.Option(help="Length of the run in ps.")] = 100.0,
+    temperature: opt.Temperature = 300.0,
+    density: Annotated[
+        float | None,
+        typer.Option(help="g/cm³: a periodic box, pressed to this density first.", show_default=False),
+    ] = None,
+    pressure: Annotated[float, typer.Option(help="Pressure in bar, where there is a box.")] = 1.0,
+    nvt: Annotated[bool, typer.Option("--nvt", help="Keep the box fixed.")] = False,
+    timestep: opt.Timestep = 2.0,
+    report_every: opt.ReportEvery = 1.0,
+    cutoff: Annotated[float | None, typer.Option(help="Cutoff in a box, Å. [dim]default: 10[/dim]")] = None,
+    charges: opt.Charges = "mmff94",
+    constrain_hydrogens: Annotated[
+        bool, typer.Option("--constrain-hydrogens/--free-hydrogens", help="Fix bonds to hydrogen (2 fs needs it).")
+    ] = True,
+    hydrogen_mass: Annotated[
+        float | None,
+        typer.Option(help="Hydrogen mass in amu, taken from the neighbours (3 allows 3 fs).", show_default=False),
+    ] = None,
+    friction: Annotated[float, typer.Option(help="Of the Langevin thermostat, 1/ps.")] = 1.0,
+    seed: opt.Seed = 0,
+    platform: Annotated[
+        str | None, typer.Option(help="OpenMM platform. [dim]default: the fastest there is[/dim]")
+    ] = None,
+    overwrite: opt.Overwrite = False,
+) -> None:
+    """Run a cluster: a droplet in open space, or a periodic box, NPT, pressed to a density.
+
+    Writes trajectory.dcd, log.csv, state.xml (checkpoint), initial.pdb, system.xml, final.extxyz, final.pdb, run.svg
+    (density and energy) and summary.json; says whether the density still drifts.
+    """
+    from molflow_openmm.cluster.settings import ClusterSettings
+    from molflow_openmm.cluster.simulate import simulate_cluster
+
+    settings = ClusterSettings(
+        picoseconds=ps, temperature=temperature, density=density, pressure=None if nvt else pressure,
+        timestep=timestep, report_every=report_every, cutoff=cutoff, charges=charges, hydrogen_mass=hydrogen_mass,
+        constrain_hydrogens=constrain_hydrogens, friction=friction, seed=seed, platform=platform,
+    )  # fmt: skip
+    console = Console()
+    folder = output or Path(f"{file.stem}_md")
+    with Bar(console, "step", "steps", heading=_cluster_heading(console)) as watch:
+        summary = simulate_cluster(read_cluster(file, frame), folder, settings, overwrite=overwrite, progress=watch)
+    print_cluster_summary(console, summary, folder)
+
+
+def read_cluster(file: Path, frame: int = 0) -> MolecularCluster:
+    """A structure of a file that ASE reads, or COD-Cluster17's CSV, as a cluster.
+
+    Raises
+    ------
+    InputError
+        There is no such file or frame, or ASE cannot read it.
+    ClusterError, CrystalError
+        Its atoms are no molecules.
+    """
+    import ase.io
+
+    from molflow_sim.systems.cluster import MolecularCluster
+
+    if not file.is_file():
+        raise InputError(f"{file}: no such file")
+    if file.suffix.lower() == ".csv":
+        return MolecularCluster.from_csv(file)
+    try:
+        atoms = ase.io.read(file, index=frame)
+    except Exception as error:  # ASE's readers raise whatever their format leads to
+        raise InputError(f"{file}: structure {frame} cannot be read ({' '.join(str(error).split())})") from error
+    return MolecularCluster.from_atoms(atoms)  # type: ignore[arg-type]  # one frame, not a list of them
+
+
+def _cluster_heading(console: Console) -> Callable[[dict[str, Any]], None]:
+    def show(event: dict[str, Any]) -> None:
+        console.print(f"{event['cluster']!r}, platform {event['platform']}", highlight=False, markup=False)
+
+    return show
+
+
+def print_cluster_summary(console: Console, summary: dict[str, Any], folder: Path) -> None:
+    """The run's result for people."""
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    speed = summary["speed_ns_per_day"]
+    table.add_row("time", f"{summary['time_ps']:g} ps" + (f" at {speed:.3g} ns/day" if speed else ""))
+    table.add_row("temperature", f"{summary['temperature_mean_K']:.0f} K")
+    table.add_row("potential energy", f"{summary['energy_mean_kj_mol'] / summary['molecules']:.1f} kJ/mol a molecule")
+    if summary["periodic"]:
+        table.add_row("density", f"{summary['density_mean_g_cm3']:.3f} ± {summary['density_std_g_cm3']:.3f} g/cm³")
+    change = f"{summary['drift_percent']:+.1f} ± {summary['drift_error_percent']:.1f} %"
+    verdict = (
+        "[red]still drifting: not in equilibrium, run longer[/red]" if summary["drifting"] else "[green]steady[/green]"
+    )
+    table.add_row(f"drift of the {summary['drift_of']}", f"{change} from half to half: {verdict}")
+    table.add_row("results", escape(str(folder)))
+    console.print(table, highlight=False)
 
 
 def parse_supercell(text: str) -> tuple[int, int, int]:

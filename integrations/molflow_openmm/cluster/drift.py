@@ -25,11 +25,11 @@ def drift(density: np.ndarray) -> Drift:
     """Compare the halves of a series.
 
     Drifting means that the change exceeds both 1 % and twice its error (from block averages). Fewer than four values
-    tell nothing, and count as drifting.
+    tell nothing: they have an error of 100 % and count as drifting.
     """
     x = np.asarray(density, dtype=float)
     if len(x) < 4:
-        return Drift(float(x.mean()), 0.0, float("inf"), True)
+        return Drift(float(x.mean()), 0.0, 1.0, True)
     halves = np.array_split(x, 2)
     means = [h.mean() for h in halves]
     errors = []

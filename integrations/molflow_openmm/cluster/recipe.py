@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from molflow_sim.errors import InputError
+from molflow_sim.packing.clusters import PACKERS
 
 SEGMENT_PS = 2.0
 """ps between checkpoints before production (in production: a frame)."""
@@ -93,6 +94,8 @@ class Recipe:
                 raise InputError(f"{name.replace('_', '-')} must be a positive number, not {value}")
         if min(self.copies, self.boxes) < 1 or self.frames < self.boxes:
             raise InputError("copies and boxes must be at least 1, and every box needs at least one frame")
+        if self.packing not in PACKERS:
+            raise InputError(f"packing must be one of {', '.join(PACKERS)}, not {self.packing!r}")
         if self.hot_temperature < self.temperature:
             raise InputError(f"hot-temperature must not be below temperature, {self.temperature:g} K")
         if self.settle_ps < 0 or self.seed < 0:

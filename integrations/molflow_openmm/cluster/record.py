@@ -38,6 +38,7 @@ from molflow_openmm.cluster.recipe import Recipe, split_frames, together
 from molflow_openmm.cluster.system import clusterSystem
 from molflow_openmm.compiled import without_gpu
 from molflow_openmm.crystal.settings import find_platform
+from molflow_openmm.run import explained, openmm_seed
 from molflow_sim.errors import NonFiniteError
 from molflow_sim.packing.clusters import PACKERS
 from molflow_sim.runs.files import write_bytes_atomically, write_json
@@ -76,7 +77,8 @@ def record_clusters(
     overwrite : bool
         Replace what the folder holds of another data set.
     progress : callable, optional
-        Called after every segment with box, stage, density (g/cm³), done and total segments.
+        Called after every segment with ``{"box", "stage", "density", "step", "total"}``; steps are segments, of all
+        boxes.
 
     Returns
     -------
@@ -151,7 +153,7 @@ class _Box:
         if saved:
             self.next, self.log, self.seconds = saved["segment"], saved["log"], saved["seconds"]
         # OpenMM keeps no random state: a resumed box draws other numbers, decided by seed, box and segment
-        seed = int(np.random.SeedSequence([recipe.seed, box, self.next]).generate_state(1)[0] % (2**31 - 2)) + 1
+        seed = openmm_seed(recipe.seed, box, self.next)
         self.integrator.setRandomNumberSeed(seed)
         self.barostat.setRandomNumberSeed(seed)
         arguments = (system, self.integrator) + ((platform,) if platform is not None else ())
@@ -166,6 +168,7 @@ class _Box:
     def run(self, progress: Callable[[dict[str, Any]], None] | None) -> list[list[Any]]:
         """Go through what is left; returns the log."""
         self.work.mkdir(parents=True, exist_ok=True)
+        self._tell(progress, "", 0.0)
         while self.next < len(self.segments):
             segment = self.segments[self.next]
             began = time.process_time()
@@ -175,17 +178,17 @@ class _Box:
             try:
                 self.integrator.step(segment.steps)
                 density = self._save(segment.frame, segment, began)
-            except (openmm.OpenMMException, ValueError) as error:
-                raise NonFiniteError(
-                    f"box {self.box}: the dynamics blew up ({segment.stage}, time step {self.recipe.timestep:g} fs): "
-                    f"use a shorter one ({error})"
-                ) from error
-            if progress is not None:
-                progress(
-                    {"box": self.box, "stage": segment.stage, "temperature": segment.temperature, "density": density,
-                     "step": self.next, "total": len(self.segments), "seconds": self.seconds}
-                )  # fmt: skip
+            except (openmm.OpenMMException, ValueError, NonFiniteError) as error:
+                raise explained(error, self.recipe.timestep) from error
+            self._tell(progress, segment.stage, density)
         return self.log
+
+    def _tell(self, progress: Callable[[dict[str, Any]], None] | None, stage: str, density: float) -> None:
+        """Progress over the segments of all boxes."""
+        if progress is not None:
+            counts = [len(self.recipe.segments(b)) for b in range(self.recipe.boxes)]
+            done = sum(counts[: self.box]) + self.next
+            progress({"box": self.box, "stage": stage, "density": density, "step": done, "total": sum(counts)})
 
     def _save(self, frame: bool, segment: Any, began: float) -> float:
         """The frame first, then the checkpoint that counts it."""
@@ -194,7 +197,7 @@ class _Box:
         cell = 10.0 * state.getPeriodicBoxVectors(asNumpy=True)._value
         energy = state.getPotentialEnergy()._value
         if not (np.isfinite(positions).all() and np.isfinite(energy)):
-            raise ValueError("positions are not finite")
+            raise ValueError("NaN among the positions")
         density = self.mass / abs(np.linalg.det(cell)) * AMU_PER_A3
         if frame:
             _save_arrays(self.work / f"{self.next:06d}.npz", positions=positions.astype(np.float32), cell=cell)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ def clusterSystem(
     """
     parameters = species_parameters(cluster.species, charges) if parameters is None else parameters
     order = list(zip(cluster.order.tolist(), cluster.firsts.tolist()))
-    topology = cluster.to_openmm_topology()
+    topology = replace(cluster, cell=None).to_openmm_topology()  # told the turned box later
     positions, box, cutoff = cluster.positions, None, None
     if cluster.cell is not None:
         cutoff = 10.0 * plain(nonbondedCutoff, unit.nanometer)
