@@ -52,12 +52,38 @@ def with_hydrogens(rdmol: Chem.Mol, heavy: np.ndarray) -> np.ndarray:
     return out
 
 
+def with_hands(rdmol: Chem.Mol, heavy: np.ndarray) -> np.ndarray:
+    """Heavy atoms (n, 3) in Å with stereocentres of the wrong hand put right.
+
+    A centre with three heavy neighbours has the wrong hand where it stands on the wrong side of their plane, a step of
+    less than an Å for a flow: it is reflected in that plane. Other centres, those of rings and double bonds stay as
+    they are; `failure` names them where they are wrong.
+    """
+    from molflow_sim.chemistry.conformers import with_stereo
+
+    kept = [a.GetIdx() for a in rdmol.GetAtoms() if a.GetAtomicNum() > 1]
+    place = {i: k for k, i in enumerate(kept)}
+    shown = with_stereo(rdmol, with_hydrogens(rdmol, heavy))
+    out = heavy.copy()
+    for wanted, found in zip(rdmol.GetAtoms(), shown.GetAtoms()):
+        tags = wanted.GetChiralTag(), found.GetChiralTag()
+        around = [place[n.GetIdx()] for n in wanted.GetNeighbors() if n.GetIdx() in place]
+        if len(around) == 3 and not wanted.IsInRing() and int(tags[0]) and int(tags[1]) and tags[0] != tags[1]:
+            a, b, c = out[around]
+            normal = np.cross(b - a, c - a)
+            normal /= max(np.linalg.norm(normal), 1e-9)
+            k = place[wanted.GetIdx()]
+            out[k] -= 2.0 * ((out[k] - a) @ normal) * normal
+    return out
+
+
 def completed(molecules: Sequence[Molecule], order: np.ndarray, heavy: np.ndarray) -> MolecularCluster:
-    """A cluster with its hydrogens from the heavy atoms (n, 3) in Å."""
+    """A cluster with its hydrogens and hands from the heavy atoms (n, 3) in Å."""
     counts = [int((m.numbers > 1).sum()) for m in molecules]
     rows, first = [], 0
     for s in order:
-        rows.append(with_hydrogens(molecules[s].rdmol, heavy[first : first + counts[s]]))
+        one = with_hands(molecules[s].rdmol, heavy[first : first + counts[s]])
+        rows.append(with_hydrogens(molecules[s].rdmol, one))
         first += counts[s]
     return MolecularCluster(tuple(molecules), order, np.concatenate(rows))
 

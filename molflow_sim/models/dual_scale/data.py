@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,8 @@ def read_frames(paths: str | Path | Sequence[str | Path]) -> list[ClusterFrames]
     paths : path or sequence of paths
         ``.npz`` with ``positions`` (frames, N, 3) in Å, ``numbers`` (N,), ``smiles`` and ``copies`` of each species
         (molecules one after another, atoms in the order of the SMILES, then hydrogens), ``split`` (frames,) of 0, 1, 2,
-        and, for periodic boxes, ``cell`` (3, 3) or (frames, 3, 3). Molecules must be whole.
+        and, for periodic boxes, ``cell`` (3, 3) or (frames, 3, 3). Molecules must be whole. Archives of the same
+        molecules are one.
 
     Raises
     ------
@@ -78,7 +79,23 @@ def read_frames(paths: str | Path | Sequence[str | Path]) -> list[ClusterFrames]
     files = [f for p in map(Path, given) for f in (sorted(p.glob("*.npz")) if p.is_dir() else [p])]
     if not files:
         raise TrajectoryError(f"no .npz of frames in {', '.join(map(str, given))}")
-    return [_read(f) for f in files]
+    found: dict[tuple[tuple[str, ...], bytes], list[ClusterFrames]] = {}
+    for f in files:
+        one = _read(f)
+        found.setdefault((one.smiles, one.order.tobytes()), []).append(one)
+    return [_joined(alike) for alike in found.values()]
+
+
+def _joined(alike: list[ClusterFrames]) -> ClusterFrames:
+    """Frames of the same molecules, from several boxes, as one."""
+    if len(alike) == 1:
+        return alike[0]
+    return replace(
+        alike[0],
+        positions=np.concatenate([a.positions for a in alike]),
+        split=np.concatenate([a.split for a in alike]),
+        name=" + ".join(a.name for a in alike),
+    )
 
 
 def _read(path: Path) -> ClusterFrames:

@@ -41,7 +41,7 @@ class ScaleSettings(YamlSettings):
     vectors: int = 8
     edge_width: int = 32
     neighbours: int = 10
-    hops: int = 2
+    hops: int = 3
     radial: int = 16
     reach: float = 8.0
     prior: str = "gaussian"

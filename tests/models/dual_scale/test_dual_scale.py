@@ -267,3 +267,11 @@ def test_no_frames_and_broken_files_are_named(tmp_path):
         read_frames(tmp_path)
     with pytest.raises(TrainingError, match="no frames"):
         PathBatches([], SMALL, 1, 1, 0)
+
+
+def test_several_boxes_of_the_same_molecules_are_one_and_others_are_not(tmp_path):
+    write_frames(tmp_path / "a.npz", "CCCC", copies=2)
+    write_frames(tmp_path / "b.npz", "CCCC", copies=2, frames=10, seed=1)
+    write_frames(tmp_path / "c.npz", "CCCC", copies=3, frames=10)
+    alike, other = read_frames(tmp_path)
+    assert alike.positions.shape == (50, 28, 3) and alike.name == "a + b" and len(other.positions) == 10

@@ -12,7 +12,7 @@ from molflow_sim.dataset.train import train
 from molflow_sim.errors import RequestError, StoreError
 from molflow_sim.generators.protocol import ClusterRequest
 from molflow_sim.models.dual_scale import DualScale, DualScaleConfig, DualScaleSettings, read_frames, train_dual_scale
-from molflow_sim.models.dual_scale.completion import completed, failure, relaxed, with_hydrogens
+from molflow_sim.models.dual_scale.completion import completed, failure, relaxed, with_hands, with_hydrogens
 from molflow_sim.models.dual_scale.generator import DualScaleGenerator
 from molflow_sim.models.dual_scale.paths import PathBatches
 from molflow_sim.systems.cluster import MolecularCluster
@@ -116,6 +116,14 @@ def test_relaxation_parts_molecules_that_overlap_and_keeps_their_hands():
     cluster = two("C[C@H](N)C(=O)O", 2.5)
     assert "clash" in failure(cluster)
     assert failure(relaxed(cluster)) == ""
+
+
+def test_a_centre_on_the_wrong_side_of_its_neighbours_is_put_right():
+    molecule = Molecule.from_smiles("CC[C@H](N)C(=O)O", n_conformers=1)
+    heavy = molecule.conformers[0][molecule.numbers > 1]
+    assert np.array_equal(with_hands(molecule.rdmol, heavy), heavy)
+    righted = completed([molecule], np.zeros(1, int), heavy * [1, 1, -1])
+    assert failure(righted) == "" and failure(relaxed(righted)) == ""
 
 
 def test_a_wrong_hand_a_wrong_double_bond_and_a_speared_ring_are_named():
