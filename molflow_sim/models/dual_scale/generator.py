@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -32,7 +33,7 @@ class DualScaleGenerator(TrainedGenerator):
     Warns
     -----
     UserWarning
-        In `sample`, if the cluster or a molecule is larger than those trained on; the message gives the range.
+        In `sample`, if a molecule was not trained on, or the cluster is larger; the message says what was.
     """
 
     kind: ClassVar[str] = "clusters/dual-scale"
@@ -58,6 +59,7 @@ class DualScaleGenerator(TrainedGenerator):
                 f"the generator {self.kind} makes clusters in open space; take them into a box with molflow simulate"
             )
         flow: DualScale = self.load()
+        _warn_of_others(flow, [m.smiles for m in asked.molecules])
         counts: Any = asked.copies  # the request made one number for each molecule of it
         order = np.repeat(np.arange(len(asked.molecules)), counts)
         graph = flow.graph([m.rdmol for m in asked.molecules], order)
@@ -78,3 +80,17 @@ class DualScaleGenerator(TrainedGenerator):
             return None, error.reason
         reason = failure(cluster) if self.check else ""
         return (None, reason) if reason else (cluster, "")
+
+
+def _warn_of_others(flow: DualScale, smiles: list[str]) -> None:
+    """Molecules that the weights were not trained on are named."""
+    from molflow_sim.chemistry.checks import canonical_smiles, parse_smiles
+
+    systems = flow.card.get("data", {}).get("systems", [])
+    known = {canonical_smiles(parse_smiles(s.rpartition(" ")[2])) for s in systems}
+    if known and (others := [s for s in smiles if s not in known]):
+        warnings.warn(
+            f"{', '.join(others)} was not trained on ({', '.join(systems)} was); train on frames of it with "
+            "molflow train dual-scale, or expect poor clusters",
+            stacklevel=3,
+        )
