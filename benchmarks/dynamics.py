@@ -12,6 +12,7 @@ and at 3 fs with hydrogens of 3 amu (4 fs blows up, with custom forces too); fiv
 import argparse
 import os
 import time
+from pathlib import Path
 
 import numpy as np
 import openmm
@@ -20,17 +21,15 @@ from molflow_openmm import crystalSystem
 from molflow_openmm.cluster.system import clusterSystem
 from molflow_openmm.run import BAROSTAT_INTERVAL
 from openmm import app
+from rdkit import Chem
 
 from benchmarks.tables import keep
 from molflow_sim import Molecule, __version__, parametrize
 from molflow_sim.packing import press, random_packings
-from molflow_sim.packing.clusters import random_cluster
+from molflow_sim.systems.cluster import MolecularCluster
 
 ASPIRIN = "CC(=O)Oc1ccccc1C(=O)O"
-Y6 = (
-    r"CCCCCCCCCCCc1c(/C=C2\C(=O)c3cc(F)c(F)cc3C2=C(C#N)C#N)sc2c1sc1c3c4nsnc4c4c5sc6c(CCCCCCCCCCC)"
-    r"c(/C=C7\C(=O)c8cc(F)c(F)cc8C7=C(C#N)C#N)sc6c5n(C[C@H](CC)CCCC)c4c3n(C[C@H](CC)CCCC)c21"
-)
+Y6 = Path(__file__).parents[1] / "data" / "clusters" / "y6_x5" / "box_000.npz"
 SUPERCELLS = {1008: ((2, 3, 2), 9.0), 2016: ((4, 3, 2), 9.0), 4536: ((3, 6, 3), 10.0)}
 OPTIONS = {
     1.0: {},
@@ -76,6 +75,17 @@ def in_turns(sides: dict[str, Side], rounds: int, steps: int) -> None:
     for _ in range(rounds):
         for side in sides.values():
             side.run(steps)
+
+
+def last_frame(shard: Path) -> MolecularCluster:
+    """The last box of a shard of `molflow dataset clusters --md`."""
+    with np.load(shard) as data:
+        positions, cell = data["positions"][-1].astype(float), data["cell"][-1].astype(float)
+        rdmol, copies = Chem.AddHs(Chem.MolFromSmiles(str(data["smiles"]))), int(data["copies"])
+    conformer = Chem.Conformer(rdmol.GetNumAtoms())
+    conformer.SetPositions(positions[: rdmol.GetNumAtoms()])
+    rdmol.AddConformer(conformer)
+    return MolecularCluster((Molecule.from_rdkit(rdmol),), np.zeros(copies, dtype=int), positions, cell)
 
 
 def row(system: str, name: str, side: Side, old: Side | None) -> dict[str, str]:
@@ -140,18 +150,13 @@ def main() -> None:
             )
         )
     if options.y6:
-        y6 = Molecule.from_smiles(Y6, n_conformers=1)
-        box = random_cluster([y6], [5], density=0.2, periodic=True, seed=0)
+        box = last_frame(Y6)
         side = Side(
             clusterSystem(box, dispersionCorrection=True, compiled=True, **OPTIONS[3.0]),
             3.0,
             options.threads,
-            650.0,
-            True,
+            isotropic=True,
         )
-        side.context.setParameter(openmm.MonteCarloBarostat.Pressure(), 2000.0)
-        while box.masses.sum() * 1.66054e-3 / side.context.getState().getPeriodicBoxVolume()._value < 1.0:
-            side.integrator.step(500)  # to the density of the liquid
         in_turns({"y6": side}, options.rounds, 4 * options.steps)
         figure = f"{side.milliseconds:.2f} ms CPU a step, {side.ns_per_day:.0f} ns/day at 3 fs"
         print(f"Y6 × 5, {len(box.numbers)} atoms, at the density of the liquid: {figure}")

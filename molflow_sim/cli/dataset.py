@@ -102,7 +102,7 @@ Then: molflow train cluster-flow clusters/ -o mine/
 
 Frames of amorphous boxes from dynamics (PACKMOL, molten, cooled, sampled), for the dual-scale flow:
 
-    molflow dataset clusters --md "c1ccccc1" --copies 17 --hot-temperature 350 -o benzene17/
+    molflow dataset clusters --md "c1ccccc1" --copies 17 --start-density 0.5 --hot-temperature 350 -o benzene17/
 
 Then: molflow train dual-scale benzene17/ -o mine/
 """
@@ -133,6 +133,7 @@ def clusters(
     copies: Annotated[int, typer.Option(help="Dynamics: molecules in a box.")] = 17,
     boxes: Annotated[int, typer.Option(help="Dynamics: independent boxes.")] = 3,
     frames: Annotated[int, typer.Option(help="Dynamics: frames of all boxes together.")] = 301,
+    start_density: Annotated[float, typer.Option(help="Dynamics: g/cm³ that boxes are packed at.")] = 0.1,
     hot_temperature: Annotated[float, typer.Option(help="Dynamics: K; below the boiling point.")] = 650.0,
     temperature: Annotated[float, typer.Option(help="Dynamics: K, of the frames.")] = 300.0,
     hot_ps: Annotated[float, typer.Option(help="Dynamics: ps at the hot temperature, pressed at 1 kbar.")] = 400.0,
@@ -156,9 +157,10 @@ def clusters(
         if from_cif is not None or from_packings is not None:
             raise InputError("--md makes its own data: give it without --from-cif and --from-packings")
         recipe = {
-            "copies": copies, "boxes": boxes, "frames": frames, "hot_temperature": hot_temperature,
-            "temperature": temperature, "hot_ps": hot_ps, "cooling_rate": cooling_rate, "production_ps": production_ps,
-            "timestep": timestep, "packing": packing, "seed": seed,
+            "copies": copies, "boxes": boxes, "frames": frames, "start_density": start_density,
+            "hot_temperature": hot_temperature, "temperature": temperature, "hot_ps": hot_ps,
+            "cooling_rate": cooling_rate, "production_ps": production_ps, "timestep": timestep, "packing": packing,
+            "seed": seed,
         }  # fmt: skip
         _record(md, output, recipe, platform, overwrite, quiet)
         return

@@ -114,12 +114,14 @@ import hashlib
 import numpy as np, torch, torch_sim
 from crystal_examples import crystal
 from molflow_sim import CrystalPotential, parametrize
+from molflow_sim.forcefield.dynamics import DynamicsPotential
 from molflow_sim.so3lr.potential import SO3LR
 c = crystal("glycolic")
 out = CrystalPotential([parametrize(c.molecules[0])])(torch_sim.initialize_state([c.to_ase()], "cpu", torch.float64))
 numbers, positions, _, _ = c.unit_cell()
 energy, gradient, virial, _ = SO3LR().evaluate([numbers], [positions], [c.cell])[0]
-for array in (*(out[k].numpy() for k in sorted(out)), np.array(energy), gradient, virial):
+step = DynamicsPotential([parametrize(c.molecules[0])], [0] * c.z, cutoff=8.0, alpha=0.3)(positions, c.cell)
+for array in (*(out[k].numpy() for k in sorted(out)), np.array(energy), gradient, virial, np.array(step[0]), step[1]):
     print(hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest())
 """
 
@@ -132,4 +134,4 @@ def test_the_process_that_compiles_the_loops_gets_the_bits_of_those_that_load_th
         subprocess.run([sys.executable, "-c", COMPILED], env=environment, capture_output=True, text=True, check=True)
         for _ in range(2)
     ]
-    assert runs[0].stdout == runs[1].stdout and runs[0].stdout.count("\n") == 8
+    assert runs[0].stdout == runs[1].stdout and runs[0].stdout.count("\n") == 10
