@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from molflow_sim.training.model import shared_model
+from molflow_sim.errors import WeightsError
+from molflow_sim.training.model import packaged, shared_model
 
 
 @dataclass(frozen=True)
@@ -35,4 +36,9 @@ class TrainedGenerator:
         WeightsError
             Weights that are missing, damaged, changed or of another kind.
         """
+        if self.weights is None and not packaged(self.model).is_dir():
+            raise WeightsError(
+                f"no weights of {self.model} come with the package; train some (molflow train {self.model}) and name "
+                "their folder (--weights)"
+            )
         return shared_model(self.model, self.weights)

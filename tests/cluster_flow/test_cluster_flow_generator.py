@@ -7,7 +7,7 @@ from refusals import refuses
 from scipy.spatial.distance import cdist
 
 from molflow_sim import Molecule, generate, load_model
-from molflow_sim.errors import RequestError
+from molflow_sim.errors import RequestError, WeightsError
 from molflow_sim.generators.protocol import ClusterRequest
 from molflow_sim.models.cluster_flow import ClusterFlow, ClusterFlowSettings
 from molflow_sim.models.cluster_flow.generator import ClusterFlowGenerator
@@ -48,6 +48,17 @@ def test_another_density_of_the_start_is_used_and_said(tmp_path):
         (loose,) = generate("clusters", water, 1, density=0.1, **options)
     (dense,) = generate("clusters", water, 1, **options)
     assert np.ptp(loose.centres, axis=0).max() > np.ptp(dense.centres, axis=0).max()
+
+
+def test_molecules_upon_each_other_are_a_reason(tmp_path, monkeypatch):
+    generator = ClusterFlowGenerator(weights(tmp_path))
+    monkeypatch.setattr(ClusterFlow, "move", lambda self, numbers, start, **_: 0.1 * start)
+    drawn = generator.sample(ClusterRequest(Molecule.from_smiles("O"), 3), 2, seed=0)
+    assert drawn.systems() == [None, None] and "upon each other" in drawn.reasons[0]
+
+
+def test_without_weights_it_says_how_to_get_some():
+    refuses(WeightsError, "molflow train cluster-flow", ClusterFlowGenerator().load)
 
 
 def test_what_it_cannot_make_is_refused(tmp_path):

@@ -15,6 +15,8 @@ from molflow_sim.models.cluster_flow.model import ClusterFlow
 from molflow_sim.models.cluster_flow.paths import loose_start
 from molflow_sim.models.cluster_flow.settings import ClusterFlowSettings
 
+TRIES = 4
+"""Starts from which a candidate is drawn at most."""
 BOTH_HANDS = 0.8
 """Share of the clusters with both hands in equal parts, where both are allowed: about that of organic crystals."""
 
@@ -24,6 +26,8 @@ class ClusterFlowGenerator(TrainedGenerator):
     """A trained `ClusterFlow` of the variant ``rigid`` (a `molflow_sim.generators.protocol.Generator`).
 
     All molecules of a cluster have one conformer, drawn by its share, as in a crystal of one independent molecule.
+    Clusters with molecules closer than their atoms' covalent radii, or with speared rings, are drawn again, and fail
+    after `TRIES`.
 
     Attributes
     ----------
@@ -79,24 +83,28 @@ class ClusterFlowGenerator(TrainedGenerator):
                 stacklevel=2,
             )
         settings = replace(flow.settings, density=asked.density)
-        clusters: list[Any] = []
         numbers = first_index + np.arange(n)
-        for k in numbers:
-            clusters.append(self._one(flow, settings, molecule, count, np.random.default_rng([seed, int(k)])))
-        reasons = ["" if c is not None else "no loose start was found; ask for a lower density" for c in clusters]
-        return Drawn(numbers, clusters, reasons)
+        drawn = [self._one(flow, settings, molecule, count, np.random.default_rng([seed, int(k)])) for k in numbers]
+        return Drawn(numbers, [cluster for cluster, _ in drawn], [reason for _, reason in drawn])
 
     def _one(
         self, flow: ClusterFlow, settings: ClusterFlowSettings, molecule: Any, count: int, rng: np.random.Generator
-    ) -> Any:
+    ) -> tuple[Any, str]:
+        """A cluster, or None and why."""
+        from molflow_sim.evaluate.clusters import contacts
+        from molflow_sim.evaluate.spearing import speared_rings
         from molflow_sim.systems.cluster import MolecularCluster
 
         body = molecule.conformers[rng.choice(len(molecule.conformers), p=molecule.shares)]
         both = not molecule.is_enantiopure and rng.random() < BOTH_HANDS
         hand = rng.permutation(np.where(np.arange(count) % 2, -1.0, 1.0)) if both else np.ones(count)
-        start = loose_start(body, hand, molecule.molar_mass, settings, rng)
-        if start is None:
-            return None
-        x = flow.move(molecule.numbers, start.positions(body), steps=self.steps or None)
-        x = np.round(x - x.reshape(-1, 3).mean(0), 6)
-        return MolecularCluster((molecule,), np.zeros(count, dtype=int), x.reshape(-1, 3))
+        for _ in range(TRIES):
+            start = loose_start(body, hand, molecule.molar_mass, settings, rng)
+            if start is None:
+                return None, "no loose start was found; ask for a lower density"
+            x = flow.move(molecule.numbers, start.positions(body), steps=self.steps or None)
+            x = np.round(x - x.reshape(-1, 3).mean(0), 6)
+            cluster = MolecularCluster((molecule,), np.zeros(count, dtype=int), x.reshape(-1, 3))
+            if count < 2 or not (contacts(molecule.numbers, x).collision or speared_rings(cluster)):
+                return cluster, ""
+        return None, f"molecules upon each other from {TRIES} starts"
