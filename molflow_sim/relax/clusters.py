@@ -105,6 +105,13 @@ def relax_cluster(
     )
 
 
+def single_point(cluster: MolecularCluster, potential: Any) -> tuple[float, float]:
+    """Energy in eV per molecule, and the longest force in eV/Å, of a cluster as it is."""
+    with one_torch_thread():
+        energy, forces = _Evaluations(cluster, potential)(cluster.positions)
+    return energy / cluster.n_molecules, float(np.linalg.norm(forces, axis=1).max())
+
+
 class _Evaluations:
     """Energy and forces of a cluster at other positions, counted."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -201,41 +201,29 @@ def rank_clusters(
 
 def evaluated(cluster: MolecularCluster, potentials: tuple[Any, Any], relax: bool) -> dict[str, Any]:
     """Positions, energies (eV per molecule) and how the relaxation went; a failure is a reason."""
-    from molflow_sim.relax.clusters import relax_cluster
+    from molflow_sim.relax.clusters import relax_cluster, single_point
 
     force_field, model = potentials
+    steps, converged = 0, False
     try:
-        steps = 1500 if relax else 1
-        first = relax_cluster(cluster, force_field, max_steps=steps, rigid=relax)
-        if not np.isfinite(first.energy):
-            return {"reason": first.reason}
-        last = first
-        if not relax:
-            last = replace(first, cluster=cluster)
-            energy, potential = (energy_of(cluster, p) for p in (model, force_field))
-        elif model is force_field:
-            energy = potential = first.energy
-        else:
-            last = relax_cluster(first.cluster, model, max_steps=MODEL_STEPS, rigid=False)
-            energy, potential = last.energy, energy_of(last.cluster, force_field)
+        if relax:
+            done = relax_cluster(cluster, force_field)
+            steps = done.n_steps
+            if np.isfinite(done.energy) and model is not force_field:
+                done = relax_cluster(done.cluster, model, max_steps=MODEL_STEPS, rigid=False)
+                steps += done.n_steps
+            if not np.isfinite(done.energy):
+                return {"reason": done.reason}
+            cluster, converged = done.cluster, done.converged
+        (energy, force), (potential, _) = (single_point(cluster, p) for p in (model, force_field))
     except MolflowError as error:
         return {"reason": error.reason}
     if not np.isfinite(energy):
-        return {"reason": last.reason or "the energy is not finite"}
+        return {"reason": "the energy is not finite: atoms overlap, or molecules are torn"}
     return {
-        "reason": "", "positions": last.cluster.positions.tolist(), "energy": float(energy),
-        "potential": float(potential), "converged": bool(relax and last.converged), "force": last.max_force,
-        "steps": first.n_steps + (last.n_steps if last is not first else 0) if relax else 0,
+        "reason": "", "positions": cluster.positions.tolist(), "energy": energy, "potential": potential,
+        "converged": converged, "force": force, "steps": steps,
     }  # fmt: skip
-
-
-def energy_of(cluster: MolecularCluster, potential: Any) -> float:
-    """Energy of a cluster as it is, eV per molecule."""
-    import torch
-    import torch_sim as ts
-
-    state = ts.io.atoms_to_state([cluster.to_ase()], torch.device("cpu"), torch.float64)
-    return float(potential(state)["energy"][0]) / cluster.n_molecules
 
 
 def _potentials(species: Sequence[Any], energy: str, charges: str) -> tuple[Any, Any]:

@@ -96,7 +96,7 @@ def test_the_widths_of_diffusion_have_the_rates_they_say(variant):
 # ------------------------------------------------------------------ network and model
 
 
-@pytest.mark.parametrize("variant", ["rigid", "lerp"])
+@pytest.mark.parametrize("variant", ["rigid", "lerp", "ve"])
 def test_the_network_is_equivariant_and_blind_to_order_and_place(variant, records):
     torch.manual_seed(0)
     network = ClusterNetwork(small(variant)).double()

@@ -36,9 +36,10 @@ class ClusterFlow(nn.Module):
     -----
     Source of the variants ``lerp``, ``ve``, ``vp`` and ``gnn-md``: Liu et al., "An equivariant flow matching framework
     for learning molecular crystallization" (2024). Sizes, noise and schedules are in no public file; ours are in
-    `ClusterFlowSettings`. On purpose different in the variant ``rigid``: molecules stay rigid, starts are random in a
-    sphere, molecules are assigned to their ends and the whole end is turned before the path, and orientations go
-    along geodesics.
+    `ClusterFlowSettings`. On purpose different: ``lerp`` is not shown where its path began, as it is published, because
+    the velocity can then be read off and nothing is learned; with ``rigid`` molecules stay rigid, starts are random in
+    a sphere, molecules are assigned to their ends and the whole end is turned before the path, orientations go along
+    geodesics.
     """
 
     kind: ClassVar[str] = "cluster-flow"

@@ -21,7 +21,8 @@ class ClusterNetwork(nn.Module):
     Parameters
     ----------
     settings : ClusterFlowSettings
-        ``rigid`` projects the vectors on rigid motions of the molecules; the others see where the path began, too.
+        ``rigid`` projects the vectors on rigid motions of the molecules; ``ve`` and ``vp``, which begin with noise, see
+        the loose molecules besides.
     """
 
     rates: Tensor
@@ -29,7 +30,7 @@ class ClusterNetwork(nn.Module):
     def __init__(self, settings: ClusterFlowSettings) -> None:
         super().__init__()
         s = self.settings = settings
-        self.rigid = s.variant == "rigid"
+        self.rigid, self.noisy = s.variant == "rigid", s.variant in ("ve", "vp")
         self.embed = nn.Embedding(MAX_NUMBER, s.width)
         self.clock = mlp(8, s.width, s.width)
         self.began = nn.Linear(1, s.width, bias=False)
@@ -63,7 +64,7 @@ class ClusterNetwork(nn.Module):
         clock = self.clock(torch.cat([torch.sin(t), torch.cos(t)], -1))
         s = self.embed(batch.numbers) + clock[batch.owner]
         v = x.new_zeros(*x.shape, s.shape[-1])
-        if not self.rigid:
+        if self.noisy:
             v = v + self.began((x - batch.start).unsqueeze(-1) / self.settings.cutoff)
         layers = zip(self.atoms, self.centres, self.down, self.down_vector)
         for atoms, centres, down, down_vector in layers:

@@ -51,7 +51,8 @@ def rigid_item(record: ClusterRecord, settings: ClusterFlowSettings, rng: np.ran
 def atom_item(record: ClusterRecord, settings: ClusterFlowSettings, rng: np.random.Generator) -> Item:
     """A cluster at a random time of a path on which every atom goes by itself, from the data's start, as published.
 
-    LERP goes straight from the start; VE and VP go from Gaussian noise and see the start beside; GNN-MD takes one step.
+    LERP goes straight from the start, with noise from 1 Å to `sigma_min`; VE and VP go from Gaussian noise and see the
+    start beside; GNN-MD takes one step.
     """
     s = settings
     x0 = record.start.positions(record.body).reshape(-1, 3)
@@ -62,7 +63,7 @@ def atom_item(record: ClusterRecord, settings: ClusterFlowSettings, rng: np.rand
     if s.variant == "gnn-md":
         return Item(record.numbers, x0, x0, 0.0, x1 - x0)
     if s.variant == "lerp":
-        width = s.sigma_min * (1.0 - t)
+        width = 1.0 - (1.0 - s.sigma_min) * t
         return Item(record.numbers, x0 + t * (x1 - x0) + width * noise, x0, t, x1 - x0)
     mean, sigma, mean_rate, sigma_rate = diffusion(t, s)
     x = mean * x1 + sigma * noise

@@ -34,7 +34,7 @@ class ClusterFlowSettings(YamlSettings):
     turns : int
         Orientations of the whole target that the rigid variant's assignment tries, besides its own.
     sigma_min : float
-        Å, width of LERP's path.
+        Å, width of LERP's path at its end.
     ve_min, ve_max : float
         Å, least and largest σ of VE, which grows geometrically.
     vp_scale : float
