@@ -18,7 +18,7 @@ from molflow_sim.models.dual_scale.paths import PathBatches
 from molflow_sim.systems.cluster import MolecularCluster
 from molflow_sim.testing import validate_generator
 from molflow_sim.training import TrainSettings
-from molflow_sim.training.model import load_model
+from molflow_sim.training.model import load_model, packaged
 
 CONFIG = DualScaleConfig(
     flow=DualScaleSettings.small(),
@@ -155,3 +155,18 @@ def _onto(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     v, c = np.cross(a, b), float(a @ b)
     k = np.array([[0, -v[2], v[1]], [v[2], 0, -v[0]], [-v[1], v[0], 0]])
     return np.eye(3) + k + k @ k / (1.0 + c)
+
+
+def test_the_shipped_weights_are_small_and_say_what_they_hold_for():
+    folder = packaged("dual-scale")
+    flow = load_model(folder, "dual-scale")
+    assert len((folder / "dual_scale.safetensors").read_bytes()) < 2e6
+    assert flow.card["data"]["systems"] == ["17 x c1ccccc1"] and "benzene" in flow.card["holds"]
+
+
+def test_benzene_comes_out_of_the_package_as_whole_molecules():
+    (cluster,) = generate("clusters", "c1ccccc1", 1, method="dual-scale", copies=17, relax=30, check=False)
+    i, j = cluster.bonds.T
+    lengths = np.linalg.norm(cluster.positions[i] - cluster.positions[j], axis=1)
+    heavy = (cluster.numbers[i] > 1) & (cluster.numbers[j] > 1)
+    assert np.abs(lengths[heavy] - 1.39).max() < 0.1 and np.abs(lengths[~heavy] - 1.09).max() < 0.1
