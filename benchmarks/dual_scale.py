@@ -26,6 +26,7 @@ from molflow_sim.models.dual_scale.data import TEST, TRAIN, ClusterFrames
 from molflow_sim.models.dual_scale.graphs import ATOMS, BEADS
 from molflow_sim.models.dual_scale.model import DualScale
 from molflow_sim.runs.files import write_json
+from molflow_sim.training.model import load_model
 
 HARMONIC = {"atoms": {"prior": "harmonic"}}
 TRAINED = {
@@ -70,6 +71,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=30)
     parser.add_argument("--mapping", default="rings")
     parser.add_argument("--variants", nargs="+", default=["dual", "single", "single-harmonic"], choices=list(TRAINED))
+    parser.add_argument("--weights", type=Path, help="folder of trained weights to measure as the dual-scale flow")
     parser.add_argument("--ways", action="store_true", help="sample the dual-scale flow in other ways as well")
     parser.add_argument("--whole", type=int, default=5, help="clusters completed, relaxed and checked")
     parser.add_argument("--keep", action="store_true", help="keep the figures for the documentation")
@@ -85,9 +87,10 @@ def main() -> None:
     parts = Parts(options.output)
     models, rows = {}, []
     for name in options.variants:
-        folder = parts.folder / f"{name}-{options.mapping}-{options.steps}"
+        given = options.weights if name == "dual" else None
+        folder = given or parts.folder / f"{name}-{options.mapping}-{options.steps}"
         start = time.monotonic()
-        model = _trained(name, frames, folder, options)
+        model = load_model(given, DualScale.kind) if given else _trained(name, frames, folder, options)
         seconds = parts.result(f"{folder.name}-seconds", float, lambda start=start: time.monotonic() - start) or 0.0
         models[name] = model, folder.name, seconds
     for name, (model, stem, seconds) in models.items():

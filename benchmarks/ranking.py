@@ -79,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     lines = summarise(places)
     print("\n".join(f"{what}: {figure}" for what, figure in lines))
     if args.keep:
-        keep("ranking_flexible" if args.flexible else "ranking", lines, [asdict(place) for place in places])
+        rows = {"ranks": [row(p) for p in places], "places": [asdict(p) for p in places]}
+        keep("ranking_flexible" if args.flexible else "ranking", lines, rows)
     return 0
 
 
@@ -124,6 +125,23 @@ def line(place: Place) -> str:
         f"{place.smiles}: rank {place.rank} ({place.relative:+.1f} ± {place.uncertainty or 0:.1f} kJ/mol) of "
         f"{place.structures}, potential {place.by_potential}, fit {place.by_fit}, SO3LR {place.by_so3lr}"
     )
+
+
+def row(place: Place) -> dict[str, str]:
+    """One target in the table of docs."""
+
+    def or_dash(value: float | None, form: str = "") -> str:
+        return "-" if value is None or not np.isfinite(value) else format(value, form)
+
+    return {
+        "molecule": f"`{place.smiles}`",
+        "structures": str(place.structures),
+        "rank by best": or_dash(place.rank),
+        "ΔE ± spread, kJ/mol": f"{or_dash(place.relative, '.1f')} ± {or_dash(place.uncertainty, '.1f')}",
+        "by the force field": or_dash(place.by_potential),
+        "by FIT": or_dash(place.by_fit),
+        "by SO3LR": or_dash(place.by_so3lr),
+    }
 
 
 def summarise(places: Sequence[Place]) -> list[tuple[str, str]]:

@@ -16,7 +16,7 @@ class TrainedGenerator:
     Attributes
     ----------
     weights : str or None
-        Folder with the weights; those of the package if None.
+        Folder with the weights, or the name of others of the package; its default ones if None.
     """
 
     kind: ClassVar[str]

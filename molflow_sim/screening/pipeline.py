@@ -27,8 +27,10 @@ from molflow_sim.screening.powder import BATCH, fields_of, match_batch, measured
 from molflow_sim.screening.ranking import (
     RelaxedRow,
     build_landscape,
+    by_potential,
     distinct,
     energy_batch,
+    in_turn,
     merged,
     refined,
     rerank,
@@ -360,7 +362,7 @@ class Run:
         values = self._energies("Energies of packings", rows, keys, "judge", _ENERGY_BATCH)
         ranking = np.array([np.inf if v["energy"] is None else v["energy"] for v in values])
         other = order[np.argsort(np.round(ranking, ENERGY_DIGITS), kind="stable")]
-        return np.array(list(dict.fromkeys(np.stack([order, other], axis=1).ravel().tolist())))
+        return np.array(in_turn(order, other))
 
     def _distinct_packings(self, pool: Pool) -> bytes:
         p, s = pool.packings, self.settings
@@ -428,9 +430,7 @@ class Run:
         key = digest(self.code["relax"], self.code["unique"], [row.id for row in valid], [row.energy for row in valid])
         return self._representatives("representative", key, valid, np.array([row.energy for row in valid]))
 
-    def _representatives(
-        self, name: str, key: str, rows: Sequence[RelaxedRow], energies: np.ndarray
-    ) -> np.ndarray:
+    def _representatives(self, name: str, key: str, rows: Sequence[RelaxedRow], energies: np.ndarray) -> np.ndarray:
         """For each row the position of the one of the same structure that stands for it."""
 
         def compute() -> bytes:
@@ -483,10 +483,17 @@ class Run:
     def _refine(
         self, rows: list[RelaxedRow], dropped: list[Dropped], tally: dict[str, dict[str, int]]
     ) -> list[RelaxedRow]:
-        """The first rows relaxed on the potential that ranks, by their energy there, like ones merged; then others."""
+        """The first rows relaxed on the potential that ranks, by their energy there, like ones merged; then others.
+
+        The first by either energy, in turn: what ranks is asked about geometries of the force field, where strains that
+        relaxation takes away hide several kJ/mol between structures.
+        """
         if self.spec != BEST:
             return rows
-        first = [row for row in rows[: self.settings.refine_top] if np.isfinite(row.second_energy)]
+        known = [row for row in rows if np.isfinite(row.second_energy)]
+        chosen = sorted(in_turn(range(len(known)), by_potential(known))[: self.settings.refine_top])
+        first = [known[k] for k in chosen]
+        rest = [row for row in rows if row.id not in {row.id for row in first}]
         tasks = []
         for k in range(0, len(first), _REFINE_BATCH):
             batch = first[k : k + _REFINE_BATCH]
@@ -509,7 +516,7 @@ class Run:
         tally["refine"] = {"relaxed": len(first), "failed": failed, "duplicates merged": len(repeats)}
         good.sort(key=lambda row: (round(row.refined_energy, ENERGY_DIGITS), row.id))
         other = [row for row in done if not np.isfinite(row.refined_energy)]
-        return [*good, *other, *rows[len(first) :]]
+        return [*good, *other, *rest]
 
     def _warmed(self, landscape: Landscape) -> Landscape:
         """The landscape with free energies of the first structures, where a temperature is given.

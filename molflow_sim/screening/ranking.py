@@ -143,6 +143,16 @@ def rerank(rows: Sequence[RelaxedRow], second: Sequence[dict[str, Any]], model: 
     return [*done, *failed, *rows[len(best) :]]
 
 
+def in_turn(*orders: Sequence[int] | np.ndarray) -> list[int]:
+    """What several orders of the same numbers put first, one of each in turn, everything once."""
+    return list(dict.fromkeys(np.stack([np.asarray(order) for order in orders], axis=1).ravel().tolist()))
+
+
+def by_potential(rows: Sequence[RelaxedRow]) -> list[int]:
+    """Positions of the rows in the order of the force field's energy."""
+    return sorted(range(len(rows)), key=lambda k: (round(rows[k].energy, ENERGY_DIGITS), rows[k].id))
+
+
 def refined(row: RelaxedRow, stored: dict[str, Any], molecule: Any) -> RelaxedRow:
     """A row with its structure relaxed on the potential that ranks; as it was, with a note, where that failed."""
     if stored["crystal"] is None or not stored["valid"]:

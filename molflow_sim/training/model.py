@@ -113,14 +113,14 @@ def load_model(folder: str | Path | Traversable, kind: str | None = None) -> Any
 
 
 def shared_model(kind: str, folder: str | None = None) -> Any:
-    """As `load_model`, from the package's own weights if no folder is given; read once in each process.
+    """As `load_model`, from the package's own weights if no folder, or the name of some of them, is given; read once.
 
     Raises
     ------
     WeightsError
         As `load_model`.
     """
-    root = packaged(kind) if folder is None else Path(folder)
+    root = _root(kind, folder)
     return _loaded(kind, folder, read_card(root, _found(root, kind))["sha256"])
 
 
@@ -131,7 +131,15 @@ def packaged(kind: str) -> Traversable:
 
 @lru_cache(maxsize=4)
 def _loaded(kind: str, folder: str | None, sha256: str) -> Any:
-    return load_model(packaged(kind) if folder is None else folder, kind)
+    return load_model(_root(kind, folder), kind)
+
+
+def _root(kind: str, folder: str | None) -> Path | Traversable:
+    """What is named: a folder, or the NAME of weights of the package in pretrained/KIND-NAME."""
+    if folder is None:
+        return packaged(kind)
+    named = packaged(f"{kind}-{folder}")
+    return named if not Path(folder).exists() and named.is_dir() else Path(folder)
 
 
 def _found(root: Path | Traversable, kind: str | None) -> str:

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
 
 
+HEIGHT = 0.4
+"""Å: how far a stereocentre stands from the plane of its three heavy neighbours at least (0.5 in a tetrahedron)."""
+
+
 def with_hydrogens(rdmol: Chem.Mol, heavy: np.ndarray) -> np.ndarray:
     """All atoms (N, 3) of a molecule from its heavy ones (n, 3) in Å, hydrogens at ideal lengths and angles.
 
@@ -56,24 +60,31 @@ def with_hands(rdmol: Chem.Mol, heavy: np.ndarray) -> np.ndarray:
     """Heavy atoms (n, 3) in Å with stereocentres of the wrong hand put right.
 
     A centre with three heavy neighbours has the wrong hand where it stands on the wrong side of their plane, a step of
-    less than an Å for a flow: it is reflected in that plane. Other centres, those of rings and double bonds stay as
-    they are; `failure` names them where they are wrong.
+    less than an Å for a flow: it is reflected in that plane. One nearly within the plane, which relaxation may take to
+    either side, is first moved `HEIGHT` away from it. Other centres, those of rings and double bonds stay as they are;
+    `failure` names them where they are wrong.
     """
     from molflow_sim.chemistry.conformers import with_stereo
 
     kept = [a.GetIdx() for a in rdmol.GetAtoms() if a.GetAtomicNum() > 1]
     place = {i: k for k, i in enumerate(kept)}
-    shown = with_stereo(rdmol, with_hydrogens(rdmol, heavy))
-    out = heavy.copy()
-    for wanted, found in zip(rdmol.GetAtoms(), shown.GetAtoms()):
-        tags = wanted.GetChiralTag(), found.GetChiralTag()
-        around = [place[n.GetIdx()] for n in wanted.GetNeighbors() if n.GetIdx() in place]
-        if len(around) == 3 and not wanted.IsInRing() and int(tags[0]) and int(tags[1]) and tags[0] != tags[1]:
-            a, b, c = out[around]
+    out, planes = heavy.copy(), {}
+    for atom in rdmol.GetAtoms():
+        around = [place[n.GetIdx()] for n in atom.GetNeighbors() if n.GetIdx() in place]
+        if len(around) == 3 and not atom.IsInRing() and int(atom.GetChiralTag()):
+            a, b, c = heavy[around]
             normal = np.cross(b - a, c - a)
             normal /= max(np.linalg.norm(normal), 1e-9)
-            k = place[wanted.GetIdx()]
-            out[k] -= 2.0 * ((out[k] - a) @ normal) * normal
+            k = place[atom.GetIdx()]
+            height = (heavy[k] - a) @ normal
+            lift = max(abs(height), HEIGHT) * (1.0 if height >= 0 else -1.0)
+            planes[atom.GetIdx()] = k, lift * normal
+            if abs(height) < HEIGHT:
+                out[k] += (lift - height) * normal
+    shown = with_stereo(rdmol, with_hydrogens(rdmol, out)) if planes else rdmol
+    for i, (k, above) in planes.items():
+        if shown.GetAtomWithIdx(i).GetChiralTag() != rdmol.GetAtomWithIdx(i).GetChiralTag():
+            out[k] -= 2.0 * above
     return out
 
 
@@ -129,8 +140,8 @@ def relaxed(cluster: MolecularCluster, steps: int = 200) -> MolecularCluster:
     return found.cluster
 
 
-def failure(cluster: MolecularCluster) -> str:
-    """Why a cluster is not to be used, "" if it is: stereochemistry, clashes of molecules, speared rings."""
+def wrong_stereo(cluster: MolecularCluster) -> str:
+    """Which molecule has another stereochemistry than was asked for, "" if none has."""
     for m, (s, first) in enumerate(zip(cluster.order, cluster.firsts)):
         molecule = cluster.species[s]
         positions = cluster.positions[first : first + molecule.n_atoms]
@@ -138,6 +149,13 @@ def failure(cluster: MolecularCluster) -> str:
             return f"molecule {m} has coordinates that are not finite"
         if not keeps_stereo(molecule.rdmol, positions[None])[0]:
             return f"molecule {m} has another stereochemistry (R/S or E/Z) than {molecule.smiles}"
+    return ""
+
+
+def failure(cluster: MolecularCluster) -> str:
+    """Why a cluster is not to be used, "" if it is: stereochemistry, clashes of molecules, speared rings."""
+    if reason := wrong_stereo(cluster):
+        return reason
     if (overlap := heavy_atom_overlap(cluster)) > CLASH_OVERLAP:
         return f"molecules clash: van der Waals spheres of heavy atoms overlap by {overlap:.2f} Å"
     if speared := speared_rings(cluster):

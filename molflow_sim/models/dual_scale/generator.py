@@ -13,13 +13,16 @@ from molflow_sim.generators.protocol import ClusterRequest, Drawn, served
 from molflow_sim.generators.trained import TrainedGenerator
 from molflow_sim.models.dual_scale.model import DualScale
 
+DRAWS = 4
+"""How often a candidate is drawn at most."""
+
 
 @dataclass(frozen=True)
 class DualScaleGenerator(TrainedGenerator):
     """A trained `DualScale` (a `molflow_sim.generators.protocol.Generator`).
 
     Heavy atoms come from the flow, hydrogens are placed at ideal lengths and angles, and the cluster is relaxed. What
-    then has another stereochemistry than was asked for, clashes or speared rings is a failed candidate.
+    then has another stereochemistry than was asked for, clashes or speared rings is drawn again, `DRAWS` times at most.
 
     Attributes
     ----------
@@ -70,16 +73,24 @@ class DualScaleGenerator(TrainedGenerator):
     def _one(
         self, flow: DualScale, graph: Any, molecules: Any, order: np.ndarray, seed: int, index: int
     ) -> tuple[Any, str]:
-        from molflow_sim.models.dual_scale.completion import completed, failure, relaxed
+        from molflow_sim.models.dual_scale.completion import completed, failure, relaxed, wrong_stereo
 
-        try:
-            cluster = completed(molecules, order, flow.sample(graph, seed, index).atoms)
-            if self.relax:
-                cluster = relaxed(cluster, self.relax)
-        except MolflowError as error:
-            return None, error.reason
-        reason = failure(cluster) if self.check else ""
-        return (None, reason) if reason else (cluster, "")
+        reason = ""
+        for draw in range(DRAWS if self.check else 1):
+            try:
+                cluster = completed(molecules, order, flow.sample(graph, seed, index, draw=draw).atoms)
+                # what is another molecule already would be relaxed for nothing
+                if self.check and (reason := wrong_stereo(cluster)):
+                    continue
+                if self.relax:
+                    cluster = relaxed(cluster, self.relax)
+            except MolflowError as error:
+                reason = error.reason
+                continue
+            reason = failure(cluster) if self.check else ""
+            if not reason:
+                return cluster, ""
+        return None, reason
 
 
 def _warn_of_others(flow: DualScale, smiles: list[str]) -> None:

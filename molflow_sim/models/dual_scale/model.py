@@ -118,7 +118,9 @@ class DualScale(nn.Module):
         return ClusterGraph([MoleculeGraphs(m, self.settings) for m in rdmols], order)
 
     @torch.no_grad()
-    def sample(self, graph: ClusterGraph, seed: int, index: int, beads: np.ndarray | None = None) -> Heavy:
+    def sample(
+        self, graph: ClusterGraph, seed: int, index: int, beads: np.ndarray | None = None, draw: int = 0
+    ) -> Heavy:
         """One cluster; the same for a seed and index whatever else is drawn.
 
         Parameters
@@ -127,9 +129,11 @@ class DualScale(nn.Module):
         seed, index : int
         beads : ndarray, shape (B, 3), optional
             Take these instead of generated ones (two scales).
+        draw : int
+            Another cluster of the same number.
         """
         self._warn(graph)
-        s, rng = self.settings, np.random.default_rng([seed, index])
+        s, rng = self.settings, np.random.default_rng([seed, index, draw])
         seconds: dict[str, float] = {}
         anchors = np.zeros((graph.scale(ATOMS).n, 3))
         with one_torch_thread():

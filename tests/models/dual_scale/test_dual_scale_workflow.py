@@ -132,6 +132,14 @@ def test_a_centre_on_the_wrong_side_of_its_neighbours_is_put_right():
     assert failure(righted) == "" and failure(relaxed(righted)) == ""
 
 
+def test_a_centre_in_the_plane_of_its_neighbours_gets_the_hand_that_was_asked_for():
+    molecule = Molecule.from_smiles("CC[C@H](N)C(=O)O", n_conformers=1)
+    heavy = molecule.conformers[0][molecule.numbers > 1].copy()
+    heavy[2] = heavy[[1, 3, 4]].mean(0)
+    righted = completed([molecule], np.zeros(1, int), heavy)
+    assert failure(righted) == "" and failure(relaxed(righted)) == ""
+
+
 def test_a_wrong_hand_a_wrong_double_bond_and_a_speared_ring_are_named():
     hand = two("C[C@H](N)C(=O)O", 9.0)
     assert failure(hand) == ""
@@ -157,15 +165,17 @@ def _onto(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.eye(3) + k + k @ k / (1.0 + c)
 
 
-def test_the_shipped_weights_are_small_and_say_what_they_hold_for():
-    folder = packaged("dual-scale")
+@pytest.mark.parametrize(("name", "molecule"), [("", "Y6"), ("-benzene", "benzene")])
+def test_the_shipped_weights_are_small_and_say_what_they_hold_for(name, molecule):
+    folder = packaged(f"dual-scale{name}")
     flow = load_model(folder, "dual-scale")
     assert len((folder / "dual_scale.safetensors").read_bytes()) < 2e6
-    assert flow.card["data"]["systems"] == ["17 x c1ccccc1"] and "benzene" in flow.card["holds"]
+    assert len(flow.card["data"]["systems"]) == 1 and molecule in flow.card["holds"]
 
 
 def test_benzene_comes_out_of_the_package_as_whole_molecules():
-    (cluster,) = generate("clusters", "c1ccccc1", 1, method="dual-scale", copies=17, relax=30, check=False)
+    asked = {"method": "dual-scale", "weights": "benzene", "copies": 17}
+    (cluster,) = generate("clusters", "c1ccccc1", 1, **asked, relax=30, check=False)
     i, j = cluster.bonds.T
     lengths = np.linalg.norm(cluster.positions[i] - cluster.positions[j], axis=1)
     heavy = (cluster.numbers[i] > 1) & (cluster.numbers[j] > 1)
