@@ -5,18 +5,20 @@ A folder of weights holds ``KIND.safetensors`` and ``KIND.json`` (the card), wit
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from dataclasses import asdict
 from functools import lru_cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from molflow_sim.errors import InputError, WeightsError
 from molflow_sim.registry import MODELS
-from molflow_sim.training.weights import load_weights, read_card, save_weights
+from molflow_sim.training.weights import load_into, load_weights, read_card, save_weights
 
 
 class Stored(Protocol):
@@ -62,6 +64,52 @@ class Model(Stored, Protocol):
     def loss(self, batch: Any) -> dict[str, Tensor]:
         """"loss", the scalar to minimise, and whatever else is to be logged."""
         ...
+
+
+class SettingsModel(nn.Module):
+    """A `Model` that is made as ``cls(settings, card)`` and rebuilt from its settings and its tensors.
+
+    Attributes
+    ----------
+    settings_type : type
+        Of its settings, a `YamlSettings`.
+    """
+
+    kind: ClassVar[str]
+    settings_type: ClassVar[Any]
+    settings: Any
+    card: dict[str, Any]
+
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Tensors, and the card with the settings that `from_state` needs."""
+        return self.state_dict(), {**self.card, "kind": self.kind, "settings": asdict(self.settings)}
+
+    @classmethod
+    def from_state(cls, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> Self:
+        """Rebuild from what `state` gave.
+
+        Raises
+        ------
+        InputError, WeightsError
+            Settings or tensors of something else.
+        """
+        model = cls(cls.settings_type.from_dict(cls._settings_of(card), "settings"), card)
+        load_into(model, tensors, cls.kind)
+        return model.eval()
+
+    @classmethod
+    def _settings_of(cls, card: Mapping[str, Any]) -> Any:
+        """What the card says of the settings; a class with older cards puts them right here."""
+        return card.get("settings")
+
+    def warn_beyond_range(self, **found: tuple[int, str]) -> None:
+        """Warn of numbers (and what they count) above those of the training, by their names in the card's range."""
+        for name, most in self.card.get("range", {}).items():
+            value, what = found[name]
+            if value > most:
+                warnings.warn(
+                    f"{value} {what} are beyond the trained range (at most {most}); expect poor samples", stacklevel=4
+                )
 
 
 _FORMER = {"crystal flow, contact network": "crystal-flow"}

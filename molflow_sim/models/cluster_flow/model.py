@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from itertools import pairwise
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from molflow_sim.flow.manifolds import rotation_exp
 from molflow_sim.models.cluster_flow.batch import Item, collate
@@ -17,13 +16,13 @@ from molflow_sim.models.cluster_flow.network import ClusterNetwork
 from molflow_sim.models.cluster_flow.paths import LATEST, ClusterBatch, diffusion
 from molflow_sim.models.cluster_flow.settings import ClusterFlowSettings
 from molflow_sim.threads import one_torch_thread
-from molflow_sim.training.weights import load_into
+from molflow_sim.training.model import SettingsModel
 
 SCALE = 5.0
 """Å per unit time: the network's output is in this unit, about the size of the velocities."""
 
 
-class ClusterFlow(nn.Module):
+class ClusterFlow(SettingsModel):
     """Flow from a loose cluster of molecules to one as in a crystal.
 
     Parameters
@@ -43,6 +42,7 @@ class ClusterFlow(nn.Module):
     """
 
     kind: ClassVar[str] = "cluster-flow"
+    settings_type = ClusterFlowSettings
     config = "molflow_sim.models.cluster_flow.train:ClusterFlowConfig"
     trainer = "molflow_sim.models.cluster_flow.train:train_cluster_flow"
     reader = "molflow_sim.models.cluster_flow.data:read_clusters"
@@ -111,25 +111,6 @@ class ClusterFlow(nn.Module):
                 step = (after - now) * SCALE * self.network(at).double()
                 x = _rigid_step(x.view(m, n, 3), step.view(m, n, 3)).view(-1, 3) if variant == "rigid" else x + step
         return np.asarray(x.view(m, n, 3).numpy() + middle)
-
-    # ------------------------------------------------------------------ weights
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors, and the card with the settings that `from_state` needs."""
-        return self.state_dict(), {**self.card, "kind": self.kind, "settings": asdict(self.settings)}
-
-    @classmethod
-    def from_state(cls, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> Self:
-        """Rebuild from what `state` gave.
-
-        Raises
-        ------
-        InputError, WeightsError
-            Settings or tensors of something else.
-        """
-        model = cls(ClusterFlowSettings.from_dict(card.get("settings"), "settings"), card)
-        load_into(model, tensors, cls.kind)
-        return model.eval()
 
 
 def _rigid_step(x: Tensor, step: Tensor) -> Tensor:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from molflow_sim.errors import InputError
 from molflow_sim.models.dual_scale.batch import Item, PointBatch, collate
@@ -20,7 +19,7 @@ from molflow_sim.models.dual_scale.network import PointNetwork, distance
 from molflow_sim.models.dual_scale.settings import DualScaleSettings
 from molflow_sim.threads import one_torch_thread
 from molflow_sim.training.batches import Movable
-from molflow_sim.training.weights import load_into
+from molflow_sim.training.model import SettingsModel
 
 SMALL_NOISE = 0.3
 """Å of noise on a distance below which it counts in full in `pair_loss`."""
@@ -43,7 +42,7 @@ class Heavy:
     seconds: dict[str, float]
 
 
-class DualScale(nn.Module):
+class DualScale(SettingsModel):
     """Flow from a prior to the heavy atoms of a cluster, in one or two scales.
 
     Parameters
@@ -62,6 +61,7 @@ class DualScale(nn.Module):
     """
 
     kind: ClassVar[str] = "dual-scale"
+    settings_type = DualScaleSettings
     config = "molflow_sim.models.dual_scale.train:DualScaleConfig"
     trainer = "molflow_sim.models.dual_scale.train:train_dual_scale"
     reader = "molflow_sim.models.dual_scale.data:read_frames"
@@ -173,33 +173,10 @@ class DualScale(nn.Module):
         }
 
     def _warn(self, graph: ClusterGraph) -> None:
-        found = {"molecules": len(graph.order), "heavy_atoms": max(m.atoms.n for m in graph.molecules)}
-        for name, most in self.card.get("range", {}).items():
-            if found[name] > most:
-                what = "molecules" if name == "molecules" else "heavy atoms in a molecule"
-                warnings.warn(
-                    f"{found[name]} {what} are beyond the trained range (at most {most}); expect poor samples",
-                    stacklevel=3,
-                )
-
-    # ------------------------------------------------------------------ weights
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors, and the card with the settings that `from_state` needs."""
-        return self.state_dict(), {**self.card, "kind": self.kind, "settings": asdict(self.settings)}
-
-    @classmethod
-    def from_state(cls, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> Self:
-        """Rebuild from what `state` gave.
-
-        Raises
-        ------
-        InputError, WeightsError
-            Settings or tensors of something else.
-        """
-        model = cls(DualScaleSettings.from_dict(card.get("settings"), "settings"), card)
-        load_into(model, tensors, cls.kind)
-        return model.eval()
+        self.warn_beyond_range(
+            molecules=(len(graph.order), "molecules"),
+            heavy_atoms=(max(m.atoms.n for m in graph.molecules), "heavy atoms in a molecule"),
+        )
 
 
 def pair_loss(points: PointBatch, error: Tensor, unit: Tensor) -> Tensor:

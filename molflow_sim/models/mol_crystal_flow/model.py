@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from molflow_sim.errors import InputError
 from molflow_sim.flow.manifolds import orthonormalised
@@ -21,7 +19,7 @@ from molflow_sim.models.mol_crystal_flow.network import P1Network
 from molflow_sim.models.mol_crystal_flow.sampler import integrate
 from molflow_sim.models.mol_crystal_flow.settings import P1Settings
 from molflow_sim.threads import one_torch_thread
-from molflow_sim.training.weights import load_into
+from molflow_sim.training.model import SettingsModel
 
 if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
@@ -31,7 +29,7 @@ CHUNK = 16
 in a matrix product depends on the rows beside it, never depends on how many are asked for."""
 
 
-class MolCrystalFlow(nn.Module):
+class MolCrystalFlow(SettingsModel):
     """Flow over all molecules of a cell in P 1.
 
     Parameters
@@ -51,6 +49,7 @@ class MolCrystalFlow(nn.Module):
     """
 
     kind: ClassVar[str] = "mol-crystal-flow"
+    settings_type = P1Settings
     config = "molflow_sim.models.mol_crystal_flow.train:MolCrystalFlowConfig"
     trainer = "molflow_sim.models.mol_crystal_flow.train:train_mol_crystal_flow"
 
@@ -163,33 +162,13 @@ class MolCrystalFlow(nn.Module):
         return cell.numpy(), frac.numpy(), contents.orientations(rotation.numpy())
 
     def _warn(self, shapes: list[Any], z: int) -> None:
-        if "range" not in self.card:
-            return
-        atoms = max(len(s.numbers) for s in shapes)
-        for name, value, what in (("max_atoms", atoms, "atoms"), ("max_z", z, "molecules in the cell")):
-            if value > (most := self.card["range"][name]):
-                warnings.warn(
-                    f"{value} {what} are beyond the trained range (at most {most}); expect poor samples", stacklevel=3
-                )
-
-    # ------------------------------------------------------------------ weights
-
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Tensors, and the card with the settings that `from_state` needs."""
-        return self.state_dict(), {**self.card, "kind": self.kind, "settings": asdict(self.settings)}
+        self.warn_beyond_range(
+            max_atoms=(max(len(s.numbers) for s in shapes), "atoms"), max_z=(z, "molecules in the cell")
+        )
 
     @classmethod
-    def from_state(cls, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> Self:
-        """Rebuild from what `state` gave.
-
-        Raises
-        ------
-        InputError, WeightsError
-            Settings or tensors of something else.
-        """
+    def _settings_of(cls, card: Mapping[str, Any]) -> Any:
         settings = card.get("settings")
         if isinstance(settings, Mapping):  # older weights name a coupling that was never on
             settings = {name: value for name, value in settings.items() if name != "relabel_cell"}
-        model = cls(P1Settings.from_dict(settings, "settings"), card)
-        load_into(model, tensors, cls.kind)
-        return model.eval()
+        return settings
