@@ -9,21 +9,17 @@ relaxed, relaxed structures that still are the form, and its rank. A pressed pac
 screening: as measured, or as that structure relaxed with the same potential.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.parts import Parts
-from benchmarks.ranking import chosen_targets
+from benchmarks.ranking import over_targets
 from benchmarks.search import matches
-from benchmarks.tables import keep
-from benchmarks.targets import DATA, Target
+from benchmarks.targets import Target
 from molflow_sim.errors import MolflowError
 from molflow_sim.evaluate import packing_similarity
 from molflow_sim.evaluate.deduplicate import deduplicate_packings
@@ -71,35 +67,11 @@ class Watched(Run):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Look at every target, then print where forms are lost."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--targets", type=int, default=24)
-    parser.add_argument("--flexible", action="store_true", help="molecules with rotatable bonds instead of rigid ones")
-    parser.add_argument("--candidates", type=int)
-    parser.add_argument("--max-minutes", type=float, default=float("inf"))
-    parser.add_argument("--print-only", action="store_true")
-    parser.add_argument("--keep", action="store_true", help="write the result to benchmarks/results")
-    args = parser.parse_args(argv)
-    try:
-        targets, candidates = chosen_targets(args)
-    except FileNotFoundError as error:
-        print(error, file=sys.stderr)
-        return 2
-    parts = Parts(args.output / "funnel.json", args.max_minutes, args.print_only)
-    results = []
-    for target in targets:
-        result = parts.result(
-            f"{target.name}-{candidates}", lambda stored: Funnel(**stored),
-            partial(look, target, args.data, args.output / target.name, candidates), line,
-        )  # fmt: skip
-        if result is not None:
-            results.append(result)
-    lines = summarise(results)
-    print("\n".join(f"{what}: {figure}" for what, figure in lines))
-    if args.keep:
-        keep("funnel_flexible" if args.flexible else "funnel", lines, [asdict(r) for r in results])
-    return 0
+
+    def rows(results: Sequence[Funnel]) -> Any:
+        return [asdict(r) for r in results]
+
+    return over_targets(argv, __doc__, "funnel", "funnel.json", Funnel, look, line, summarise, rows)
 
 
 def look(target: Target, data: Path, folder: Path, candidates: int) -> Funnel:

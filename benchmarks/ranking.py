@@ -12,10 +12,11 @@ the line says whether the force field keeps the measured structure at all. Runs 
 import argparse
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -26,6 +27,7 @@ from benchmarks.targets import DATA, Target, read_targets, reason_left_out
 from molflow_sim import screen
 from molflow_sim.screening import ScreenSettings
 
+T = TypeVar("T")
 FIRSTS = (1, 5, 10, 20)
 
 
@@ -52,7 +54,41 @@ class Place:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, then print the table and the summary."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+
+    def rows(places: Sequence[Place]) -> Any:
+        return {"ranks": [row(p) for p in places], "places": [asdict(p) for p in places]}
+
+    return over_targets(argv, __doc__, "ranking", "places.json", Place, run, line, summarise, rows)
+
+
+def over_targets(
+    argv: Sequence[str] | None,
+    about: str | None,
+    name: str,
+    parts: str,
+    result: Callable[..., T],
+    make: Callable[[Target, Path, Path, int], T],
+    line: Callable[[T], str],
+    summarise: Callable[[Sequence[T]], list[tuple[str, str]]],
+    rows: Callable[[Sequence[T]], Any],
+) -> int:
+    """A benchmark over targets, each with a folder of its run: makes what is missing, then prints and keeps lines.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+    about : str
+        Its first line describes the command.
+    name : str
+        Of the kept results; those of flexible molecules have ``_flexible`` behind.
+    parts : str
+        File beside whose name results are stored one by one.
+    result, make, line
+        A result from what is stored, from (target, data, folder, candidates), and in words.
+    summarise, rows
+        Lines and figures of all results.
+    """
+    parser = argparse.ArgumentParser(description=(about or "").splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for the runs")
     parser.add_argument("--data", type=Path, default=DATA)
     parser.add_argument("--targets", type=int, default=24)
@@ -67,20 +103,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except FileNotFoundError as error:
         print(error, file=sys.stderr)
         return 2
-    parts = Parts(args.output / "places.json", args.max_minutes, args.print_only)
-    places = []
+    stored = Parts(args.output / parts, args.max_minutes, args.print_only)
+    results = []
     for target in targets:
-        place = parts.result(
-            f"{target.name}-{candidates}", lambda stored: Place(**stored),
-            partial(run, target, args.data, args.output / target.name, candidates), line,
+        found = stored.result(
+            f"{target.name}-{candidates}", lambda data: result(**data),
+            partial(make, target, args.data, args.output / target.name, candidates), line,
         )  # fmt: skip
-        if place is not None:
-            places.append(place)
-    lines = summarise(places)
+        if found is not None:
+            results.append(found)
+    lines = summarise(results)
     print("\n".join(f"{what}: {figure}" for what, figure in lines))
     if args.keep:
-        rows = {"ranks": [row(p) for p in places], "places": [asdict(p) for p in places]}
-        keep("ranking_flexible" if args.flexible else "ranking", lines, rows)
+        keep(f"{name}_flexible" if args.flexible else name, lines, rows(results))
     return 0
 
 

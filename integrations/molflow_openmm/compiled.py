@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import openmm
 
-from molflow_openmm.crystal.forces import EV, GROUPS
+from molflow_openmm.crystal.forces import EV, GROUPS, charges_force
 from molflow_sim.forcefield.dynamics import DynamicsPotential
 from molflow_sim.forcefield.pairs_single import MOST_SPLITTING
 from molflow_sim.forcefield.parameters import MoleculeParameters
@@ -107,14 +107,10 @@ def _reciprocal(
     tolerance: float,
 ) -> openmm.NonbondedForce:
     """PME's reciprocal part and self energy; pairs of one molecule are taken out by the compiled loop."""
-    force = openmm.NonbondedForce()
-    for s, _ in order:
-        for q in species[s].charges.tolist():
-            force.addParticle(q, 0.1, 0.0)
+    force = charges_force(species, order)
     force.setNonbondedMethod(openmm.NonbondedForce.PME)
     force.setIncludeDirectSpace(False)
     force.setCutoffDistance(IDLE_CUTOFF)
-    force.setUseDispersionCorrection(False)
     force.setPMEParameters(10.0 * alpha, *(_grid(alpha * width, tolerance) for width in np.diag(box)))
     force.setName("reciprocal sum")
     force.setForceGroup(GROUPS["electrostatics"])

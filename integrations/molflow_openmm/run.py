@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import io
 import json
+import platform as host
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +16,7 @@ import numpy as np
 import openmm
 from openmm import app, unit
 
+import molflow_sim
 from molflow_openmm.compiled import without_gpu
 from molflow_sim.errors import MolflowError, NonFiniteError
 from molflow_sim.io.dcd import truncate_dcd, truncate_log
@@ -83,6 +86,35 @@ def prepare(
     if state is not None:
         simulation.context.setState(state)
     return simulation, carry_on
+
+
+def fingerprint(numbers: np.ndarray, *lengths: np.ndarray | None) -> str:
+    """Hash of a start from its atomic numbers, its positions and its cell in Å (None: none), to 1e-4 Å."""
+    digest = hashlib.sha256(np.asarray(numbers, dtype="<i8").tobytes())
+    for array in lengths:
+        if array is not None:
+            digest.update((np.rint(array * 1e4) + 0.0).astype("<i8").tobytes())
+    return digest.hexdigest()[:16]
+
+
+def system_options(settings: RunSettings) -> dict[str, Any]:
+    """What the settings of a run say to `crystalSystem` and `clusterSystem`."""
+    return {
+        "charges": settings.charges,
+        "constraints": app.HBonds if settings.constrain_hydrogens else None,
+        "hydrogenMass": settings.hydrogen_mass,
+        "dispersionCorrection": settings.dispersion_correction,
+    }
+
+
+def provenance(simulation: app.Simulation) -> dict[str, str]:
+    """The first lines of a summary: versions and the platform."""
+    return {
+        "molflow_sim": molflow_sim.__version__,
+        "openmm": openmm.__version__,
+        "python": host.python_version(),
+        "platform": simulation.context.getPlatform().getName(),
+    }
 
 
 def openmm_seed(*entropy: int) -> int:

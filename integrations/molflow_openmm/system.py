@@ -103,6 +103,22 @@ def plain(value: Any, to: unit.Unit) -> float:
     return float(value.value_in_unit(to) if unit.is_quantity(value) else value)
 
 
+def pair_cutoff(value: Any) -> float:
+    """A cutoff in Å from a length, or a number in nm as everywhere in OpenMM.
+
+    Raises
+    ------
+    InputError
+        It does not exceed the width of the switch.
+    """
+    cutoff = 10.0 * plain(value, unit.nanometer)
+    if not cutoff > SWITCH_WIDTH:
+        raise InputError(
+            f"nonbondedCutoff is {cutoff / 10:g} nm; it must exceed the switch width, {SWITCH_WIDTH / 10:g} nm"
+        )
+    return cutoff
+
+
 def _repartition(system: openmm.System, topology: app.Topology, mass: float) -> None:
     """Move mass from heavy atoms to their hydrogens, the molecule's mass kept (as OpenMM's ForceField does)."""
     for a, b in topology.bonds():

@@ -16,6 +16,8 @@ from molflow_sim.cli.output import Bar
 from molflow_sim.errors import InputError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from molflow_sim.systems.cluster import MolecularCluster
 
 
@@ -224,12 +226,7 @@ def _cluster_heading(console: Console) -> Callable[[dict[str, Any]], None]:
 
 def print_cluster_summary(console: Console, summary: dict[str, Any], folder: Path) -> None:
     """The run's result for people."""
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None, pad_edge=False)
-    speed = summary["speed_ns_per_day"]
-    table.add_row("time", f"{summary['time_ps']:g} ps" + (f" at {speed:.3g} ns/day" if speed else ""))
-    table.add_row("temperature", f"{summary['temperature_mean_K']:.0f} K")
+    table = _table(summary)
     table.add_row("potential energy", f"{summary['energy_mean_kj_mol'] / summary['molecules']:.1f} kJ/mol a molecule")
     if summary["periodic"]:
         table.add_row("density", f"{summary['density_mean_g_cm3']:.3f} ± {summary['density_std_g_cm3']:.3f} g/cm³")
@@ -240,6 +237,17 @@ def print_cluster_summary(console: Console, summary: dict[str, Any], folder: Pat
     table.add_row(f"drift of the {summary['drift_of']}", f"{change} from half to half: {verdict}")
     table.add_row("results", escape(str(folder)))
     console.print(table, highlight=False)
+
+
+def _table(summary: dict[str, Any]) -> Table:
+    """What every run's result begins with."""
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    speed = summary["speed_ns_per_day"]
+    table.add_row("time", f"{summary['time_ps']:g} ps" + (f" at {speed:.3g} ns/day" if speed else ""))
+    table.add_row("temperature", f"{summary['temperature_mean_K']:.0f} K")
+    return table
 
 
 def parse_supercell(text: str) -> tuple[int, int, int]:
@@ -275,12 +283,7 @@ def _heading(console: Console) -> Callable[[dict[str, Any]], None]:
 
 def print_summary(console: Console, summary: dict[str, Any], folder: Path) -> None:
     """The run's result for people."""
-    from rich.table import Table
-
-    table = Table(show_header=False, box=None, pad_edge=False)
-    speed = summary["speed_ns_per_day"]
-    table.add_row("time", f"{summary['time_ps']:g} ps" + (f" at {speed:.3g} ns/day" if speed else ""))
-    table.add_row("temperature", f"{summary['temperature_mean_K']:.0f} K")
+    table = _table(summary)
     table.add_row(
         "density",
         f"{summary['density_start_g_cm3']:.3f} → {summary['density_mean_g_cm3']:.3f} ± "

@@ -25,7 +25,7 @@ from molflow_sim.runs.files import sha256, write_bytes_atomically
 from molflow_sim.runs.identity import code_version, digest
 from molflow_sim.runs.progress import Progress
 from molflow_sim.runs.store import Store
-from molflow_sim.systems.cluster_export import CSV_HEADER
+from molflow_sim.systems.cluster_export import csv_text
 from molflow_sim.systems.cluster_read import nearest_molecules
 from molflow_sim.systems.crystal import MolecularCrystal
 from molflow_sim.units import KJ_PER_MOL
@@ -303,10 +303,9 @@ def _write_csv(folder: Path, records: list[ClusterRecord]) -> None:
         name = "".join(c if c.isalnum() or c in "_-" else "_" for c in record.name)
         near = len(record.end.centre) - 1
         for place, poses, end in (("InitialPositions", record.start, "_noised"), ("FinalPositions", record.end, "")):
-            lines = [CSV_HEADER]
-            for m, x in enumerate(poses.positions(record.body)):
-                lines += [
-                    f"{m},{chemical_symbols[z]},{a:.6f},{b:.6f},{c:.6f}" for z, (a, b, c) in zip(record.numbers, x)
-                ]
+            n, size = poses.centre.shape[0], len(record.numbers)
+            symbols = [chemical_symbols[z] for z in record.numbers] * n
+            x = poses.positions(record.body).reshape(-1, 3)
+            text = csv_text(np.repeat(np.arange(n), size), symbols, x)
             path = folder / place / f"{name}_cluster{near}{end}.csv"
-            write_bytes_atomically(path, ("\n".join(lines) + "\n").encode())
+            write_bytes_atomically(path, text.encode())

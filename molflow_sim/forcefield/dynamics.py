@@ -86,7 +86,7 @@ class DynamicsPotential:
         self._verlet = VerletList(reach, skin)
         self._box = np.array([0, len(self._group_molecule)])
         self._shift, self._listed = np.empty(0, np.int32), np.empty((4, 0), np.float32)
-        self._span = 0
+        self._translations = np.zeros((1, 3))
 
     def __reduce__(self) -> tuple:
         return _rebuild, self.arguments
@@ -161,7 +161,7 @@ class DynamicsPotential:
                 self._encode(entries.shift[:n])
                 self._listed = np.take(self._columns, entries.atom[:n], axis=1)
             where = (self._group_start, entries.start, entries.count, entries.atom, self._shift, self._listed)
-            shifts = _translations(self._span) @ cell
+            shifts = self._translations @ cell
             n_pairs = len(self._chunks)
             outer = np.zeros((n_pairs, self.n_atoms, 3))
             inner = np.empty((self.n_atoms, 3))
@@ -185,8 +185,9 @@ class DynamicsPotential:
             return total + (self.tail / abs(np.linalg.det(cell)) if self.periodic else 0.0), inner
 
     def _encode(self, shift: np.ndarray) -> None:
-        """Each entry's lattice translation as its row in `_translations`."""
-        self._span = n = int(np.abs(shift).max(initial=0))
+        """Each entry's lattice translation as its row in the table of all that occur."""
+        n = int(np.abs(shift).max(initial=0))
+        self._translations = np.array(list(np.ndindex(2 * n + 1, 2 * n + 1, 2 * n + 1)), dtype=float) - n
         wide = shift.astype(np.int32) + n
         self._shift = (wide[:, 0] * (2 * n + 1) + wide[:, 1]) * (2 * n + 1) + wide[:, 2]
 
@@ -195,11 +196,6 @@ def _rebuild(
     parameters: tuple, order: tuple, cutoff: float | None, alpha: float, tail: bool, skin: float
 ) -> DynamicsPotential:
     return DynamicsPotential(parameters, order, cutoff=cutoff, alpha=alpha, dispersion_correction=tail, skin=skin)
-
-
-def _translations(n: int) -> np.ndarray:
-    """All lattice translations from -n to n, in the order that `DynamicsPotential._encode` counts them."""
-    return np.array(list(np.ndindex(2 * n + 1, 2 * n + 1, 2 * n + 1)), dtype=float) - n
 
 
 @nb.njit(cache=True)

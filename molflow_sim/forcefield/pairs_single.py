@@ -14,7 +14,7 @@ from numba import types
 from numpy.polynomial import Chebyshev, Polynomial
 from scipy.special import erf
 
-from molflow_sim.forcefield.pairs import GUARD, MIN_DISTANCE, _bitcast
+from molflow_sim.forcefield.pairs import GUARD, MIN_DISTANCE, _bitcast, _subtract_scaled
 
 DEGREE = 12
 """Degree of the polynomial for erf(αr)/(αr)."""
@@ -136,12 +136,6 @@ def _row(n, xi, yi, zi, ai, bi, ci, qi, x, y, z, a, b, c, q, w, cutoff2, onset, 
         fy += slope * dy
         fz += slope * dz
     return energy, fx, fy, fz
-
-
-@nb.njit(fastmath=True, boundscheck=False, error_model="numpy", forceinline=True)
-def _subtract_scaled(n, w, x, xi, out):
-    for k in range(n):
-        out[k] -= w[k] * (x[k] - xi)
 
 
 @nb.njit(nogil=True, cache=True, fastmath=True, boundscheck=False, error_model="numpy")

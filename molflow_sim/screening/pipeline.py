@@ -493,7 +493,8 @@ class Run:
         known = [row for row in rows if np.isfinite(row.second_energy)]
         chosen = sorted(in_turn(range(len(known)), by_potential(known))[: self.settings.refine_top])
         first = [known[k] for k in chosen]
-        rest = [row for row in rows if row.id not in {row.id for row in first}]
+        taken = {row.id for row in first}
+        rest = [row for row in rows if row.id not in taken]
         tasks = []
         for k in range(0, len(first), _REFINE_BATCH):
             batch = first[k : k + _REFINE_BATCH]

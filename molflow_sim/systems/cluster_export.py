@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from openmm import app
 
     from molflow_sim.systems.cluster import MolecularCluster
-    from molflow_sim.systems.molecule import Molecule
 
 CSV_HEADER = "mol_idx,atom_type,x,y,z"
 """First line of a file of COD-Cluster17."""
@@ -32,34 +31,13 @@ def to_ase(cluster: MolecularCluster) -> Atoms:
     return atoms
 
 
-def atom_names(molecule: Molecule) -> list[str]:
-    """Element and a running number, unique in the molecule: ``C1``, ``H12``."""
-    counts: Counter[str] = Counter()
-    names = []
-    for symbol in molecule.symbols:
-        counts[symbol] += 1
-        names.append(f"{symbol}{counts[symbol]}")
-    return names
-
-
 def to_openmm_topology(cluster: MolecularCluster) -> app.Topology:
     """One chain, a residue for each molecule (``MOA``, ``MOB``, ... by species), bonds with their orders, the box."""
-    from openmm import app, unit
+    from openmm import unit
 
-    kinds = {"SINGLE": app.Single, "DOUBLE": app.Double, "TRIPLE": app.Triple, "AROMATIC": app.Aromatic}
-    topology = app.Topology()
-    chain = topology.addChain("A")
-    for k, s in enumerate(cluster.order):
-        molecule = cluster.species[s]
-        residue = topology.addResidue(f"MO{chr(ord('A') + int(s) % 26)}", chain, str(k + 1))
-        atoms = [
-            topology.addAtom(name, app.Element.getByAtomicNumber(int(z)), residue)
-            for name, z in zip(atom_names(molecule), molecule.numbers)
-        ]
-        for bond in molecule.rdmol.GetBonds():
-            kind = kinds.get(str(bond.GetBondType()))
-            order = None if kind in (None, app.Aromatic) else int(bond.GetBondTypeAsDouble())
-            topology.addBond(atoms[bond.GetBeginAtomIdx()], atoms[bond.GetEndAtomIdx()], kind, order)
+    from molflow_sim.systems.openmm_topology import openmm_topology
+
+    topology = openmm_topology(cluster.species, cluster.order.tolist())
     if cluster.cell is not None:
         topology.setPeriodicBoxVectors(0.1 * cluster.cell * unit.nanometer)
     return topology
@@ -78,8 +56,10 @@ def to_mdtraj(cluster: MolecularCluster) -> mdtraj.Trajectory:
 def to_csv(cluster: MolecularCluster) -> str:
     """A header and a line for every atom: molecule, element, x, y, z in Å."""
     symbols = np.concatenate([cluster.species[s].symbols for s in cluster.order])
-    rows = (
-        f"{m},{s},{x:.6f},{y:.6f},{z:.6f}"
-        for m, s, (x, y, z) in zip(cluster.molecule_index, symbols, cluster.positions)
-    )
+    return csv_text(cluster.molecule_index, symbols, cluster.positions)
+
+
+def csv_text(molecule: Iterable[int], symbols: Iterable[str], positions: np.ndarray) -> str:
+    """Text in the format of COD-Cluster17 from the molecule, the element and the place in Å of every atom."""
+    rows = (f"{m},{s},{x:.6f},{y:.6f},{z:.6f}" for m, s, (x, y, z) in zip(molecule, symbols, positions))
     return "\n".join([CSV_HEADER, *rows]) + "\n"

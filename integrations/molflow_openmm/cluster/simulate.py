@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import platform as host
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
@@ -19,12 +17,23 @@ import openmm
 import pandas as pd
 from openmm import app, unit
 
-import molflow_sim
 from molflow_openmm.cluster.drift import drift
 from molflow_openmm.cluster.settings import ClusterSettings
 from molflow_openmm.cluster.system import clusterSystem
 from molflow_openmm.crystal.settings import find_platform
-from molflow_openmm.run import BAROSTAT_INTERVAL, STARTED, Built, advance, finished, note, prepare, write_pdb
+from molflow_openmm.run import (
+    BAROSTAT_INTERVAL,
+    STARTED,
+    Built,
+    advance,
+    fingerprint,
+    finished,
+    note,
+    prepare,
+    provenance,
+    system_options,
+    write_pdb,
+)
 from molflow_sim.errors import MolflowError, NonFiniteError
 from molflow_sim.runs.figures import new_figure, write_figure
 from molflow_sim.runs.files import write_bytes_atomically, write_json
@@ -97,18 +106,19 @@ def simulate_cluster(
             cutoff = min(cutoff, 0.49 * float(np.linalg.norm(cluster.cell, axis=1).min()))
         return clusterSystem(
             cluster,
-            settings.charges,
             nonbondedCutoff=0.1 * cutoff,
-            constraints=app.HBonds if settings.constrain_hydrogens else None,
-            hydrogenMass=settings.hydrogen_mass,
-            dispersionCorrection=settings.dispersion_correction,
             compiled=compiled,
+            **system_options(settings),
         )
 
     barostat = None
     if periodic and (settings.pressure is not None or settings.density is not None):
         barostat = openmm.MonteCarloBarostat(settings.pressure or 1.0, settings.temperature, BAROSTAT_INTERVAL)
-    identity = {"kind": "cluster", "cluster": fingerprint(asked), **settings.identity()}
+    identity = {
+        "kind": "cluster",
+        "cluster": fingerprint(asked.numbers, asked.positions, asked.cell),
+        **settings.identity(),
+    }
     with JobFolder(folder, identity, OUTPUTS, overwrite=overwrite):
         if (folder / "state.xml").exists() and (done := finished(folder, settings)):
             return done
@@ -128,14 +138,6 @@ def in_a_cube(cluster: MolecularCluster) -> MolecularCluster:
     """An open cluster in the smallest periodic cube that holds it with `MARGIN` Å around."""
     edge = float(np.ptp(cluster.positions, axis=0).max()) + 2.0 * MARGIN
     return replace(cluster, cell=edge * np.eye(3))
-
-
-def fingerprint(cluster: MolecularCluster) -> str:
-    """Hash of the start, insensitive to rounding below 1e-4 Å."""
-    digest = hashlib.sha256(np.asarray(cluster.numbers, dtype="<i8").tobytes())
-    for array in (cluster.positions, *([cluster.cell] if cluster.cell is not None else [])):
-        digest.update((np.rint(array * 1e4) + 0.0).astype("<i8").tobytes())
-    return digest.hexdigest()[:16]
 
 
 def press(
@@ -208,10 +210,7 @@ def _finish(
     watched = late["Density (g/mL)"].to_numpy(float) if periodic else energy
     found = drift(watched)
     summary = {
-        "molflow_sim": molflow_sim.__version__,
-        "openmm": openmm.__version__,
-        "python": host.python_version(),
-        "platform": simulation.context.getPlatform().getName(),
+        **provenance(simulation),
         "settings": asdict(settings),
         "molecules": cluster.n_molecules,
         "atoms": len(cluster.numbers),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -11,11 +10,11 @@ import openmm
 from openmm import app, unit
 
 from molflow_openmm.crystal.box import reduced_box
-from molflow_openmm.system import build_system, plain, species_parameters
+from molflow_openmm.system import build_system, pair_cutoff, species_parameters
 from molflow_sim.errors import InputError
 from molflow_sim.forcefield.parameters import MoleculeParameters
-from molflow_sim.forcefield.potential import SWITCH_WIDTH
 from molflow_sim.systems.cluster import MolecularCluster
+from molflow_sim.systems.openmm_topology import openmm_topology
 
 
 def clusterSystem(
@@ -67,14 +66,10 @@ def clusterSystem(
     """
     parameters = species_parameters(cluster.species, charges) if parameters is None else parameters
     order = list(zip(cluster.order.tolist(), cluster.firsts.tolist()))
-    topology = replace(cluster, cell=None).to_openmm_topology()  # told the turned box later
+    topology = openmm_topology(cluster.species, cluster.order.tolist())
     positions, box, cutoff = cluster.positions, None, None
     if cluster.cell is not None:
-        cutoff = 10.0 * plain(nonbondedCutoff, unit.nanometer)
-        if not cutoff > SWITCH_WIDTH:
-            raise InputError(
-                f"nonbondedCutoff is {cutoff / 10:g} nm; it must exceed the switch width, {SWITCH_WIDTH / 10:g} nm"
-            )
+        cutoff = pair_cutoff(nonbondedCutoff)
         cell, turn = standard_frame(cluster.cell)
         box, positions = reduced_box(cell), positions @ turn
         width = float(np.diag(box).min())

@@ -185,18 +185,24 @@ def electrostatic_force(
     openmm.NonbondedForce
         Every intramolecular pair is an exception with zero charge product, so that its plain 1/r is removed.
     """
-    force = openmm.NonbondedForce()
-    for s, _ in order:
-        for q in species[s].charges.tolist():
-            force.addParticle(q, 0.1, 0.0)
+    force = charges_force(species, order)
     for i, j in molecule_pairs(species, order):
         force.addException(i, j, 0.0, 0.1, 0.0)
     if cutoff is not None:
         force.setNonbondedMethod(openmm.NonbondedForce.PME)
         force.setCutoffDistance(0.1 * cutoff)
         force.setEwaldErrorTolerance(tolerance)
-    force.setUseDispersionCorrection(False)
     return _finish(force, "electrostatics", "electrostatics")
+
+
+def charges_force(species: Sequence[MoleculeParameters], order: Sequence[tuple[int, int]]) -> openmm.NonbondedForce:
+    """The charges of a box and nothing else: no Lennard-Jones, no exceptions, no cutoff yet."""
+    force = openmm.NonbondedForce()
+    for s, _ in order:
+        for q in species[s].charges.tolist():
+            force.addParticle(q, 0.1, 0.0)
+    force.setUseDispersionCorrection(False)
+    return force
 
 
 def molecule_pairs(

@@ -7,10 +7,8 @@ barostat that changes all six cell parameters (MonteCarloFlexibleBarostat; Vande
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import platform as host
 from collections.abc import Callable
 from dataclasses import asdict
 from os import PathLike
@@ -24,12 +22,23 @@ import openmm
 import pandas as pd
 from openmm import app, unit
 
-import molflow_sim
 from molflow_openmm.crystal.analysis import mean_structure, nearest_images, packing_kept, read_frames
 from molflow_openmm.crystal.box import box_like
 from molflow_openmm.crystal.settings import SimulationSettings, choose_box, find_platform
 from molflow_openmm.crystal.system import CrystalBox, as_crystal, crystal_box, crystalSystem
-from molflow_openmm.run import BAROSTAT_INTERVAL, STARTED, Built, advance, finished, note, prepare, write_pdb
+from molflow_openmm.run import (
+    BAROSTAT_INTERVAL,
+    STARTED,
+    Built,
+    advance,
+    fingerprint,
+    finished,
+    note,
+    prepare,
+    provenance,
+    system_options,
+    write_pdb,
+)
 from molflow_sim.runs.files import write_bytes_atomically, write_json
 from molflow_sim.runs.folder import JobFolder
 from molflow_sim.symmetry.spacegroup import cell_parameters
@@ -96,18 +105,20 @@ def simulate(
         return crystalSystem(
             crystal,
             supercell,
-            settings.charges,
             nonbondedCutoff=0.1 * cutoff,
-            constraints=app.HBonds if settings.constrain_hydrogens else None,
-            hydrogenMass=settings.hydrogen_mass,
-            dispersionCorrection=settings.dispersion_correction,
             compiled=compiled,
+            **system_options(settings),
         )
 
     barostat = None
     if settings.pressure is not None:
         barostat = openmm.MonteCarloFlexibleBarostat(settings.pressure, settings.temperature, BAROSTAT_INTERVAL)
-    identity = {"kind": "npt", "crystal": fingerprint(box), "cutoff_used": cutoff, **settings.identity()}
+    identity = {
+        "kind": "npt",
+        "crystal": fingerprint(box.numbers, box.cell, box.positions),
+        "cutoff_used": cutoff,
+        **settings.identity(),
+    }
     with JobFolder(folder, identity, OUTPUTS, overwrite=overwrite):
         if (folder / "state.xml").exists() and (done := finished(folder, settings)):
             return done
@@ -117,14 +128,6 @@ def simulate(
         note(progress, step=start, total=total, box=box, cutoff=cutoff, warning=warning, platform=name)
         speed = advance(simulation, settings, folder, carry_on, progress)
         return _finish(simulation, box, settings, cutoff, warning, folder, speed)
-
-
-def fingerprint(box: CrystalBox) -> str:
-    """Hash of the starting supercell, insensitive to rounding below 1e-4 Å."""
-    digest = hashlib.sha256(np.asarray(box.numbers, dtype="<i8").tobytes())
-    for array in (box.cell, box.positions):
-        digest.update((np.rint(array * 1e4) + 0.0).astype("<i8").tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _frame(simulation: app.Simulation, box: CrystalBox) -> tuple[np.ndarray, np.ndarray]:
@@ -169,10 +172,7 @@ def _finish(
     write_pdb(folder / "final.pdb", simulation.topology, unit.Quantity(0.1 * positions, unit.nanometer))
     repeats = np.asarray(box.supercell, dtype=float)[:, None]
     summary = {
-        "molflow_sim": molflow_sim.__version__,
-        "openmm": openmm.__version__,
-        "python": host.python_version(),
-        "platform": simulation.context.getPlatform().getName(),
+        **provenance(simulation),
         "settings": asdict(settings),
         "supercell": list(box.supercell),
         "molecules": len(box.order),

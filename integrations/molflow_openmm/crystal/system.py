@@ -21,12 +21,11 @@ from molflow_openmm.crystal.box import (
     repeat,
     smallest_supercell,
 )
-from molflow_openmm.crystal.topology import crystal_topology
-from molflow_openmm.system import build_system, plain, species_parameters
+from molflow_openmm.system import build_system, pair_cutoff, species_parameters
 from molflow_sim.errors import InputError
 from molflow_sim.forcefield.parameters import MoleculeParameters
-from molflow_sim.forcefield.potential import SWITCH_WIDTH
 from molflow_sim.systems.crystal import MolecularCrystal
+from molflow_sim.systems.openmm_topology import openmm_topology
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,15 +123,11 @@ def crystalSystem(
     >>> system.addForce(openmm.MonteCarloFlexibleBarostat(1 * unit.bar, 300 * unit.kelvin))   # doctest: +SKIP
     """
     crystal = as_crystal(crystal)
-    cutoff = 10.0 * plain(nonbondedCutoff, unit.nanometer)
-    if not cutoff > SWITCH_WIDTH:
-        raise InputError(
-            f"nonbondedCutoff is {cutoff / 10:g} nm; it must exceed the switch width, {SWITCH_WIDTH / 10:g} nm"
-        )
+    cutoff = pair_cutoff(nonbondedCutoff)
     box = crystal_box(crystal, supercell, cutoff)
     if parameters is None:
         parameters = species_parameters(crystal.molecules, charges)
-    topology = crystal_topology(box)
+    topology = openmm_topology(crystal.molecules, [s for s, _ in box.order])
     system = build_system(
         parameters, box.order, topology, box=reduced_box(box.cell), cutoff=cutoff, tolerance=ewaldErrorTolerance,
         constraints=constraints, hydrogen_mass=hydrogenMass, dispersion_correction=dispersionCorrection,

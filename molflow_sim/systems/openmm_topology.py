@@ -1,15 +1,15 @@
-"""OpenMM topology of a molecular crystal, with names that a PDB file can hold."""
+"""OpenMM topology of whole molecules, with names that a PDB file can hold; OpenMM is needed to import this."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from openmm import app
 from rdkit import Chem
 
 if TYPE_CHECKING:
-    from molflow_openmm.crystal.system import CrystalBox
     from molflow_sim.systems.molecule import Molecule
 
 _ORDERS = {
@@ -37,25 +37,30 @@ def _base36(number: int) -> str:
     return digits[number // 36] + digits[number % 36] if number < 1296 else str(number)
 
 
-def crystal_topology(box: CrystalBox) -> app.Topology:
-    """One chain, one residue per molecule, bonds with their orders.
+def openmm_topology(molecules: Sequence[Molecule], order: Iterable[int]) -> app.Topology:
+    """One chain, one residue per molecule, bonds with their orders; no box.
 
-    Residues are named ``MOA``, ``MOB``, ... by species. Atom order is that of `CrystalBox.positions`.
+    Parameters
+    ----------
+    molecules : sequence of Molecule
+        The species. Residues are named ``MOA``, ``MOB``, ... by them.
+    order : iterable of int
+        Species of every molecule, in the order in which their atoms stand.
     """
     topology = app.Topology()
     chain = topology.addChain("A")
     blueprint = []
-    for molecule in box.crystal.molecules:
+    for molecule in molecules:
         elements = [app.Element.getByAtomicNumber(int(n)) for n in molecule.numbers]
         bonds = [
             (b.GetBeginAtomIdx(), b.GetEndAtomIdx(), *_ORDERS.get(b.GetBondType(), (None, None)))
             for b in molecule.rdmol.GetBonds()
         ]
         blueprint.append((atom_names(molecule), elements, bonds))
-    for index, (species, _) in enumerate(box.order):
+    for index, species in enumerate(order):
         names, elements, bonds = blueprint[species]
         residue = topology.addResidue(f"MO{chr(ord('A') + species % 26)}", chain, str(index + 1))
         atoms = [topology.addAtom(name, element, residue) for name, element in zip(names, elements)]
-        for i, j, kind, order in bonds:
-            topology.addBond(atoms[i], atoms[j], kind, order)
+        for i, j, kind, bond_order in bonds:
+            topology.addBond(atoms[i], atoms[j], kind, bond_order)
     return topology
