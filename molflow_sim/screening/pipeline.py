@@ -588,6 +588,8 @@ class Run:
 
 @dataclass(frozen=True, eq=False)
 class Pool:
+    """All pressed packings, their ids, and the key of what they came from."""
+
     packings: Any
     ids: list[str]
     key: str
@@ -595,6 +597,8 @@ class Pool:
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
+    """Packings to relax: rows of the pool, press energies (eV per molecule), how often each was found, and crystals."""
+
     index: np.ndarray
     energy: np.ndarray
     copies: np.ndarray
