@@ -1,4 +1,4 @@
-"""Data sets of low-energy crystal packings: made with the project's own search, read with NumPy alone."""
+"""Data sets of crystal packings, clusters and conformers: our own, read with NumPy alone."""
 
 import lazy_loader
 
@@ -7,6 +7,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "build": ["build_crystal_dataset", "BuildSummary"],
+        "conformers": ["ConformerEnsemble", "read_ensembles"],
         "settings": ["DatasetSettings"],
         "reader": ["CrystalDataset", "CrystalRecord"],
         "sources": ["TrainingSource", "training_source"],
