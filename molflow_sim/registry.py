@@ -109,6 +109,8 @@ GENERATORS = Registry(
         "clusters/packmol": "molflow_sim.generators.clusters:PackmolClusters",
         "clusters/dual-scale": "molflow_sim.models.dual_scale.generator:DualScaleGenerator",
         "clusters/cluster-flow": "molflow_sim.models.cluster_flow.generator:ClusterFlowGenerator",
+        "conformers/etkdg": "molflow_sim.generators.conformers:EtkdgConformers",
+        "conformers/mmff": "molflow_sim.generators.conformers:MmffConformers",
     },
 )
 """Generators, see `molflow_sim.generators.protocol`: "kind of structure/method"."""

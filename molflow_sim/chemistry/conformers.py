@@ -242,6 +242,28 @@ def _minimised(mols: list[Chem.Mol]) -> tuple[np.ndarray, np.ndarray]:
     return np.array(energies), np.array(positions)
 
 
+def minimised(rdmol: Chem.Mol, starts: np.ndarray, dielectric: float) -> tuple[np.ndarray, np.ndarray]:
+    """Minima of MMFF94, its electrostatics divided by `dielectric`, near `starts` (S, N, 3) in Å.
+
+    Returns
+    -------
+    positions : ndarray (S, N, 3), Å
+    energies : ndarray (S,), eV
+    """
+    properties = mmff.MMFFGetMoleculeProperties(rdmol, mmffVariant="MMFF94")
+    properties.SetMMFFDielectricConstant(dielectric)
+    mol = with_positions(rdmol, starts[0])
+    field = mmff.MMFFGetMoleculeForceField(mol, properties, ignoreInterfragInteractions=False)
+    positions, energies = [], []
+    for x in starts:
+        mol.GetConformer().SetPositions(np.ascontiguousarray(x))
+        field.Initialize()
+        field.Minimize(maxIts=2000)
+        positions.append(mol.GetConformer().GetPositions())
+        energies.append(field.CalcEnergy() * KCAL_PER_MOL)
+    return np.array(positions), np.array(energies)
+
+
 def prune(rdmol: Chem.Mol, positions: np.ndarray, energies: np.ndarray, *, mirror: bool, limit: int) -> list[int]:
     """Indices of the distinct conformers inside the energy window, lowest first.
 

@@ -21,7 +21,6 @@ from rdkit.Chem import rdMolTransforms
 
 from molflow_sim.chemistry import conformers as conf
 from molflow_sim.chemistry.bonds import automorphisms
-from molflow_sim.units import KCAL_PER_MOL
 
 SHARES = {"vacuum": 0.3, "held": 0.5, "screened": 0.2}
 """Of the candidates of a search; within a family they follow the strain, see `conformers.strain_shares`."""
@@ -118,18 +117,7 @@ def _held(rdmol: Chem.Mol, embedded: Chem.Mol, mirror: bool) -> tuple[np.ndarray
 
 def _screened(rdmol: Chem.Mol, starts: np.ndarray, mirror: bool) -> tuple[np.ndarray, np.ndarray]:
     """Distinct minima of the screened force field near `starts` (S, N, 3) in Å, and its energies in eV."""
-    properties = mmff.MMFFGetMoleculeProperties(rdmol, mmffVariant="MMFF94")
-    properties.SetMMFFDielectricConstant(SCREENING)
-    mol = conf.with_positions(rdmol, starts[0])
-    field = mmff.MMFFGetMoleculeForceField(mol, properties, ignoreInterfragInteractions=False)
-    positions, energies = [], []
-    for x in starts:
-        mol.GetConformer().SetPositions(np.ascontiguousarray(x))
-        field.Initialize()
-        field.Minimize(maxIts=2000)
-        positions.append(mol.GetConformer().GetPositions())
-        energies.append(field.CalcEnergy() * KCAL_PER_MOL)
-    return _distinct(rdmol, np.array(positions), np.array(energies), mirror, MAX_SCREENED)
+    return _distinct(rdmol, *conf.minimised(rdmol, starts, SCREENING), mirror, MAX_SCREENED)
 
 
 def _distinct(

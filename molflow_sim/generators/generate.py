@@ -40,19 +40,20 @@ def generate(
     press: bool = False,
     charges: str = "mmff94",
     **options: Any,
-) -> list[Any]:
-    """Structures straight from a generator, neither relaxed nor ranked.
+) -> Any:
+    """Structures straight from a generator; crystals and clusters neither relaxed nor ranked.
 
     Parameters
     ----------
-    kind : {"crystals", "clusters"}
+    kind : {"crystals", "clusters", "conformers"}
     molecules : Molecule or str
         The molecule, or its SMILES; a sequence of them for kinds of structure that have several.
     n : int
         How many are generated.
     method : str, optional
-        The generator: ``random``, ``flow``, ``mixed`` for crystals, ``random``, ``packmol`` for clusters, or another
-        that is installed (``molflow doctor`` lists them). If not given, ``flow`` for crystals, ``random`` for clusters.
+        The generator: ``random``, ``flow``, ``mixed`` for crystals, ``random``, ``packmol`` for clusters, ``etkdg``,
+        ``mmff`` for conformers, or another that is installed (``molflow doctor`` lists them). If not given, ``flow``
+        for crystals, ``random`` for clusters, ``mmff`` for conformers.
     seed : int
         Same seed, settings and version: same structures.
     weights : path, optional
@@ -68,10 +69,11 @@ def generate(
 
     Returns
     -------
-    list of MolecularCrystal or MolecularCluster
-        Their `info` tells where they come from: ``name``, ``candidate`` (its number), ``seed``, ``generator`` and its
-        options, ``weights`` (SHA-256), ``version``, ``pressed``, and after the press ``energy_kj_per_mol`` (lattice
-        energy and strain, per molecule). Candidates that failed are left out, with a warning that counts the reasons.
+    list of MolecularCrystal or MolecularCluster, or a Molecule
+        Conformers come as one `Molecule`, lowest energy first, with `energies` and Boltzmann `shares`. The `info` tells
+        where structures come from: ``name``, ``candidate`` (its number), ``seed``, ``generator`` and its options,
+        ``weights`` (SHA-256), ``version``, ``pressed``, and after the press ``energy_kj_per_mol`` (lattice energy and
+        strain, per molecule). Candidates that failed are left out, with a warning that counts the reasons.
 
     Raises
     ------
@@ -90,16 +92,24 @@ def generate(
     several = not isinstance(molecules, (str, Molecule))
     listed: Any = molecules if several else [molecules]
     method = method or DEFAULT_METHOD[kind]
-    given: list[Molecule] = [Molecule.from_smiles(m) if isinstance(m, str) else m for m in listed]
+    search = kind != "conformers"
+    given: list[Molecule] = [Molecule.from_smiles(m, search=search) if isinstance(m, str) else m for m in listed]
     request = REQUESTS[kind](tuple(given) if several else given[0], **asked)
     version = f"{molflow_sim.__version__}+{identity['code']}"
-    notes = {"seed": seed, "generator": method, "version": version, "pressed": press}
+    notes: dict[str, Any] = {"seed": seed, "generator": method, "version": version}
+    notes |= {"pressed": press} if kind != "conformers" else {}
     notes |= {key: value for key, value in asdict(generator).items() if key != "weights"}  # type: ignore[call-overload]
     if found := identity.get("weights", identity.get("first", {}).get("weights")):
         notes["weights"] = f"sha256:{found}"
     if "package" in identity:
         notes["package"] = identity["package"]
     name = " + ".join(m.name or m.formula for m in given)
+    if kind == "conformers":
+        if several:
+            raise InputError("conformers are of one molecule; call for each molecule by itself")
+        from molflow_sim.generators.ensembles import ensemble
+
+        return ensemble(given[0], n, generator, seed=seed, info={"name": name, **notes})
     if press:
         from molflow_sim.forcefield import parametrize
         from molflow_sim.packing import press as run_press

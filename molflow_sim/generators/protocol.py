@@ -103,9 +103,24 @@ class ClusterRequest:
         object.__setattr__(self, "copies", tuple(counts))
 
 
-REQUESTS: dict[str, type] = {"crystals": CrystalRequest, "clusters": ClusterRequest}
+@dataclass(frozen=True)
+class ConformerRequest:
+    """Conformers of one molecule.
+
+    Attributes
+    ----------
+    molecule : Molecule
+        In whose atom order and stereochemistry; its own conformers do not matter. `Molecule.from_smiles` with
+        ``search=False`` does not look for any.
+    """
+
+    kind: ClassVar[str] = "conformers"
+    molecule: Molecule
+
+
+REQUESTS: dict[str, type] = {"crystals": CrystalRequest, "clusters": ClusterRequest, "conformers": ConformerRequest}
 """Requests by the kind of structure."""
-DEFAULT_METHOD = {"crystals": "flow", "clusters": "random"}
+DEFAULT_METHOD = {"crystals": "flow", "clusters": "random", "conformers": "mmff"}
 """Generators by the kind of structure, where none is named."""
 
 
@@ -131,7 +146,7 @@ class Candidates(Protocol):
         ...
 
     def systems(self) -> list[Any]:
-        """The structures (`MolecularCrystal` for crystals), None where one failed."""
+        """The structures (a `Molecule` of one conformer for conformers), None where one failed."""
         ...
 
 

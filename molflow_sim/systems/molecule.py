@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rdkit import Chem, rdBase
@@ -25,6 +27,9 @@ from molflow_sim.chemistry.checks import (
 from molflow_sim.chemistry.crystal_conformers import Conformers, crystal_conformers
 from molflow_sim.chemistry.pointgroup import point_group
 from molflow_sim.errors import MoleculeError
+
+if TYPE_CHECKING:
+    from ase import Atoms
 
 __all__ = ["ELEMENTS", "MAX_ATOMS", "Molecule"]
 
@@ -48,6 +53,8 @@ class Molecule:
         operations even if the molecule is chiral.
     shares : ndarray (K,)
         Shares of the conformers among the candidates of a search, made to sum to 1; by their strain if none are given.
+    info : mapping
+        Notes, such as where generated conformers come from.
     """
 
     rdmol: Chem.Mol
@@ -56,6 +63,7 @@ class Molecule:
     name: str = ""
     racemic: bool = False
     shares: np.ndarray = field(default_factory=lambda: np.empty(0))
+    info: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         n = self.rdmol.GetNumAtoms()
@@ -74,7 +82,9 @@ class Molecule:
         object.__setattr__(self, "shares", shares / shares.sum())
 
     @classmethod
-    def from_smiles(cls, smiles: str, *, n_conformers: int | None = None, seed: int = 0, name: str = "") -> Molecule:
+    def from_smiles(
+        cls, smiles: str, *, n_conformers: int | None = None, seed: int = 0, name: str = "", search: bool = True
+    ) -> Molecule:
         """Build a molecule and its conformers from a SMILES.
 
         Parameters
@@ -89,6 +99,9 @@ class Molecule:
             Seed of the embedding; same seed and versions, same conformers.
         name : str
             Free text kept with the molecule.
+        search : bool
+            Without, a single embedded conformer that is not minimised (energy NaN): fast, for what makes conformers of
+            its own.
 
         Raises
         ------
@@ -104,8 +117,11 @@ class Molecule:
         if n_conformers is not None and n_conformers < 1:
             raise MoleculeError(f"n_conformers must be at least 1, not {n_conformers}")
         parsed = parse_smiles(smiles)
-        rdmol = check_molecule(Chem.AddHs(parsed), what=smiles, force_field=True)
+        rdmol = check_molecule(Chem.AddHs(parsed), what=smiles, force_field=search)
         racemic = _is_flat(rdmol)
+        if not search:
+            rdmol, positions = _embedded(rdmol, seed)
+            return cls(rdmol, positions[None], np.array([np.nan]), name, racemic)
         rdmol, found = _stereoisomer(rdmol, n_conformers, seed)
         return cls(rdmol, found.positions, found.energies, name, racemic, found.shares)
 
@@ -291,6 +307,17 @@ class Molecule:
             cache[k, tolerance] = point_group(self.rdmol, self.conformers[k], tolerance)
         return cache[k, tolerance]
 
+    def to_ase(self, k: int = 0) -> Atoms:
+        """ASE atoms of conformer k, without a cell; ``info`` holds its ``smiles`` and the plain notes."""
+        from ase import Atoms
+
+        plain = {key: v for key, v in self.info.items() if isinstance(v, (str, int, float, bool))}
+        return Atoms(self.numbers, self.conformers[k], masses=self.masses, info={**plain, "smiles": self.smiles})
+
+    def with_info(self, **notes: Any) -> Molecule:
+        """The same molecule with entries added to `info`."""
+        return replace(self, info={**self.info, **notes})
+
     def __repr__(self) -> str:
         return f"Molecule({self.smiles!r}, {self.formula}, {len(self.conformers)} conformers)"
 
@@ -312,18 +339,36 @@ def _stereoisomer(rdmol: Chem.Mol, n_conformers: int | None, seed: int) -> tuple
     """Conformers, after fixing unspecified stereochemistry to that of the best of a few embeddings."""
     with rdBase.BlockLogs():
         fixed = Chem.Mol(rdmol)
-        if any(s.specified == Chem.StereoSpecified.Unspecified for s in Chem.FindPotentialStereo(fixed)):
+        if _is_open(fixed):
             fixed = conf.with_stereo(rdmol, conf.generate(rdmol, 1, seed, mirror=False, trials=8)[0][0])
         mirror = same_stereo(fixed, mirror_image(fixed))
         if n_conformers is None:
             found = crystal_conformers(fixed, seed, mirror)
         else:
             found = Conformers(*conf.generate(fixed, n_conformers, seed, mirror))
+    _warn_of_choice(rdmol, fixed)
+    return fixed, found
+
+
+def _embedded(rdmol: Chem.Mol, seed: int) -> tuple[Chem.Mol, np.ndarray]:
+    """One embedded conformer (N, 3) in Å, whose stereochemistry stands where none is specified."""
+    with rdBase.BlockLogs():
+        positions = conf.embed(rdmol, 1, seed).GetConformer().GetPositions()
+        fixed = conf.with_stereo(rdmol, positions) if _is_open(rdmol) else rdmol
+    _warn_of_choice(rdmol, fixed)
+    return fixed, positions
+
+
+def _is_open(rdmol: Chem.Mol) -> bool:
+    """Whether some stereochemistry is left open."""
+    return any(s.specified == Chem.StereoSpecified.Unspecified for s in Chem.FindPotentialStereo(Chem.Mol(rdmol)))
+
+
+def _warn_of_choice(rdmol: Chem.Mol, fixed: Chem.Mol) -> None:
     before, after = canonical_smiles(rdmol), canonical_smiles(fixed)
     if before != after:
         warnings.warn(
             f"{before}: stereochemistry is not fully specified; went on with {after}. "
             "Write the stereochemistry into the SMILES to choose",
-            stacklevel=3,
+            stacklevel=4,
         )
-    return fixed, found

@@ -1,0 +1,80 @@
+"""Numbered embeddings of RDKit's distance geometry: conformer k of a seed is the same however many are asked for.
+
+ETKDGv3: Wang et al., J. Chem. Inf. Model. 60, 2044 (2020); KDG, without torsion preferences: Riniker & Landrum, J.
+Chem. Inf. Model. 55, 2562 (2015).
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+import numpy as np
+from rdkit import Chem, rdBase
+from rdkit.Chem import rdDistGeom
+
+from molflow_sim.chemistry import conformers as conf
+from molflow_sim.errors import ConformerError
+
+ATTEMPTS = 30
+"""Of the embedding, for each conformer."""
+
+
+def embedded(
+    rdmol: Chem.Mol, n: int, seed: int, first_index: int = 0, torsion_preferences: bool = True
+) -> list[np.ndarray | None]:
+    """Embeddings `first_index` to `first_index` + n - 1 of a seed.
+
+    Parameters
+    ----------
+    rdmol : rdkit.Chem.Mol
+        Explicit hydrogens.
+    n : int
+    seed : int
+    first_index : int
+    torsion_preferences : bool
+        ETKDGv3; without, KDG.
+
+    Returns
+    -------
+    list of ndarray (N, 3) or None
+        Å; None where neither the usual nor random starting coordinates embed, nor any way of `conformers.embed`, or
+        none shows the stereochemistry of `rdmol`.
+    """
+    start = int(np.random.SeedSequence(seed).generate_state(1)[0] // 8) + first_index
+    found = _right(rdmol, _from(rdmol, n, start, torsion_preferences, False))
+    for k in range(n):
+        if found[k] is None:
+            found[k] = _right(rdmol, _from(rdmol, 1, start + k, torsion_preferences, True))[0]
+        if found[k] is None:  # cages and others that embed by many attempts only
+            with suppress(ConformerError):
+                found[k] = _right(rdmol, [conf.embed(rdmol, 1, start + k).GetConformer().GetPositions()])[0]
+    return found
+
+
+def _right(rdmol: Chem.Mol, found: list[np.ndarray | None]) -> list[np.ndarray | None]:
+    """Without those that show another stereoisomer."""
+    there = [x for x in found if x is not None]
+    kept = iter(conf.keeps_stereo(rdmol, np.array(there)) if there else ())
+    return [x if x is not None and next(kept) else None for x in found]
+
+
+def _from(rdmol: Chem.Mol, n: int, start: int, preferences: bool, random: bool) -> list[np.ndarray | None]:
+    parameters: Any = rdDistGeom.ETKDGv3() if preferences else rdDistGeom.KDG()
+    parameters.enableSequentialRandomSeeds = True  # conformer k is that of the seed start + k
+    parameters.randomSeed = start
+    parameters.numThreads = 1
+    parameters.maxIterations = ATTEMPTS
+    parameters.useRandomCoords = random
+    mol = Chem.Mol(rdmol)
+    with rdBase.BlockLogs():
+        rdDistGeom.EmbedMultipleConfs(mol, n, parameters)
+    found: list[np.ndarray | None] = [c.GetPositions() for c in mol.GetConformers()]
+    if len(found) in (0, n):
+        return found or [None] * n
+    # which ones failed RDKit does not tell
+    half = n // 2
+    return [
+        *_from(rdmol, half, start, preferences, random),
+        *_from(rdmol, n - half, start + half, preferences, random),
+    ]
