@@ -180,7 +180,7 @@ def rank_clusters(
     bars = Progress(progress)
     with Store(folder, identity, OUTPUTS, overwrite=overwrite) as store:
         store.write_run(status="running")
-        potentials = _potentials(species, energy, charges)
+        potentials = potentials_of(species, energy, charges)
         rows = []
         with bars.stage("Relaxing clusters" if relax else "Evaluating clusters", len(given)) as advance:
             for source, cluster in given:
@@ -226,8 +226,8 @@ def evaluated(cluster: MolecularCluster, potentials: tuple[Any, Any], relax: boo
     }  # fmt: skip
 
 
-def _potentials(species: Sequence[Any], energy: str, charges: str) -> tuple[Any, Any]:
-    """The force field, and the model that ranks."""
+def potentials_of(species: Sequence[Any], energy: str, charges: str) -> tuple[Any, Any]:
+    """The force field, and the model that ranks (one of `ENERGIES`), of clusters of these molecules."""
     from molflow_sim.energies import EnsemblePotential
     from molflow_sim.forcefield import CrystalPotential, parametrize
     from molflow_sim.so3lr.potential import SO3LR
