@@ -92,7 +92,7 @@ def generate(
     several = not isinstance(molecules, (str, Molecule))
     listed: Any = molecules if several else [molecules]
     method = method or DEFAULT_METHOD[kind]
-    search = kind != "conformers"
+    search = kind != "conformers" and getattr(generator, "uses_conformers", True)
     given: list[Molecule] = [Molecule.from_smiles(m, search=search) if isinstance(m, str) else m for m in listed]
     request = REQUESTS[kind](tuple(given) if several else given[0], **asked)
     version = f"{molflow_sim.__version__}+{identity['code']}"

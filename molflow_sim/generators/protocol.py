@@ -165,7 +165,10 @@ class Drawn:
 
 @runtime_checkable
 class Generator(Protocol):
-    """Something that draws structures; its name in the registry is `kind`, such as "crystals/flow"."""
+    """Something that draws structures; its name in the registry is `kind`, such as "crystals/flow".
+
+    One whose class says ``uses_conformers = False`` is given molecules without a search of their conformers.
+    """
 
     kind: ClassVar[str]
 

@@ -41,6 +41,7 @@ class DualScaleGenerator(TrainedGenerator):
 
     kind: ClassVar[str] = "clusters/dual-scale"
     model: ClassVar[str] = DualScale.kind
+    uses_conformers: ClassVar[bool] = False
     relax: int = 200
     check: bool = True
 

@@ -90,6 +90,11 @@ def test_clusters_come_with_all_their_atoms_and_a_box_is_refused(weights):
         generate("clusters", "CCCC", 1, method="dual-scale", weights=weights, copies=3, periodic=True)
 
 
+def test_no_conformers_are_searched_for_that_the_flow_does_not_use(weights):
+    (cluster,) = generate("clusters", "CCCC", 1, method="dual-scale", weights=weights, copies=3, relax=0, check=False)
+    assert len(cluster.species[0].conformers) == 1 and np.isnan(cluster.species[0].energies).all()
+
+
 def test_a_molecule_that_was_not_trained_on_is_named(weights):
     generator = DualScaleGenerator(weights=str(weights), relax=0, check=False)
     with pytest.warns(UserWarning, match="CCO was not trained on"):
