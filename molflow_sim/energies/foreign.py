@@ -30,6 +30,7 @@ from molflow_sim.symmetry.spacegroup import repeats_for_axis
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from molflow_sim.systems.cluster import MolecularCluster
     from molflow_sim.systems.crystal import MolecularCrystal
 
 MINIMUM_AXIS = 10.0
@@ -66,9 +67,14 @@ class EnergyModel:
         MolflowError
             If the model fails on this structure; the message holds its words.
         """
-        atoms = crystal.to_ase()
         repeats = repeats_for_axis(crystal.cell, self.minimum_axis)
-        atoms = atoms.repeat(repeats)
+        return self._total(crystal.to_ase().repeat(repeats)) / (crystal.z * int(np.prod(repeats)))
+
+    def cluster_energy(self, cluster: MolecularCluster) -> float:
+        """Energy per molecule in eV of a cluster in open space; raises as `energy`."""
+        return self._total(cluster.to_ase()) / cluster.n_molecules
+
+    def _total(self, atoms: Atoms) -> float:
         try:
             energy = float(self.cell_energy(atoms))
         except MolflowError:
@@ -78,7 +84,7 @@ class EnergyModel:
             raise MolflowError(f"{self.name} failed: {type(error).__name__}: {error}") from error
         if not np.isfinite(energy):
             raise NonFiniteError(f"{self.name} gave the energy {energy}")
-        return energy / (crystal.z * int(np.prod(repeats)))
+        return energy
 
 
 def energy_model(spec: str) -> EnergyModel:

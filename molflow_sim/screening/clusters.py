@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from molflow_sim.chemistry.bonds import automorphisms
+from molflow_sim.energies.foreign import energy_identity
 from molflow_sim.errors import InputError, MolflowError, NoCandidatesError
 from molflow_sim.evaluate.clusters import matched_rmsd
 from molflow_sim.evaluate.spearing import speared_rings
@@ -29,10 +30,12 @@ from molflow_sim.units import KJ_PER_MOL
 if TYPE_CHECKING:
     import pandas as pd
 
+    from molflow_sim.energies.foreign import EnergyModel
     from molflow_sim.systems.collect import Found
 
 ENERGIES = ("best", "potential", "so3lr")
-"""What ranks clusters: the mean of force field and SO3LR, the force field, SO3LR."""
+"""What relaxes and ranks clusters: the mean of force field and SO3LR, the force field, SO3LR. Energies of other
+packages rank them where these leave them."""
 SAME_ENERGY = 0.2
 """kJ/mol per molecule up to which two clusters may be one."""
 SAME_RMSD = 0.3
@@ -67,7 +70,7 @@ class ClusterEntry:
     converged : bool
         Whether the relaxation did; False for clusters as given.
     max_force : float
-        eV/Å.
+        eV/Å; of the model that ranks, with an energy of another package of the force field.
     n_steps : int
         Evaluations.
     copies : int
@@ -141,9 +144,11 @@ def rank_clusters(
     ----------
     found : sequence of Found
         As `molflow_sim.systems.collect.find_crystals` reads them; crystals among them are left out, with the reason.
-    energy : {"best", "potential", "so3lr"}
+    energy : str
+        ``best``, ``potential``, ``so3lr``, or an energy of another package (`molflow_sim.energies.foreign`), which is
+        evaluated on the geometry of the force field.
     relax : bool
-        Relax first: on the force field, and then on the model that ranks.
+        Relax first: on the force field, and then on the model that ranks, if it is one of this package.
     charges : str
         Of the force field.
     output : path, optional
@@ -161,8 +166,7 @@ def rank_clusters(
     StoreError
         `output` belongs to another run.
     """
-    if energy not in ENERGIES:
-        raise InputError(f"clusters are ranked by {', '.join(ENERGIES)}, not by {energy!r}")
+    model = _foreign(energy)
     dropped = [
         Dropped("", "read", item.reason or "a crystal among clusters; rank it by a call of its own", source=item.source)
         for item in found
@@ -174,13 +178,14 @@ def rank_clusters(
     species = given[0][1].species
     identity = {
         "what": "ranking of clusters", "molecules": [m.smiles for m in species], "energy": energy, "relax": relax,
-        "charges": charges, "code": code_version(*_CODE),
+        "charges": charges, "code": code_version(*_CODE), **({"model": energy_identity(energy)} if model else {}),
     }  # fmt: skip
     folder = Path(tempfile.mkdtemp(prefix="molflow-")) if output is None else Path(output)
     bars = Progress(progress)
     with Store(folder, identity, OUTPUTS, overwrite=overwrite) as store:
         store.write_run(status="running")
-        potentials = potentials_of(species, energy, charges)
+        force_field, own = potentials_of(species, "potential" if model else energy, charges)
+        potentials = (force_field, model or own)
         rows = []
         with bars.stage("Relaxing clusters" if relax else "Evaluating clusters", len(given)) as advance:
             for source, cluster in given:
@@ -201,6 +206,7 @@ def rank_clusters(
 
 def evaluated(cluster: MolecularCluster, potentials: tuple[Any, Any], relax: bool) -> dict[str, Any]:
     """Positions, energies (eV per molecule) and how the relaxation went; a failure is a reason."""
+    from molflow_sim.energies.foreign import EnergyModel
     from molflow_sim.relax.clusters import relax_cluster, single_point
 
     force_field, model = potentials
@@ -209,13 +215,19 @@ def evaluated(cluster: MolecularCluster, potentials: tuple[Any, Any], relax: boo
         if relax:
             done = relax_cluster(cluster, force_field)
             steps = done.n_steps
-            if np.isfinite(done.energy) and model is not force_field:
+            if np.isfinite(done.energy) and model is not force_field and not isinstance(model, EnergyModel):
                 done = relax_cluster(done.cluster, model, max_steps=MODEL_STEPS, rigid=False)
                 steps += done.n_steps
             if not np.isfinite(done.energy):
                 return {"reason": done.reason}
             cluster, converged = done.cluster, done.converged
-        (energy, force), (potential, _) = (single_point(cluster, p) for p in (model, force_field))
+        potential, force = single_point(cluster, force_field)
+        if isinstance(model, EnergyModel):
+            energy = model.cluster_energy(cluster)
+        elif model is force_field:
+            energy = potential
+        else:
+            energy, force = single_point(cluster, model)
     except MolflowError as error:
         return {"reason": error.reason}
     if not np.isfinite(energy):
@@ -237,6 +249,26 @@ def potentials_of(species: Sequence[Any], energy: str, charges: str) -> tuple[An
     if energy == "potential":
         return force_field, force_field
     return force_field, EnsemblePotential(table) if energy == "best" else SO3LR()
+
+
+def _foreign(energy: str) -> EnergyModel | None:
+    """The energy of another package that is asked for; None where it is one of `ENERGIES`.
+
+    Raises
+    ------
+    InputError
+        It is neither, or cannot be had (MissingDependencyError).
+    """
+    from molflow_sim.energies.foreign import energy_model
+
+    if energy in ENERGIES:
+        return None
+    if energy in ("fit", "") or energy.startswith("mean("):
+        raise InputError(
+            f"clusters are ranked by {', '.join(ENERGIES)} or an energy of another package (gfn2-xtb, mace:FILE, "
+            f"ase:package.module:factory, torchsim:package.module:factory), not by {energy!r}"
+        )
+    return energy_model(energy)
 
 
 def _alike(found: Sequence[Found]) -> list[tuple[str, MolecularCluster]]:

@@ -81,7 +81,7 @@ def test_what_cannot_be_ranked_together_is_said(tmp_path, molflow):
     refuses(InputError, "rank_clusters", rank, loose(1))
     both = list(find_crystals([loose(1), loose(2, copies=(2,))]))
     refuses(InputError, "energies are compared between clusters of the same", rank_clusters, both, "potential")
-    refuses(InputError, "not by 'gfn2-xtb'", rank_clusters, both[:1], "gfn2-xtb")
+    refuses(InputError, "not by 'fit'", rank_clusters, both[:1], "fit")
     crystal = list(find_crystals(special("inversion")))
     refuses(NoCandidatesError, "is a cluster", rank_clusters, crystal, "potential")
     mixed = rank_clusters([*both[:1], *crystal], "potential", output=tmp_path / "out", progress=False)
@@ -89,3 +89,17 @@ def test_what_cannot_be_ranked_together_is_said(tmp_path, molflow):
     ase.io.write(tmp_path / "a.extxyz", loose(1).to_ase())
     code, _, err = molflow("rank", tmp_path / "a.extxyz", "-o", tmp_path / "o", "--relax", "-T", 300)
     assert code == 2 and "no lattice vibrations" in err
+
+
+def test_energies_of_other_packages_rank_clusters_of_several_molecules_where_the_force_field_leaves_them(tmp_path):
+    pytest.importorskip("tblite", reason="GFN2-xTB needs the extra xtb")
+    from tblite.ase import TBLite
+
+    start = loose(1, (FORMAMIDE, WATER), (1, 2))
+    found = list(find_crystals([start.to_ase()]))
+    (plain,) = rank_clusters(found, "gfn2-xtb", output=tmp_path / "plain", progress=False).entries
+    atoms = start.to_ase()
+    atoms.calc = TBLite(method="GFN2-xTB", verbosity=0)
+    assert 3 * plain.energy == pytest.approx(atoms.get_potential_energy(), abs=1e-6)
+    (relaxed,) = rank_clusters(found, "gfn2-xtb", relax=True, output=tmp_path / "relaxed", progress=False).entries
+    assert relaxed.converged and relaxed.energy < plain.energy and relaxed.max_force < 0.02
