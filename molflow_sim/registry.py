@@ -111,6 +111,7 @@ GENERATORS = Registry(
         "clusters/cluster-flow": "molflow_sim.models.cluster_flow.generator:ClusterFlowGenerator",
         "conformers/etkdg": "molflow_sim.generators.conformers:EtkdgConformers",
         "conformers/mmff": "molflow_sim.generators.conformers:MmffConformers",
+        "conformers/coarsenconf": "molflow_sim.models.coarsenconf.generator:CoarsenConfGenerator",
     },
 )
 """Generators, see `molflow_sim.generators.protocol`: "kind of structure/method"."""
@@ -122,6 +123,7 @@ MODELS = Registry(
         "mol-crystal-flow": "molflow_sim.models.mol_crystal_flow:MolCrystalFlow",
         "dual-scale": "molflow_sim.models.dual_scale:DualScale",
         "cluster-flow": "molflow_sim.models.cluster_flow:ClusterFlow",
+        "coarsenconf": "molflow_sim.models.coarsenconf:CoarsenConf",
         "cgnet": "molflow_sim.cg.student.cgnet:CGNet",
     },
 )

@@ -33,6 +33,10 @@ On clusters of molflow dataset clusters:
 
     molflow train cluster-flow clusters/ -o mine/
 
+On ensembles of molflow dataset conformers:
+
+    molflow train coarsenconf conformers/ -o mine/
+
 Carry on after an interruption: give the same command again. Use the result with --weights tuned/.
 """
 
@@ -43,7 +47,8 @@ def train(
         list[Path],
         typer.Argument(
             help="A data set (or several), a folder of CIFs, or the folder of a screening; for dual-scale frames of "
-            "clusters (.npz, or a folder of them), for cluster-flow folders of molflow dataset clusters.",
+            "clusters (.npz, or a folder of them), for cluster-flow folders of molflow dataset clusters, for "
+            "coarsenconf of molflow dataset conformers.",
             metavar="FOLDER...",
             show_default=False,
         ),

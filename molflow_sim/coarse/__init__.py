@@ -9,7 +9,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "topology": ["BeadTopology", "backbone_topology"],
         "contraction": ["contracted_bonds"],
         "beads": ["MoleculeBeads"],
-        "maps": ["MAPS", "bead_map", "ring_beads", "torsion_beads"],
+        "maps": ["MAPS", "bead_map", "ring_beads", "rotatable_bonds", "torsion_beads"],
         "features": ["GraphFeatures", "atom_features", "bead_features"],
     },
 )

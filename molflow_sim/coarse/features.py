@@ -35,6 +35,8 @@ _COLUMNS: tuple[tuple[str, str, Sequence[object]], ...] = (
 )
 N_ATOM_FEATURES = sum(len(values) for _, _, values in _COLUMNS)
 _KINDS = np.array([kind for _, kind, values in _COLUMNS for _ in values])
+PARITY_EVEN = np.array([name != "chirality" for name, _, values in _COLUMNS for _ in values])
+"""Columns of an atom that are the same in a molecule and its mirror image."""
 N_BEAD_FEATURES = int((_KINDS != "name").sum()) + 1
 _BONDS = ("SINGLE", "DOUBLE", "TRIPLE", "AROMATIC")
 N_BOND_FEATURES = len(_BONDS) + 3

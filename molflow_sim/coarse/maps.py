@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING
 
 import networkx as nx
@@ -19,6 +19,8 @@ GROUP = 6
 """Heavy atoms up to which a substituent that a double bond holds in a ring's plane belongs to the ring's bead."""
 SUBSTITUENT = 2
 """Heavy atoms up to which a substituent on a single bond belongs to the bead that it hangs on."""
+AMIDE = "[#7;!$([#7]=*)]-[CX3]=[O,S]"
+"""SMARTS; its first two atoms are the ends of a bond that does not turn."""
 
 
 def ring_beads(rdmol: Chem.Mol, split_from: int = 3, largest: int = 0, whole: Sequence[str] = ()) -> MoleculeBeads:
@@ -59,7 +61,7 @@ def ring_beads(rdmol: Chem.Mol, split_from: int = 3, largest: int = 0, whole: Se
 
 
 def torsion_beads(rdmol: Chem.Mol, smallest: int = 1) -> MoleculeBeads:
-    """The rigid parts between torsions: every single bond outside rings with something on both sides is cut.
+    """The rigid parts between torsions: what is left together when every rotatable bond is cut.
 
     Parameters
     ----------
@@ -70,9 +72,7 @@ def torsion_beads(rdmol: Chem.Mol, smallest: int = 1) -> MoleculeBeads:
     """
     heavy, rank = _heavy_graph(rdmol), _ranks(rdmol)
     parts = heavy.copy()
-    for i, j, bond in heavy.edges(data=True):
-        if bond["order"] == 1.0 and not bond["ring"] and heavy.degree(i) > 1 and heavy.degree(j) > 1:
-            parts.remove_edge(i, j)
+    parts.remove_edges_from(rotatable_bonds(rdmol))
     groups = [set(c) for c in nx.connected_components(parts)]
     while len(groups) > 1 and min(map(len, groups)) < smallest:
         groups.sort(key=lambda g: (len(g), min(rank[i] for i in g), min(g)))
@@ -80,6 +80,27 @@ def torsion_beads(rdmol: Chem.Mol, smallest: int = 1) -> MoleculeBeads:
         beside = [g for g in groups if any(j in g for i in least for j in heavy[i])]
         beside[0].update(least)
     return _beads(rdmol, groups)
+
+
+def rotatable_bonds(rdmol: Chem.Mol) -> list[tuple[int, int]]:
+    """Bonds whose torsions are free: single, in no ring, with a heavy atom beyond either end.
+
+    Bonds of amides (also thioamides, carbamates and the like) and between two double bonds (C=C-C=C, C=C-C=O) are not,
+    as in Reidenbach and Krishnapriyan, "CoarsenConf" (2023), Appendix D. Bonds between aromatic rings, or from a ring
+    to a carbonyl group, are.
+    """
+    heavy = _heavy_graph(rdmol)
+    held = {frozenset(match[:2]) for match in rdmol.GetSubstructMatches(_pattern(AMIDE))}
+    double = {i for i, j, bond in heavy.edges(data=True) if bond["order"] == 2.0 for i in (i, j)}
+    return [
+        (i, j)
+        for i, j, bond in heavy.edges(data=True)
+        if bond["order"] == 1.0
+        and not bond["ring"]
+        and min(heavy.degree(i), heavy.degree(j)) > 1
+        and frozenset((i, j)) not in held
+        and not (i in double and j in double)
+    ]
 
 
 def _y6(rdmol: Chem.Mol) -> MoleculeBeads:
@@ -168,6 +189,13 @@ def _pieces(chain: nx.Graph, largest: int, rank: list[int]) -> list[set[int]]:
 
 def _beads(rdmol: Chem.Mol, groups: list[set[int]]) -> MoleculeBeads:
     return MoleculeBeads.from_groups(rdmol, sorted(sorted(group) for group in groups))
+
+
+@lru_cache(maxsize=8)
+def _pattern(smarts: str) -> Chem.Mol:
+    from rdkit import Chem
+
+    return Chem.MolFromSmarts(smarts)
 
 
 def _heavy_graph(rdmol: Chem.Mol) -> nx.Graph:

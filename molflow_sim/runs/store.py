@@ -46,6 +46,14 @@ def unpack_arrays(data: bytes) -> dict[str, np.ndarray]:
         return {name: archive[name] for name in archive.files}
 
 
+def unpack_format(data: bytes, version: int) -> dict[str, np.ndarray]:
+    """As `unpack_arrays`, of an archive whose ``format`` is that version (ValueError or KeyError if it is not)."""
+    arrays = unpack_arrays(data)
+    if int(arrays["format"]) != version:
+        raise ValueError(f"format {int(arrays['format'])}, not {version}")
+    return arrays
+
+
 @dataclass(frozen=True)
 class Record:
     """One finished batch as the manifest lists it."""

@@ -13,7 +13,7 @@ import numpy as np
 
 from molflow_sim.errors import StoreError, TrainingError
 from molflow_sim.runs.files import sha256, write_bytes_atomically
-from molflow_sim.runs.store import pack_arrays, unpack_arrays
+from molflow_sim.runs.store import pack_arrays, unpack_format
 
 SPLITS = ("train", "validation", "test")
 FILE = "clusters.npz"
@@ -181,9 +181,7 @@ def unpacked(data: bytes) -> list[ClusterRecord]:
     ValueError, KeyError, zipfile.BadZipFile
         It is none.
     """
-    arrays = unpack_arrays(data)
-    if int(arrays["format"]) != FORMAT:
-        raise ValueError(f"format {int(arrays['format'])}, not {FORMAT}")
+    arrays = unpack_format(data, FORMAT)
     parts = {name: np.split(arrays[name], np.cumsum(arrays[f"{name}_count"])[:-1]) for name in _RAGGED}
     records = []
     for k in range(len(arrays["name"])):
