@@ -19,6 +19,8 @@ GPA = 1.0 / 160.21766339999998
 """1 GPa in eV/Å³."""
 BOHR = 0.529177210903
 """1 bohr in Å."""
+HARTREE = 27.211386245988
+"""1 hartree in eV."""
 HBAR = 0.06465415130134
 """ħ in eV·Å·(amu/eV)^½: times ω in (eV/amu)^½/Å it is an energy in eV."""
 INVERSE_CM = 1.2398419843320026e-4

@@ -202,3 +202,98 @@ def _record(
             highlight=False,
         )
     say(console, f"{summary['frames']} frames of {summary['formula']} × {asked.copies} in {output}")
+
+
+CONFORMERS = """
+[bold]Examples[/bold]
+
+Conformers of every molecule of a list by GFN2-xTB (needs the extra xtb), molecules of two other files kept out:
+
+    molflow dataset conformers molecules.smi -o conformers/ --exclude holdout.smi --exclude ligands.sdf.gz
+
+Those of a file, with energies in kcal/mol under a property of its records:
+
+    molflow dataset conformers --from-sdf dft.sdf.gz --energy-property dlpno_ccsdt_kcal --exclude holdout.smi -o dft/
+
+As measured in crystals:
+
+    molflow dataset conformers --from-cif cifs/ --exclude holdout.smi -o measured/
+
+Few files to pass on, instead of one for each molecule:
+
+    molflow dataset conformers --pack conformers/ --pack dft/ -o packed/
+
+Carry on after an interruption: give the same command again. Then: molflow train coarsenconf conformers/ dft/ -o mine/
+"""
+
+
+@app.command(epilog=CONFORMERS)
+def conformers(
+    molecules: Annotated[
+        Path | None, typer.Argument(help="File with one molecule a line: SMILES [name].", show_default=False)
+    ] = None,
+    output: opt.Output = Path("conformers"),
+    from_sdf: Annotated[
+        Path | None, typer.Option("--from-sdf", help="SDF or SDF.GZ of conformers to take.", show_default=False)
+    ] = None,
+    energy_property: Annotated[
+        str | None,
+        typer.Option("--energy-property", help="Of the SDF's records: energies in kcal/mol.", show_default=False),
+    ] = None,
+    source: Annotated[str, typer.Option("--source", help="Of the SDF's conformers: dft, gfn2 or measured.")] = "dft",
+    from_cif: Annotated[
+        Path | None,
+        typer.Option("--from-cif", help="Folder of crystals whose molecules to take as measured.", show_default=False),
+    ] = None,
+    pack: Annotated[
+        list[Path] | None,
+        typer.Option("--pack", help="Data set to put into few files; may be repeated.", show_default=False),
+    ] = None,
+    window: Annotated[float, typer.Option(help="kJ/mol above the lowest conformer that are kept.")] = 25.0,
+    keep: Annotated[int, typer.Option(help="Conformers kept at most for each molecule.")] = 30,
+    evaluations: Annotated[
+        int, typer.Option(help="GFN2-xTB gradients for a molecule of up to 24 atoms; larger ones get fewer.")
+    ] = 400,
+    max_atoms: Annotated[int, typer.Option(help="Larger molecules are dropped.")] = 60,
+    seconds: Annotated[float, typer.Option(help="A molecule that takes longer is dropped.")] = 600.0,
+    exclude: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--exclude", help=".smi or .sdf(.gz) of molecules never to train on; may be repeated.", show_default=False
+        ),
+    ] = None,
+    seed: opt.Seed = 0,
+    processes: opt.Processes = 1,
+    overwrite: opt.Overwrite = False,
+    quiet: opt.Quiet = False,
+) -> None:
+    """Search the conformers of many molecules at the level of GEOM, or take those of an SDF or of crystals.
+
+    Writes store/molecules (one block for each molecule), dropped.csv (molecules and conformers that were left out and
+    why) and run.json. molflow_sim.dataset.read_ensembles reads them, also while they are made.
+    """
+    if pack:
+        if molecules is not None or from_sdf is not None or from_cif is not None:
+            raise InputError("--pack takes data sets that are there: give it without molecules, --from-sdf, --from-cif")
+        from molflow_sim.dataset.conformers import write_packed
+
+        files = write_packed(pack, output)
+        if not quiet:
+            say(Console(), f"{', '.join(p.name for p in files)} and contents.json in {output}")
+        return
+    from molflow_sim.dataset.conformer_build import build_conformer_dataset
+    from molflow_sim.dataset.conformer_settings import ConformerSettings
+
+    settings = ConformerSettings(
+        window=window, keep=keep, evaluations=evaluations, max_atoms=max_atoms, seconds=seconds, seed=seed
+    )
+    summary = build_conformer_dataset(
+        molecules, output, sdf=from_sdf, cifs=from_cif, energy_property=energy_property, source=source,
+        exclude=exclude, settings=settings, processes=processes, overwrite=overwrite, progress=not quiet,
+    )  # fmt: skip
+    if not quiet:
+        say(
+            Console(),
+            f"{summary.conformers} conformers of {summary.molecules} molecules in {summary.folder}; {summary.dropped} "
+            "rows of what was left out (dropped.csv)",
+        )

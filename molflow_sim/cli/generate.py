@@ -102,7 +102,7 @@ def crystals(
                 print(f"{place}: {len(found)} crystals of {smiles}", file=sys.stderr)
         table = _failed_table(output)
         if failed:
-            from molflow_sim.dataset.build import reasons_table
+            from molflow_sim.dataset.items import reasons_table
             from molflow_sim.runs.files import write_bytes_atomically
 
             write_bytes_atomically(table, reasons_table(failed))
@@ -184,7 +184,7 @@ def clusters(
 
 def _lines(path: Path) -> list[tuple[str, str, str]]:
     """(file and line, SMILES, name) of a list of molecules; doubles are kept once."""
-    from molflow_sim.dataset.build import read_lines
+    from molflow_sim.dataset.items import read_lines
 
     found: dict[str, tuple[str, str, str]] = {}
     for number, line in enumerate(read_lines(path)[0], 1):

@@ -7,6 +7,8 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
     __name__,
     submod_attrs={
         "build": ["build_crystal_dataset", "BuildSummary"],
+        "conformer_build": ["ConformerSummary", "build_conformer_dataset"],
+        "conformer_settings": ["ConformerSettings"],
         "conformers": ["ConformerEnsemble", "read_ensembles"],
         "settings": ["DatasetSettings"],
         "reader": ["CrystalDataset", "CrystalRecord"],

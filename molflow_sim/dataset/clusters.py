@@ -15,9 +15,9 @@ from scipy.spatial.transform import Rotation
 
 from molflow_sim.chemistry.bonds import graph_mol
 from molflow_sim.chemistry.pointgroup import point_group
-from molflow_sim.dataset.build import excluded_skeletons, reasons_table
+from molflow_sim.dataset.items import excluded_skeletons, reasons_table
 from molflow_sim.dataset.reader import CrystalDataset
-from molflow_sim.dataset.skeletons import skeletons, split_of_skeletons
+from molflow_sim.dataset.skeletons import skeletons, three_way_split
 from molflow_sim.errors import CrystalError, InputError, MolflowError
 from molflow_sim.geometry.superposition import kabsch
 from molflow_sim.models.cluster_flow.data import FILE, ClusterData, ClusterRecord, Poses, unpacked
@@ -34,8 +34,6 @@ CONGRUENT = 0.05
 """Å, RMSD up to which the molecules of a crystal are copies of one rigid shape."""
 SYMMETRIC = 0.1
 """Å up to which a rotation maps a molecule on itself."""
-VALIDATION_SHARE = 9
-"""Of the molecules that are not on the test side, one in this many is for validation: 80 : 10 : 10 or nearly so."""
 
 
 @dataclass(frozen=True)
@@ -164,18 +162,11 @@ def _tried(
     try:
         given = read()
         blocks = given.pop("skeletons")
-        record = record_of(settings, split=cluster_split(blocks, excluded), source=source, **given)
+        record = record_of(settings, split=three_way_split(blocks, excluded), source=source, **given)
     except MolflowError as error:
         row = {"source": source, "name": Path(source).stem, "smiles": "", "reason": error.reason}
         return json.dumps(row).encode()
     return ClusterData([record]).packed()
-
-
-def cluster_split(blocks: tuple[str, ...], excluded: dict[str, str]) -> str:
-    """The side of a molecule, the same in every data set; the test side is that of packings and crystals, too."""
-    if split_of_skeletons(blocks, excluded) == "test":
-        return "test"
-    return "validation" if zlib.crc32(f"validation:{blocks[0]}".encode()) % VALIDATION_SHARE == 0 else "train"
 
 
 def record_of(

@@ -61,7 +61,7 @@ class ConformerEnsemble:
     energies : ndarray, shape (K,)
         eV above the lowest; NaN where unknown.
     shares : ndarray, shape (K,)
-        Of a Boltzmann distribution at `TEMPERATURE`; equal where energies are unknown. A conformer that stands for
+        Of a Boltzmann distribution at `TEMPERATURE`, see `boltzmann_shares`. A conformer that stands for
         its mirror image, too, weighs twice.
     source : str
         ``gfn2`` (searched, GFN2-xTB), ``dft`` or ``measured``.
@@ -105,12 +105,14 @@ class ConformerEnsemble:
 def boltzmann_shares(energies: np.ndarray, degeneracy: np.ndarray | None = None) -> np.ndarray:
     """Shares (K,) of energies (K,) in eV at `TEMPERATURE`, each counted as often as its `degeneracy` says.
 
-    Equal where an energy is unknown.
+    One of unknown energy weighs as the others do on average.
     """
     energies = np.asarray(energies, float)
-    weights = np.ones(len(energies)) if degeneracy is None else np.asarray(degeneracy, float)
-    if np.isfinite(energies).all():
-        weights = weights * np.exp(-(energies - energies.min()) / thermal_energy(TEMPERATURE))
+    weights = np.ones(len(energies)) if degeneracy is None else np.array(degeneracy, float)
+    known = np.isfinite(energies)
+    if known.any():
+        weights[known] *= np.exp(-(energies[known] - energies[known].min()) / thermal_energy(TEMPERATURE))
+        weights[~known] = weights[known].mean()
     return np.asarray(weights / weights.sum())
 
 

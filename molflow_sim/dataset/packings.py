@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from molflow_sim.dataset.items import Excluded, Item, shard_or_row
 from molflow_sim.dataset.settings import DatasetSettings
 from molflow_sim.dataset.shards import pack_shard
 from molflow_sim.errors import CrystalError, MoleculeTooLargeError, MolflowError, NoCandidatesError
@@ -39,33 +39,6 @@ CODE = ("molflow_sim.dataset.packings:make_shard", *(f"molflow_sim.screening.sta
 Caught = list[warnings.WarningMessage]
 
 
-@dataclass(frozen=True)
-class Item:
-    """One molecule of a list, or one CIF.
-
-    Attributes
-    ----------
-    kind : str
-        ``molecule`` or ``crystal``.
-    id : str
-        Identity of the input: what the shard's file is named after.
-    content : str
-        SMILES, or the path of the CIF.
-    name, source : str
-        The molecule's name; where it stands (file and line).
-    """
-
-    kind: str
-    id: str
-    content: str
-    name: str
-    source: str
-
-
-class Excluded(Exception):
-    """A molecule that the data set must not hold; its message is the row's reason."""
-
-
 def make_shard(stages: Stages, settings: DatasetSettings, excluded: Mapping[str, str], item: Item) -> bytes:
     """Shard of an item, or the row that says why there is none; never raises for what the item holds.
 
@@ -78,29 +51,14 @@ def make_shard(stages: Stages, settings: DatasetSettings, excluded: Mapping[str,
         Skeletons that must not be trained on, with a SMILES of each.
     item : Item
     """
-    make: Callable[..., bytes] = _molecule_shard if item.kind == "molecule" else _crystal_shard
-    try:
+    kind: Callable[..., bytes] = _molecule_shard if item.kind == "molecule" else _crystal_shard
+
+    def make() -> bytes:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", UserWarning)
-            return make(stages, settings, excluded, item, caught)
-    except Excluded as error:
-        return failed(item, str(error))
-    except MolflowError as error:
-        return failed(item, error.reason)
-    except Exception as error:  # one molecule must not end a run of hours
-        return failed(item, f"{type(error).__name__}: {' '.join(str(error).split())}")
+            return kind(stages, settings, excluded, item, caught)
 
-
-def failed(item: Item, reason: str) -> bytes:
-    """The row of an item that has no shard, as JSON."""
-    smiles = item.content if item.kind == "molecule" else ""
-    row = {"source": item.source, "name": item.name, "smiles": smiles, "reason": reason}
-    return json.dumps(row, ensure_ascii=False).encode()
-
-
-def lost(item: Item) -> bytes:
-    """The row of an item whose process died, twice."""
-    return failed(item, "WorkerLost: the process died on this item (memory, or a crash in a library)")
+    return shard_or_row(item, make)
 
 
 def _molecule_shard(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Container, Iterable, Sequence
 from functools import lru_cache
 
@@ -11,6 +12,8 @@ from rdkit.Chem.MolStandardize import rdMolStandardize
 
 TEST_SHARE = 5
 """One skeleton in this many is never trained on (80:20)."""
+VALIDATION_SHARE = 9
+"""Of the molecules that are not on the test side, one in this many is for validation, where there is such a side."""
 MAX_TAUTOMERS = 200
 """Tautomers enumerated at most for a molecule; RDKit's 1000 can take minutes."""
 
@@ -70,6 +73,13 @@ def split_of_skeletons(blocks: Sequence[str], excluded: Container[str] = ()) -> 
         Skeletons that are never trained on; a molecule with one of them is ``"test"`` whatever its hash.
     """
     return "test" if any(block in excluded for block in blocks) else split_of(blocks[0])
+
+
+def three_way_split(blocks: Sequence[str], excluded: Container[str] = ()) -> str:
+    """``train``, ``validation`` or ``test``; the test side is that of `split_of_skeletons`."""
+    if split_of_skeletons(blocks, excluded) == "test":
+        return "test"
+    return "validation" if zlib.crc32(f"validation:{blocks[0]}".encode()) % VALIDATION_SHARE == 0 else "train"
 
 
 def split_of_molecule(rdmol: Chem.Mol, excluded: Container[str] = ()) -> str:

@@ -175,3 +175,13 @@ def _arrays(terms: MMFFTerms) -> Any:
             terms.pairs, np.stack([1.0 / terms.vdw_r, terms.vdw_epsilon, terms.coulomb], 1),
         ))  # fmt: skip
     return terms._tensors["compiled"]
+
+
+def mmff_hessian(terms: MMFFTerms, positions: np.ndarray, step: float = 5e-3) -> np.ndarray:
+    """Second derivatives (3N, 3N) in eV/Å² at positions (N, 3) in Å, by central differences of `step` Å."""
+    n = len(positions)
+    moves = step * np.eye(3 * n).reshape(-1, n, 3)
+    points = np.concatenate([positions + moves, positions - moves])
+    gradients = mmff_molecules(terms, points.reshape(-1, 3), np.arange(6 * n) * n)[1].reshape(2, 3 * n, 3 * n)
+    hessian = (gradients[0] - gradients[1]) / (2.0 * step)
+    return 0.5 * (hessian + hessian.T)

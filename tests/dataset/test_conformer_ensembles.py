@@ -46,11 +46,12 @@ def test_a_block_gives_back_its_molecules_to_a_thousandth_of_an_angstrom(shapes)
         assert b.shares.sum() == pytest.approx(1.0, abs=1e-12)
 
 
-def test_shares_are_those_of_boltzmann_and_equal_where_an_energy_is_unknown():
+def test_shares_are_those_of_boltzmann_and_the_mean_where_an_energy_is_unknown():
     kt = BOLTZMANN * 298.15
     assert boltzmann_shares([0.0, kt * np.log(3.0)]) == pytest.approx([0.75, 0.25])
     assert boltzmann_shares([5.0, 5.0], [2.0, 1.0]) == pytest.approx([2 / 3, 1 / 3])
-    assert boltzmann_shares([0.0, np.nan]) == pytest.approx([0.5, 0.5])
+    assert boltzmann_shares([np.nan, np.nan]) == pytest.approx([0.5, 0.5])
+    assert boltzmann_shares([0.0, kt * np.log(3.0), np.nan]) == pytest.approx([0.5, 1 / 6, 1 / 3])
 
 
 def test_unknown_energies_survive_the_round_trip():
