@@ -112,6 +112,7 @@ GENERATORS = Registry(
         "conformers/etkdg": "molflow_sim.generators.conformers:EtkdgConformers",
         "conformers/mmff": "molflow_sim.generators.conformers:MmffConformers",
         "conformers/coarsenconf": "molflow_sim.models.coarsenconf.generator:CoarsenConfGenerator",
+        "conformers/torsions": "molflow_sim.generators.torsions:TorsionConformers",
     },
 )
 """Generators, see `molflow_sim.generators.protocol`: "kind of structure/method"."""

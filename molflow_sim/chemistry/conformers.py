@@ -100,9 +100,47 @@ def _embedded(
 def keeps_stereo(rdmol: Chem.Mol, positions: np.ndarray) -> np.ndarray:
     """Which conformers (K, N, 3) in Å show the R/S and E/Z that `rdmol` has; what it leaves open may be either."""
     with rdBase.BlockLogs():
-        if not any(s.specified == Chem.StereoSpecified.Specified for s in Chem.FindPotentialStereo(Chem.Mol(rdmol))):
+        found = Chem.FindPotentialStereo(Chem.Mol(rdmol))
+        if not any(s.specified == Chem.StereoSpecified.Specified for s in found):
             return np.ones(len(positions), dtype=bool)
-        return np.array([same_stereo(with_stereo(rdmol, x), rdmol) for x in positions], dtype=bool)
+        right = np.zeros(len(positions), dtype=bool)
+        signs, known = _handedness(rdmol, found, positions), {}
+        for k, x in enumerate(positions):
+            key = signs[k].tobytes()
+            if key not in known:  # conformers of the same signs are of the same stereoisomer
+                known[key] = same_stereo(with_stereo(rdmol, x), rdmol)
+            right[k] = known[key]
+        return right
+
+
+def _handedness(rdmol: Chem.Mol, found: Any, positions: np.ndarray) -> np.ndarray:
+    """Signs (K, S) of the volumes at stereocentres and of the torsions at stereo bonds; the conformer's own where flat.
+
+    A centre that is all but flat, or a double bond turned by all but a right angle, is told apart by the conformer.
+    """
+    columns = []
+    for stereo in found:
+        if stereo.type == Chem.StereoType.Atom_Tetrahedral:
+            near = [n.GetIdx() for n in rdmol.GetAtomWithIdx(stereo.centeredOn).GetNeighbors()][:3]
+            v = positions[:, near] - positions[:, [stereo.centeredOn]]
+            v = v / np.maximum(np.linalg.norm(v, axis=2, keepdims=True), 1e-12)
+            measure = np.linalg.det(v) / 0.3 if len(near) == 3 else np.zeros(len(positions))
+        elif stereo.type == Chem.StereoType.Bond_Double:
+            bond = rdmol.GetBondWithIdx(stereo.centeredOn)
+            a, b = bond.GetBeginAtomIdx(), bond.GetEndAtomIdx()
+            i, j = (
+                next((n.GetIdx() for n in rdmol.GetAtomWithIdx(x).GetNeighbors() if n.GetIdx() != y), x)
+                for x, y in ((a, b), (b, a))
+            )
+            axis = positions[:, b] - positions[:, a]
+            m, n = np.cross(positions[:, i] - positions[:, a], axis), np.cross(positions[:, j] - positions[:, b], axis)
+            size = np.linalg.norm(m, axis=1) * np.linalg.norm(n, axis=1)
+            measure = np.einsum("kx,kx->k", m, n) / np.maximum(size, 1e-12) / 0.5
+        else:
+            measure = np.zeros(len(positions))
+        sure = np.abs(measure) >= 1.0
+        columns.append(np.where(sure, np.sign(measure), 2 + np.arange(len(positions))))
+    return np.array(columns, dtype=float).reshape(len(columns), len(positions)).T.copy()
 
 
 def with_stereo(rdmol: Chem.Mol, positions: np.ndarray) -> Chem.Mol:

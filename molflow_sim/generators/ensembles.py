@@ -1,49 +1,122 @@
-"""Conformers of a molecule from what a generator draws: gathered, ranked, with Boltzmann shares."""
+"""Conformers of a molecule from what a generator draws: relaxed, without duplicates, chosen, ranked.
+
+More are drawn than are asked for. Draws that are torn, overlap or show another stereoisomer are left out; the rest is
+relaxed on the restrained force field (`molflow_sim.relax.intramolecular`) and n are chosen that cover it best, low
+energies counting more. Where an energy is asked for, more than n are chosen, taken to its minima, and of the distinct
+ones the n lowest stay.
+"""
 
 from __future__ import annotations
 
 import warnings
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import replace
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from ase.units import kB
 
 from molflow_sim.chemistry import conformers as conf
-from molflow_sim.errors import NoCandidatesError
-from molflow_sim.generators.protocol import ConformerRequest, Generator
+from molflow_sim.chemistry.soundness import sound
+from molflow_sim.errors import InputError, MolflowError, NoCandidatesError
+from molflow_sim.generators.protocol import ConformerRequest, Generator, whole_number
+from molflow_sim.generators.selection import covering, distinct, heavy_atom_distances
+from molflow_sim.relax.intramolecular import Intramolecular, check_spec, intramolecular
+from molflow_sim.units import KJ_PER_MOL
 
 if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
 
 TEMPERATURE = 298.15
 """K, of Boltzmann shares."""
+POOL_SCALE = 20.0
+"""kJ/mol; conformers of the pool count by exp(-E / this) where n are chosen."""
+DUPLICATE = 0.125
+"""Å over heavy atoms and polar hydrogens; closer conformers are one."""
+STRAINED = 200.0
+"""kJ/mol above the lowest where no window is given; beyond are clashes and threaded rings."""
+DUPLICATE_WORK = 2e6
+"""Superpositions, about, that are spent on finding duplicates; a molecule maps on itself in 24 ways or more, if any."""
+MINIMA = 2
+"""Times n are relaxed where an energy is asked for."""
+FIRST = 8
+"""Draws after which a molecule is given up if none succeeds."""
+
+
+@dataclass(frozen=True)
+class EnsembleSettings:
+    """What is made of the draws.
+
+    Attributes
+    ----------
+    energy : str
+        See `molflow_sim.relax.intramolecular`.
+    window : float or None
+        kJ/mol above the lowest; higher conformers are left out.
+    pool : int or None
+        Draws; by default `n` times what the generator calls its ``overdraw``, or n with ``energy="none"``.
+    """
+
+    energy: str = "restrained"
+    window: float | None = None
+    pool: int | None = None
+
+    def __post_init__(self) -> None:
+        check_spec(self.energy)
+        if self.window is not None and not 0.0 < self.window < np.inf:
+            raise InputError(f"the window must be above 0 kJ/mol, not {self.window}")
+        if self.pool is not None:
+            whole_number("pool", self.pool, 1)
+
+    def draws(self, n: int, generator: Generator) -> int:
+        """How many conformers are drawn for n."""
+        if self.pool is not None:
+            return max(self.pool, n)
+        if self.energy == "none":
+            return n
+        return max(int(getattr(generator, "overdraw", 2) * n), int(getattr(generator, "least", n)))
 
 
 def ensemble(
-    molecule: Molecule, n: int, generator: Generator, *, seed: int, info: Mapping[str, Any] | None = None
+    molecule: Molecule,
+    n: int,
+    generator: Generator,
+    *,
+    seed: int,
+    settings: EnsembleSettings | None = None,
+    info: Mapping[str, Any] | None = None,
 ) -> Molecule:
-    """The molecule with `n` conformers of a generator, lowest energy first.
+    """The molecule with up to `n` conformers of a generator, lowest energy first.
 
     Raises
     ------
     NoCandidatesError
-        None was drawn.
+        None is left; the message counts the reasons.
+    MolflowError
+        The energy does not know the molecule.
     """
-    found = generator.sample(ConformerRequest(molecule), n, seed=seed)
-    positions = np.array([system.conformers[0] for system in found.systems() if system is not None])
-    failed = Counter(reason for reason in found.reasons if reason)
-    counts = ", ".join(f"{count} {reason}" for reason, count in failed.most_common())
+    settings = settings or EnsembleSettings()
+    energy, notes = _energy(settings.energy, molecule)
+    lost: Counter[str] = Counter()
+    drawn = settings.draws(n, generator)
+    pool = _pool(molecule, drawn, generator, seed, lost)
+    if energy.spec != "none":
+        positions, energies = _chosen(molecule, pool, MINIMA * n if energy.minimises else n + n // 10, lost)
+    if energy.minimises or energy.spec == "none":
+        positions, energies = energy.relax(pool if energy.spec == "none" else positions)
+    positions, energies = _kept(molecule, positions, energies, settings, lost)
     if not len(positions):
-        raise NoCandidatesError(f"none of {n} conformers of {molecule.name or molecule.formula} is left: {counts}")
-    if failed:
-        warnings.warn(f"{failed.total()} of {n} conformers of {molecule.smiles} failed: {counts}", stacklevel=3)
-    energies = conf.mmff_energies(molecule.rdmol, positions)
-    order = np.argsort(energies, kind="stable")
-    positions, energies = positions[order], energies[order]
-    return replace(molecule, conformers=positions, energies=energies, shares=boltzmann(energies), info=dict(info or {}))
+        raise NoCandidatesError(
+            f"none of {drawn} conformers of {molecule.name or molecule.formula} is left: {_counts(lost)}"
+        )
+    positions, energies = positions[:n], energies[:n]
+    told = {**(info or {}), "energy": energy.spec, "drawn": drawn, **notes}
+    return replace(
+        molecule, conformers=positions, energies=energies, shares=boltzmann(energies),
+        info=told | {"lost": _counts(lost)},
+    )  # fmt: skip
 
 
 def boltzmann(energies: np.ndarray, temperature: float = TEMPERATURE) -> np.ndarray:
@@ -52,3 +125,90 @@ def boltzmann(energies: np.ndarray, temperature: float = TEMPERATURE) -> np.ndar
         return np.full(len(energies), 1.0 / len(energies))
     weights = np.exp(-(energies - energies.min()) / (kB * temperature))
     return np.asarray(weights / weights.sum())
+
+
+def _counts(lost: Counter[str]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in lost.most_common() if count)
+
+
+def _energy(spec: str, molecule: Molecule) -> tuple[Intramolecular, dict[str, str]]:
+    """The energy asked for; conformers of molecules that MMFF94 does not know stay as they are where none is."""
+    try:
+        found = intramolecular(spec, molecule)
+    except MolflowError as error:
+        if spec != "restrained":
+            raise
+        warnings.warn(f"{molecule.smiles}: conformers are left as drawn: {error}", stacklevel=4)
+        found = intramolecular("none", molecule)
+    return found, {"energy_note": found.note} if found.note else {}
+
+
+def _pool(molecule: Molecule, n: int, generator: Generator, seed: int, lost: Counter[str]) -> np.ndarray:
+    """Draws (K, N, 3) that are whole and of the right stereoisomer; losses are counted by their reasons."""
+    request = ConformerRequest(molecule)
+    found: list[np.ndarray] = []
+    for first, size in ((0, min(FIRST, n)), (FIRST, n - FIRST)):
+        if size < 1:
+            break
+        drawn = generator.sample(request, size, seed=seed, first_index=first)
+        lost.update(reason for reason in drawn.reasons if reason)
+        found += [system.conformers[0] for system in drawn.systems() if system is not None]
+        if not found:
+            break
+    positions = np.array(found).reshape(-1, molecule.n_atoms, 3)
+    return _sifted(molecule, positions, lost)[0]
+
+
+def _sifted(molecule: Molecule, positions: np.ndarray, lost: Counter[str]) -> tuple[np.ndarray, np.ndarray]:
+    """What is whole and the right stereoisomer, and which it was (K,)."""
+    good = sound(molecule.rdmol, positions)
+    lost["torn or overlapping"] += int(np.sum(~good))
+    right = good.copy()
+    right[good] = conf.keeps_stereo(molecule.rdmol, positions[good])
+    lost["another stereoisomer"] += int(np.sum(good & ~right))
+    return positions[right], right
+
+
+def _chosen(molecule: Molecule, pool: np.ndarray, n: int, lost: Counter[str]) -> tuple[np.ndarray, np.ndarray]:
+    """n conformers that cover the pool, relaxed on the restrained force field where that knows them; energies in eV."""
+    energies = np.full(len(pool), np.nan)
+    weights = None
+    with suppress(MolflowError):  # without a force field all count the same
+        relaxed, found = intramolecular("restrained", molecule).relax(pool)
+        pool, right = _sifted(molecule, relaxed, lost)
+        energies = found[right]
+        above = (energies - energies.min(initial=np.inf)) / KJ_PER_MOL
+        pool, energies, above = pool[above < STRAINED], energies[above < STRAINED], above[above < STRAINED]
+        weights = np.exp(-above / POOL_SCALE)
+    chosen = covering(heavy_atom_distances(molecule.rdmol, pool), n, weights)
+    return pool[chosen], energies[chosen]
+
+
+def _kept(
+    molecule: Molecule, positions: np.ndarray, energies: np.ndarray, settings: EnsembleSettings, lost: Counter[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Right, distinct conformers within the window, lowest first; those without energies in their order."""
+    if settings.energy == "none":
+        order = np.argsort(energies, kind="stable")
+        return positions[order], energies[order]
+    bad = np.isnan(energies) & np.isfinite(energies).any()
+    lost["no finite energy"] += int(bad.sum())
+    positions, right = _sifted(molecule, positions[~bad], lost)
+    energies = energies[~bad][right]
+    order = np.argsort(energies, kind="stable")
+    limit = STRAINED if settings.window is None else settings.window
+    high = energies[order] - energies.min(initial=np.inf) > limit * KJ_PER_MOL
+    lost[f"more than {limit:g} kJ/mol above the lowest"] += int(high.sum())
+    order = order[~high]
+    kept = distinct(_core_distances(molecule, positions[order]), DUPLICATE)
+    lost["duplicate"] += len(order) - len(kept)
+    return positions[order][kept], energies[order][kept]
+
+
+def _core_distances(molecule: Molecule, positions: np.ndarray) -> np.ndarray:
+    from molflow_sim.chemistry.bonds import automorphisms
+    from molflow_sim.geometry.rmsd import rmsd_matrix
+
+    core = conf.core_atoms(molecule.rdmol)
+    most = int(np.clip(DUPLICATE_WORK / max(len(positions), 1) ** 2, 24, 500))
+    return rmsd_matrix(positions[:, core], None, automorphisms(molecule.rdmol, core, max_matches=most))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,8 @@ from molflow_sim.units import KJ_PER_MOL
 if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
 
+ENSEMBLE = ("energy", "window", "pool")
+"""Options of conformers that say what is made of the draws, see `molflow_sim.generators.ensembles`."""
 BATCH = 500
 """Candidates generated and pressed at once."""
 
@@ -52,8 +54,8 @@ def generate(
         How many are generated.
     method : str, optional
         The generator: ``random``, ``flow``, ``mixed`` for crystals, ``random``, ``packmol`` for clusters, ``etkdg``,
-        ``mmff`` for conformers, or another that is installed (``molflow doctor`` lists them). If not given, ``flow``
-        for crystals, ``random`` for clusters, ``mmff`` for conformers.
+        ``mmff``, ``torsions`` for conformers, or another that is installed (``molflow doctor`` lists them). If not
+        given, ``flow`` for crystals, ``random`` for clusters, ``torsions`` for conformers.
     seed : int
         Same seed, settings and version: same structures.
     weights : path, optional
@@ -64,8 +66,9 @@ def generate(
         Charge model of the potential, with `press`.
     **options
         Further fields of the request (for crystals ``space_groups``, ``z_prime``: `CrystalRequest`; for clusters
-        ``copies``, ``density``, ``periodic``: `ClusterRequest`) and options of the
-        generator (``draws`` of the flow, ``share`` of the mixture ...).
+        ``copies``, ``density``, ``periodic``: `ClusterRequest`), for conformers ``energy``, ``window``, ``pool``
+        (`molflow_sim.generators.ensembles.EnsembleSettings`), and options of the generator (``draws`` of the flow,
+        ``share`` of the mixture ...).
 
     Returns
     -------
@@ -107,9 +110,12 @@ def generate(
     if kind == "conformers":
         if several:
             raise InputError("conformers are of one molecule; call for each molecule by itself")
-        from molflow_sim.generators.ensembles import ensemble
+        from molflow_sim.generators.ensembles import EnsembleSettings, ensemble
 
-        return ensemble(given[0], n, generator, seed=seed, info={"name": name, **notes})
+        return ensemble(
+            given[0], n, generator, seed=seed, settings=EnsembleSettings(**ensemble_options(options)),
+            info={"name": name, **notes},
+        )  # fmt: skip
     if press:
         from molflow_sim.forcefield import parametrize
         from molflow_sim.packing import press as run_press
@@ -163,11 +169,21 @@ def checked(
     whole_number("the number of candidates", n, 1)
     whole_number("seed", seed, 0)
     of_request = {f.name for f in fields(REQUESTS[kind])} if kind in REQUESTS else set()
+    if kind == "conformers":
+        from molflow_sim.generators.ensembles import EnsembleSettings
+
+        EnsembleSettings(**ensemble_options(options))
+        of_request |= set(ensemble_options(options))
     own = {name: value for name, value in options.items() if name not in of_request}
     if weights is not None:
         own["weights"] = str(weights)
     generator = make_generator(kind, method or DEFAULT_METHOD.get(kind, ""), **own)
-    asked = {name: options[name] for name in options if name in of_request}
+    asked = {name: options[name] for name in options if name in of_request and name not in ENSEMBLE}
     if "space_groups" in asked:
         asked["space_groups"] = space_group_names(asked["space_groups"])
     return generator, generator_identity(generator), asked
+
+
+def ensemble_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of `options` that are settings of an ensemble."""
+    return {name: options[name] for name in ENSEMBLE if name in options}

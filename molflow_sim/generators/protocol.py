@@ -120,7 +120,7 @@ class ConformerRequest:
 
 REQUESTS: dict[str, type] = {"crystals": CrystalRequest, "clusters": ClusterRequest, "conformers": ConformerRequest}
 """Requests by the kind of structure."""
-DEFAULT_METHOD = {"crystals": "flow", "clusters": "random", "conformers": "mmff"}
+DEFAULT_METHOD = {"crystals": "flow", "clusters": "random", "conformers": "torsions"}
 """Generators by the kind of structure, where none is named."""
 
 

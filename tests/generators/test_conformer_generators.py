@@ -1,17 +1,28 @@
 """Conformers: numbered draws, minima, and one molecule with energies and shares."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from rdkit import Chem
 from refusals import refuses
 
 from molflow_sim import Molecule, generate
-from molflow_sim.chemistry.conformers import keeps_stereo, mmff_energies
+from molflow_sim.chemistry.conformers import keeps_stereo
 from molflow_sim.chemistry.embedding import embedded
-from molflow_sim.errors import InputError, UnsupportedElementError
-from molflow_sim.generators.conformers import EtkdgConformers, MmffConformers
+from molflow_sim.chemistry.soundness import sound
+from molflow_sim.errors import InputError, NoCandidatesError, UnsupportedElementError
+from molflow_sim.evaluate.conformers import heavy_atom_rmsds
+from molflow_sim.generators.conformers import EtkdgConformers, MmffConformers, drawn
+from molflow_sim.generators.ensembles import EnsembleSettings, ensemble
 from molflow_sim.generators.protocol import ConformerRequest
+from molflow_sim.generators.selection import covering
+from molflow_sim.generators.torsions import TorsionConformers
+from molflow_sim.relax.intramolecular import Intramolecular, intramolecular
 from molflow_sim.testing import validate_generator
+from molflow_sim.units import KJ_PER_MOL
 
 CHIRAL = "C[C@H](O)C/C=C/[C@@H](F)CO"
 MOLECULE = Molecule.from_smiles(CHIRAL, search=False)
@@ -29,7 +40,9 @@ def test_open_stereochemistry_is_chosen_with_a_warning():
         assert Molecule.from_smiles("CC(O)F", search=False).smiles in ("C[C@H](O)F", "C[C@@H](O)F")
 
 
-@pytest.mark.parametrize("generator", [EtkdgConformers(), EtkdgConformers(False), MmffConformers()])
+@pytest.mark.parametrize(
+    "generator", [EtkdgConformers(), EtkdgConformers(False), MmffConformers(), TorsionConformers(bases=4)]
+)
 def test_generators_keep_the_protocol(generator):
     validate_generator(generator, ConformerRequest(MOLECULE))
 
@@ -45,16 +58,17 @@ def test_an_embedding_depends_on_its_number_alone_where_others_fail(monkeypatch)
 
 @pytest.mark.parametrize("method", ["etkdg", "mmff"])
 def test_conformers_come_as_one_molecule_lowest_first_with_shares(method):
-    found = generate("conformers", CHIRAL, n=8, method=method, seed=1)
+    found = generate("conformers", CHIRAL, n=8, method=method, seed=1, energy="none")
     assert isinstance(found, Molecule) and found.smiles == MOLECULE.smiles
     assert keeps_stereo(found.rdmol, found.conformers).all()
-    assert np.allclose(found.energies, mmff_energies(found.rdmol, found.conformers))
     assert np.all(np.diff(found.energies) >= 0.0) and found.shares.sum() == pytest.approx(1.0)
     assert found.info["generator"] == method and found.info["seed"] == 1 and found.info["version"]
 
 
 def test_boron_is_refused_by_mmff_alone():
-    assert len(generate("conformers", "OB(O)c1ccccc1", n=2, method="etkdg").conformers) == 2
+    with pytest.warns(UserWarning, match="left as drawn"):
+        found = generate("conformers", "OB(O)c1ccccc1", n=2, method="etkdg")
+    assert len(found.conformers) == 2 and np.isnan(found.energies).all() and found.shares.sum() == 1.0
     refuses(UnsupportedElementError, "boron", generate, "conformers", "OB(O)c1ccccc1", n=2, method="mmff")
 
 
@@ -69,3 +83,76 @@ def test_boron_is_refused_by_mmff_alone():
 )
 def test_settings_that_cannot_be_used_are_refused(options, words):
     refuses(InputError, words, generate, "conformers", "CCO", **{"n": 2, "method": "mmff", **options})
+
+
+def test_what_leaves_is_distinct_sound_and_of_the_stereoisomer_asked_for():
+    found = generate("conformers", CHIRAL, n=12, seed=2, pool=60, bases=6)
+    rmsd = heavy_atom_rmsds(found.rdmol, found.conformers, found.rdmol, found.conformers)
+    assert len(found.conformers) == 12 and sound(found.rdmol, found.conformers).all()
+    assert keeps_stereo(found.rdmol, found.conformers).all()
+    assert rmsd[~np.eye(12, dtype=bool)].min() > 0.05
+    again = generate("conformers", CHIRAL, n=12, seed=2, pool=60, bases=6)
+    assert np.array_equal(again.conformers, found.conformers)
+
+
+def test_a_rigid_molecule_has_one_conformer():
+    assert len(generate("conformers", "c1ccccc1", n=20).conformers) == 1
+
+
+@pytest.mark.parametrize("energy", ["mmff94", "mmff94:4"])
+def test_minima_lie_in_the_window(energy):
+    found = generate("conformers", "OCCCO", n=8, energy=energy, window=6.0, bases=10, pool=60)
+    assert 1 < len(found.conformers) <= 8 and np.ptp(found.energies) <= 6.0 * KJ_PER_MOL
+    assert found.info["energy"] == energy and "above the lowest" in found.info["lost"]
+
+
+def test_best_falls_back_where_so3lr_knows_no_atom():
+    found = generate("conformers", "C[Si](C)(C)CCl", n=3, energy="best", bases=4, pool=8)
+    assert found.info["energy"] == "mmff94" and "UnsupportedElementError" in found.info["energy_note"]
+
+
+@dataclass(frozen=True)
+class Scripted:
+    """A generator whose draws are written down."""
+
+    kind = "conformers/scripted"
+    draws: tuple = ()
+
+    def sample(self, request, n, *, seed, first_index=0):
+        rows = self.draws[first_index : first_index + n]
+        return drawn(request.molecule, first_index, list(rows), "ScriptedError: nothing")
+
+
+def test_draws_that_are_torn_mirrored_or_not_finite_are_lost_with_their_reasons():
+    good = MOLECULE.conformers[0]
+    torn, missing = good.copy(), None
+    torn[0] += 5.0
+    pool = (good, torn, good * [1, 1, -1], missing)
+    found = ensemble(MOLECULE, 4, Scripted(pool), seed=0, settings=EnsembleSettings(pool=4))
+    assert len(found.conformers) == 1
+    for reason in ("1 torn", "1 another stereoisomer", "1 ScriptedError"):
+        assert reason in found.info["lost"]
+    refuses(NoCandidatesError, "2 ScriptedError", ensemble, MOLECULE, 2, Scripted((None, None)), seed=0)
+
+
+def test_an_energy_that_is_not_finite_is_a_loss(monkeypatch):
+    lost = Intramolecular("so3lr", True, lambda x: (x, np.where(np.arange(len(x)) == 0, np.nan, 1.0)))
+    monkeypatch.setattr("molflow_sim.generators.ensembles.intramolecular", lambda spec, _: lost if spec == "so3lr" else
+                        intramolecular(spec, MOLECULE))  # fmt: skip
+    found = ensemble(MOLECULE, 3, TorsionConformers(bases=6), seed=0, settings=EnsembleSettings("so3lr", pool=20))
+    assert "1 no finite energy" in found.info["lost"] and np.isfinite(found.energies).all()
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**31), st.integers(2, 30), st.integers(1, 12))
+def test_the_first_that_covers_is_the_most_central_and_each_is_chosen_once(seed, size, n):
+    x = np.random.default_rng(seed).normal(size=(size, 2))
+    distances = np.linalg.norm(x[:, None] - x, axis=2)
+    chosen = covering(distances, n, scale=1.0)
+    assert len(set(chosen.tolist())) == min(n, size)
+    assert np.exp(-(distances**2)).sum(0)[chosen[0]] == pytest.approx(np.exp(-(distances**2)).sum(0).max(), rel=1e-5)
+
+
+@pytest.mark.parametrize("spec", ["mmff", "mmff94:0", "mmff94:x", "so3lr:3", ""])
+def test_energies_that_there_are_not_are_refused(spec):
+    refuses(InputError, "energy|dielectric", generate, "conformers", "CCO", n=1, energy=spec)

@@ -1,0 +1,142 @@
+"""Conformers by exchange of torsions between embeddings: cheap, and wider than the embeddings themselves.
+
+A few embeddings of RDKit bring rings, bond angles and the torsions that measured crystals prefer. Their bonds, angles
+and rings are relaxed on MMFF94 with the torsions held. Every further conformer takes one of them and turns its bonds to
+torsions of others, each with some noise: a torsion's distribution is then that of the embeddings, smoothed, and the
+combinations are new. What lies too high in energy is drawn again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import numpy as np
+from rdkit import Chem
+
+from molflow_sim.chemistry.checks import check_molecule
+from molflow_sim.chemistry.rotors import Rotors, rotors
+from molflow_sim.errors import ConformerError, InputError
+from molflow_sim.forcefield.mmff import MMFFTerms, extract_mmff
+from molflow_sim.generators.conformers import drawn
+from molflow_sim.generators.protocol import ConformerRequest, Drawn, served, whole_number
+from molflow_sim.units import KJ_PER_MOL
+
+BLOCK = 100
+"""Conformers made at once."""
+ROUNDS = 10
+"""Times that twice as many combinations are tried, at most."""
+FREE = 5
+"""Rotors up to which each gets the full noise; with more of them its variance is shared."""
+LOST = "not embedded, no torsion to turn, or atoms in each other's way"
+KEPT = 0.3
+"""Share of the torsions that stay as they are."""
+
+
+@dataclass(frozen=True)
+class TorsionConformers:
+    """Embeddings that exchange torsions.
+
+    Attributes
+    ----------
+    bases : int
+        Embeddings, the first conformers of all.
+    jitter : float
+        Standard deviation of the noise on a torsion, degrees.
+    window : float
+        kJ/mol above the median of the embeddings up to which a combination may lie, on MMFF94.
+    dielectric : float
+        By which MMFF94's electrostatics are divided.
+    """
+
+    kind: ClassVar[str] = "conformers/torsions"
+    overdraw: ClassVar[int] = 10
+    least: ClassVar[int] = 300
+    bases: int = 30
+    jitter: float = 20.0
+    window: float = 100.0
+    dielectric: float = 4.0
+
+    def __post_init__(self) -> None:
+        whole_number("bases", self.bases, 1)
+        if not (0.0 <= self.jitter <= 180.0 and self.window > 0.0 and 1.0 <= self.dielectric <= 1000.0):
+            raise InputError(
+                "a jitter of 0 to 180°, a window above 0 kJ/mol and a dielectric constant of 1 to 1000 are needed, not "
+                f"{self.jitter}, {self.window} and {self.dielectric}"
+            )
+
+    def sample(self, request: ConformerRequest, n: int, *, seed: int, first_index: int = 0) -> Drawn:
+        """See `Generator.sample`."""
+        molecule = served(request, ConformerRequest, self.kind, n).molecule
+        check_molecule(molecule.rdmol, what=molecule.smiles, force_field=True)
+        start = _start(molecule.rdmol.ToBinary(Chem.PropertyPickleOptions.AllProps), self, seed)
+        found: list[np.ndarray | None] = list(start.positions[first_index : first_index + n])
+        last = first_index + n - self.bases
+        for block in range(max(first_index - self.bases, 0) // BLOCK, max(-(-last // BLOCK), 0)):
+            made = start.block(block, self, seed)
+            here = block * BLOCK
+            found += made[max(first_index - self.bases - here, 0) : last - here]
+        return drawn(molecule, first_index, found, ConformerError(LOST).reason)
+
+    def identity(self) -> dict[str, Any]:
+        """See `Generator.identity`; RDKit's version belongs to it."""
+        from rdkit import __version__
+
+        return {"generator": self.kind.rpartition("/")[2], **asdict(self), "rdkit": __version__}
+
+
+@dataclass(frozen=True, eq=False)
+class _Start:
+    """Embeddings to begin with; `positions` holds None where one failed."""
+
+    rotors: Rotors
+    terms: MMFFTerms
+    positions: list[np.ndarray | None]
+    good: np.ndarray
+    torsions: np.ndarray
+    limit: float
+
+    def block(self, number: int, of: TorsionConformers, seed: int) -> list[np.ndarray | None]:
+        """Conformers of a block, None where too few combinations are free of clashes."""
+        from molflow_sim.forcefield.mmff_minimise import energies
+        from molflow_sim.geometry.turning import turn
+
+        if not len(self.good) or not len(self.rotors):
+            return [None] * BLOCK
+        rng = np.random.default_rng([seed, number])
+        jitter = np.deg2rad(of.jitter) * min(1.0, np.sqrt(FREE / len(self.rotors)))
+        found: list[np.ndarray | None] = []
+        for _ in range(ROUNDS):
+            frame = rng.integers(len(self.good), size=2 * BLOCK)
+            source = rng.integers(len(self.good), size=(2 * BLOCK, len(self.rotors)))
+            source = np.where(rng.random(source.shape) < KEPT, frame[:, None], source)
+            wanted = self.torsions[source, np.arange(len(self.rotors))] + jitter * rng.normal(size=source.shape)
+            trial = self.good[frame].copy()
+            turn(trial, self.rotors.axes, self.rotors.moving, wanted - self.torsions[frame])
+            found += list(trial[energies(self.terms, trial) < self.limit])
+            if len(found) >= BLOCK:
+                break
+        return [*found[:BLOCK], *[None] * (BLOCK - len(found))]
+
+
+@lru_cache(maxsize=2)
+def _start(binary: bytes, of: TorsionConformers, seed: int) -> _Start:
+    from molflow_sim.chemistry.conformers import keeps_stereo
+    from molflow_sim.chemistry.embedding import embedded
+    from molflow_sim.forcefield.mmff_minimise import in_dielectric, minimise
+    from molflow_sim.geometry.turning import torsion_angles
+
+    rdmol = Chem.Mol(binary)  # type: ignore[call-overload]
+    terms, turned = in_dielectric(extract_mmff(rdmol), of.dielectric), rotors(rdmol)
+    found = embedded(rdmol, of.bases, seed)
+    there = [k for k, x in enumerate(found) if x is not None]
+    if not there:
+        return _Start(turned, terms, found, np.empty((0, rdmol.GetNumAtoms(), 3)), np.empty((0, len(turned))), 0.0)
+    relaxed = minimise(terms, np.array([found[k] for k in there]), held=turned.torsions, fmax=0.05, max_steps=300)
+    sound = np.isfinite(relaxed.energies) & keeps_stereo(rdmol, relaxed.positions)
+    for k, x, ok in zip(there, relaxed.positions, sound):
+        found[k] = x if ok else None
+    good = relaxed.positions[sound]
+    limit = float(np.median(relaxed.energies[sound])) + of.window * KJ_PER_MOL if len(good) else 0.0
+    return _Start(turned, terms, found, good, torsion_angles(good, turned.torsions), limit)
