@@ -76,6 +76,7 @@ def train(
     ] = None,
     exclude: opt.Exclude = None,
     processes: opt.Processes = 2,
+    overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
 ) -> None:
     """Train a network, or fine-tune one.
@@ -93,8 +94,8 @@ def train(
 
     run(
         kind, data, output, config=config, seed=seed, steps=steps, device=device, split=split, exclude=exclude,
-        initial=weights or (PRETRAINED if from_pretrained else None), processes=processes, progress=not quiet,
-        found=None if quiet else tell,
+        initial=weights or (PRETRAINED if from_pretrained else None), processes=processes, overwrite=overwrite,
+        progress=not quiet, found=None if quiet else tell,
     )  # fmt: skip
     if not quiet:
         say(Console(), f"weights and curves in {output}; use them with --weights {output}")

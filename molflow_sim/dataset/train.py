@@ -34,6 +34,7 @@ def train(
     split: str | None = None,
     exclude: str | Path | None = None,
     processes: int = 1,
+    overwrite: bool = False,
     progress: bool = True,
     found: Callable[[TrainingSource], None] | None = None,
 ) -> Any:
@@ -56,6 +57,8 @@ def train(
         Weights to start from; ``"pretrained"`` for those that come with the package.
     split, exclude, processes
         How folders are read, see `training_source`.
+    overwrite : bool
+        Train anew where the folder holds a training; without it the same one goes on and another is refused.
     progress : bool
     found : callable, optional
         Called with what was found in the folders.
@@ -69,7 +72,9 @@ def train(
     InputError
         An unknown kind, settings or data that cannot be used.
     TrainingError
-        Too little data, a loss that is not finite, or a folder that holds another training.
+        Too little data, or a loss that is not finite.
+    StoreError
+        The folder holds another training.
     WeightsError
         Weights to start from that are missing, damaged or of another kind.
     """
@@ -88,6 +93,10 @@ def train(
         if found is not None:
             found(source)
         data = source.dataset
+    if overwrite:
+        from molflow_sim.training.loop import discard
+
+        discard(output)
     return resolve(model.trainer)(data, settings, Path(output), initial=start, progress=progress)
 
 

@@ -138,10 +138,23 @@ def train(
 class _Job(JobFolder):
     """The folder of a training: one process at a time, and one training."""
 
-    replace = "remove its training.json, checkpoint and metrics.csv to train anew"
+    replace = "--overwrite (overwrite=True) to train anew"
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any]) -> None:
-        super().__init__(folder, identity, (f"{NAME}.*",), name="training", among=True)
+    def __init__(self, folder: Path, identity: Mapping[str, Any], overwrite: bool = False) -> None:
+        outputs = (f"{NAME}.*", "metrics.csv")
+        super().__init__(folder, identity, outputs, overwrite=overwrite, name="training", among=True)
+
+
+def discard(folder: str | Path) -> None:
+    """Remove what a former training would go on from; its weights stay until new ones are written.
+
+    Raises
+    ------
+    StoreError
+        A training is running there.
+    """
+    if (path := Path(folder)).is_dir():
+        _Job(path, {"discarded": True}, overwrite=True).close()
 
 
 class _Endless(torch.utils.data.IterableDataset):  # type: ignore[type-arg]

@@ -62,7 +62,7 @@ class Model(Stored, Protocol):
     card: dict[str, Any]
 
     def loss(self, batch: Any) -> dict[str, Tensor]:
-        """"loss", the scalar to minimise, and whatever else is to be logged."""
+        """ "loss", the scalar to minimise, and whatever else is to be logged."""
         ...
 
 

@@ -11,6 +11,7 @@ from torch import nn
 import molflow_sim.training.weights as module
 from molflow_sim.errors import InputError, StoreError, TrainingError, WeightsError
 from molflow_sim.training import TensorBatches, TrainSettings, train
+from molflow_sim.training.loop import discard
 from molflow_sim.training.weights import load_weights, save_weights
 
 
@@ -124,8 +125,11 @@ def test_a_folder_with_other_settings_is_refused(tmp_path) -> None:
     other = TrainSettings(**{**SETTINGS.__dict__, "learning_rate": 0.2})
     with pytest.raises(StoreError, match=r"another training .settings.learning_rate: there 0.1, here 0.2"):
         train(network(), squares, TensorBatches(data(), 32), other, tmp_path, progress=False)
-    with pytest.raises(StoreError, match=r"another training .data: there null, here 7.*remove its training.json"):
+    with pytest.raises(StoreError, match=r"another training .data: there null, here 7.*--overwrite"):
         train(network(), squares, TensorBatches(data(), 32), SETTINGS, tmp_path, identity={"data": 7}, progress=False)
+    discard(tmp_path)
+    result = train(network(), squares, TensorBatches(data(), 32), other, tmp_path, progress=False)
+    assert result.steps == other.max_steps and result.metrics[0][0] < other.max_steps, "from the first step on"
 
 
 def test_a_loss_that_is_not_finite_stops_the_training() -> None:
