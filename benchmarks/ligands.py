@@ -5,10 +5,9 @@
 
 The SMILES is given with its stereochemistry. "Best of N" is the smallest RMSD over heavy atoms (`GetBestRMS` after
 `RemoveHs`); a conformer of another stereoisomer does not count, and a molecule for which a side fails counts as not
-found. Sides: ETKDGv3 alone, and minimised on MMFF94 with a dielectric constant of 1 and of 4 (by this package's
-compiled minimiser, which is some ten times as fast as RDKit's: their times are a lower bound), openconf (PyPI, preset
-"docking"; Python 3.12 or later, so by another interpreter in which it is installed), `Molecule.from_smiles`, and this
-package's generators. Seconds are CPU time of one thread. Ligands are taken in an order shuffled by a fixed seed, so
+found. Sides: ETKDGv3 alone, and minimised by RDKit on MMFF94 with a dielectric constant of 1 and of 4, openconf (PyPI,
+preset "docking"; Python 3.12 or later, so by another interpreter in which it is installed), `Molecule.from_smiles`, and
+this package's generators. Seconds: CPU time of one thread. Ligands are taken in an order shuffled by a fixed seed, so
 that a run which is stopped early holds a fair sample; each result has a JSON file of its own, and the same command
 goes on from there.
 """

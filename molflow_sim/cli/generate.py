@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from molflow_sim.cli import conformers as conformer_verb
 from molflow_sim.cli import options as opt
 from molflow_sim.cli.output import say
 from molflow_sim.errors import InputError, MolflowError, NoCandidatesError
@@ -180,6 +181,9 @@ def clusters(
         writer.write(found)
     if not quiet:
         say(Console(), f"{len(found)} clusters {found[0].formula} in {output}")
+
+
+app.command(epilog=conformer_verb.EPILOG)(conformer_verb.conformers)
 
 
 def _lines(path: Path) -> list[tuple[str, str, str]]:

@@ -56,6 +56,14 @@ Generator = Annotated[
 ]
 Method = Annotated[str, typer.Option("--method", help=f"One of {', '.join(GENERATORS.names('crystals'))}.")]
 ClusterMethod = Annotated[str, typer.Option("--method", help=f"One of {', '.join(GENERATORS.names('clusters'))}.")]
+ConformerMethod = Annotated[str, typer.Option("--method", help=f"One of {', '.join(GENERATORS.names('conformers'))}.")]
+Conformers = Annotated[
+    str,
+    typer.Option(
+        "--conformers",
+        help=f"Where conformers come from: rdkit, mixed, {', '.join(GENERATORS.names('conformers'))}, or an .sdf file.",
+    ),
+]
 Options = Annotated[
     list[str] | None,
     typer.Option("--option", metavar="NAME=VALUE", help="Another option of the generator.", show_default=False),

@@ -57,6 +57,7 @@ def screen(
     generator: opt.Generator = DEFAULT_GENERATOR,
     weights: opt.Weights = None,
     option: opt.Options = None,
+    conformers: opt.Conformers = "rdkit",
     pxrd: opt.Pxrd = None,
     wavelength: opt.Wavelength = None,
     top: opt.Top = 100,
@@ -69,8 +70,13 @@ def screen(
     from molflow_sim.screening import ScreenSettings
     from molflow_sim.screening import screen as run_screening
 
+    start = read_molecule(molecule, charge=charge, name=name)
+    if conformers != "rdkit":
+        from molflow_sim.generators.crystal_conformers import with_conformers_of
+
+        start = with_conformers_of(start, conformers, seed=seed)
     landscape = run_screening(
-        read_molecule(molecule, charge=charge, name=name), candidates, seed=seed, output=output,
+        start, candidates, seed=seed, output=output,
         space_groups=space_groups, z_prime=z_prime, charges=charges, potential=potential, relax_top=relax_top,
         reference=reference, reference_block=block, energy=energy, energy_top=energy_top, refine_top=refine_top,
         temperature=temperature, weights=weights, scheduler=scheduler, overwrite=overwrite, progress=not quiet,
@@ -81,8 +87,8 @@ def screen(
         summary(landscape, output)
 
 
-def read_molecule(text: str, *, charge: int = 0, name: str = "") -> Molecule:
-    """The molecule of a SMILES or of a file.
+def read_molecule(text: str, *, charge: int = 0, name: str = "", search: bool = True) -> Molecule:
+    """The molecule of a SMILES or of a file; without `search`, conformers of a SMILES are not looked for.
 
     Raises
     ------
@@ -103,7 +109,7 @@ def read_molecule(text: str, *, charge: int = 0, name: str = "") -> Molecule:
         return replace(molecule, name=name or molecule.name or path.stem)
     if text and path.exists():
         raise MoleculeError(f"{text} is no molecule file; molecules are read from {', '.join(FILE_SUFFIXES)} files")
-    return Molecule.from_smiles(text, name=name)
+    return Molecule.from_smiles(text, name=name, search=search)
 
 
 def summary(landscape: Landscape, output: Path) -> None:

@@ -39,6 +39,8 @@ STRAINED = 200.0
 """kJ/mol above the lowest where no window is given; beyond are clashes and threaded rings."""
 DUPLICATE_WORK = 2e6
 """Superpositions, about, that are spent on finding duplicates; a molecule maps on itself in 24 ways or more, if any."""
+OVERDRAW = 2
+"""Times n are drawn of a generator that does not say how many."""
 MINIMA = 2
 """Times n are relaxed where an energy is asked for."""
 FIRST = 8
@@ -56,7 +58,7 @@ class EnsembleSettings:
     window : float or None
         kJ/mol above the lowest; higher conformers are left out.
     pool : int or None
-        Draws; by default `n` times what the generator calls its ``overdraw``, or n with ``energy="none"``.
+        Draws; by default what the generator's method ``most`` says for n, or n with ``energy="none"``.
     """
 
     energy: str = "restrained"
@@ -70,13 +72,11 @@ class EnsembleSettings:
         if self.pool is not None:
             whole_number("pool", self.pool, 1)
 
-    def draws(self, n: int, generator: Generator) -> int:
-        """How many conformers are drawn for n."""
-        if self.pool is not None:
-            return max(self.pool, n)
-        if self.energy == "none":
-            return n
-        return max(int(getattr(generator, "overdraw", 2) * n), int(getattr(generator, "least", n)))
+    def draws(self, molecule: Molecule, n: int, generator: Any) -> int:
+        """How many conformers are drawn for n: what the generator finds sensible, or twice as many."""
+        if self.pool is not None or self.energy == "none":
+            return max(self.pool or n, n)
+        return int(generator.most(molecule, n)) if hasattr(generator, "most") else OVERDRAW * n
 
 
 def ensemble(
@@ -100,7 +100,7 @@ def ensemble(
     settings = settings or EnsembleSettings()
     energy, notes = _energy(settings.energy, molecule)
     lost: Counter[str] = Counter()
-    drawn = settings.draws(n, generator)
+    drawn = settings.draws(molecule, n, generator)
     pool = _pool(molecule, drawn, generator, seed, lost)
     if energy.spec != "none":
         positions, energies = _chosen(molecule, pool, MINIMA * n if energy.minimises else n + n // 10, lost)
@@ -112,7 +112,7 @@ def ensemble(
             f"none of {drawn} conformers of {molecule.name or molecule.formula} is left: {_counts(lost)}"
         )
     positions, energies = positions[:n], energies[:n]
-    told = {**(info or {}), "energy": energy.spec, "drawn": drawn, **notes}
+    told = {**(info or {}), "energy_model": energy.spec, "drawn": drawn, **notes}
     return replace(
         molecule, conformers=positions, energies=energies, shares=boltzmann(energies),
         info=told | {"lost": _counts(lost)},

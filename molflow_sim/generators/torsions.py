@@ -10,18 +10,22 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from rdkit import Chem
 
 from molflow_sim.chemistry.checks import check_molecule
+from molflow_sim.chemistry.conformers import count_rotors, keeps_stereo
 from molflow_sim.chemistry.rotors import Rotors, rotors
-from molflow_sim.errors import ConformerError, InputError
+from molflow_sim.errors import ConformerError, InputError, UnsupportedElementError
 from molflow_sim.forcefield.mmff import MMFFTerms, extract_mmff
 from molflow_sim.generators.conformers import drawn
 from molflow_sim.generators.protocol import ConformerRequest, Drawn, served, whole_number
 from molflow_sim.units import KJ_PER_MOL
+
+if TYPE_CHECKING:
+    from molflow_sim.systems.molecule import Molecule
 
 BLOCK = 100
 """Conformers made at once."""
@@ -29,7 +33,9 @@ ROUNDS = 10
 """Times that twice as many combinations are tried, at most."""
 FREE = 5
 """Rotors up to which each gets the full noise; with more of them its variance is shared."""
-LOST = "not embedded, no torsion to turn, or atoms in each other's way"
+RIGID = 8
+"""Embeddings of a molecule that has neither rotors nor rings that pucker."""
+LOST = "not embedded, or atoms in each other's way"
 KEPT = 0.3
 """Share of the torsions that stay as they are."""
 
@@ -44,7 +50,7 @@ class TorsionConformers:
         Embeddings, the first conformers of all.
     jitter : float
         Standard deviation of the noise on a torsion, degrees.
-    window : float
+    strain : float
         kJ/mol above the median of the embeddings up to which a combination may lie, on MMFF94.
     dielectric : float
         By which MMFF94's electrostatics are divided.
@@ -55,21 +61,27 @@ class TorsionConformers:
     least: ClassVar[int] = 300
     bases: int = 30
     jitter: float = 20.0
-    window: float = 100.0
+    strain: float = 100.0
     dielectric: float = 4.0
 
     def __post_init__(self) -> None:
         whole_number("bases", self.bases, 1)
-        if not (0.0 <= self.jitter <= 180.0 and self.window > 0.0 and 1.0 <= self.dielectric <= 1000.0):
+        if not (0.0 <= self.jitter <= 180.0 and self.strain > 0.0 and 1.0 <= self.dielectric <= 1000.0):
             raise InputError(
-                "a jitter of 0 to 180°, a window above 0 kJ/mol and a dielectric constant of 1 to 1000 are needed, not "
-                f"{self.jitter}, {self.window} and {self.dielectric}"
+                "a jitter of 0 to 180°, a strain above 0 kJ/mol and a dielectric constant of 1 to 1000 are needed, not "
+                f"{self.jitter}, {self.strain} and {self.dielectric}"
             )
 
     def sample(self, request: ConformerRequest, n: int, *, seed: int, first_index: int = 0) -> Drawn:
         """See `Generator.sample`."""
         molecule = served(request, ConformerRequest, self.kind, n).molecule
-        check_molecule(molecule.rdmol, what=molecule.smiles, force_field=True)
+        try:
+            check_molecule(molecule.rdmol, what=molecule.smiles, force_field=True)
+        except UnsupportedElementError as error:
+            raise UnsupportedElementError(f"{error}; --method etkdg does without MMFF94") from None
+        if not len(rotors(molecule.rdmol)):
+            rings = _relaxed(molecule.rdmol, self, seed, n, first_index)[0]
+            return drawn(molecule, first_index, rings, ConformerError(LOST).reason)
         start = _start(molecule.rdmol.ToBinary(Chem.PropertyPickleOptions.AllProps), self, seed)
         found: list[np.ndarray | None] = list(start.positions[first_index : first_index + n])
         last = first_index + n - self.bases
@@ -78,6 +90,12 @@ class TorsionConformers:
             here = block * BLOCK
             found += made[max(first_index - self.bases - here, 0) : last - here]
         return drawn(molecule, first_index, found, ConformerError(LOST).reason)
+
+    def most(self, molecule: Molecule, n: int) -> int:
+        """Draws beyond which a molecule shows nothing new where `n` conformers are wanted."""
+        if len(rotors(molecule.rdmol)):
+            return max(self.overdraw * n, self.least)
+        return 2 * n if count_rotors(molecule.rdmol) else RIGID
 
     def identity(self) -> dict[str, Any]:
         """See `Generator.identity`; RDKit's version belongs to it."""
@@ -102,7 +120,7 @@ class _Start:
         from molflow_sim.forcefield.mmff_minimise import energies
         from molflow_sim.geometry.turning import turn
 
-        if not len(self.good) or not len(self.rotors):
+        if not len(self.good):
             return [None] * BLOCK
         rng = np.random.default_rng([seed, number])
         jitter = np.deg2rad(of.jitter) * min(1.0, np.sqrt(FREE / len(self.rotors)))
@@ -122,21 +140,32 @@ class _Start:
 
 @lru_cache(maxsize=2)
 def _start(binary: bytes, of: TorsionConformers, seed: int) -> _Start:
-    from molflow_sim.chemistry.conformers import keeps_stereo
-    from molflow_sim.chemistry.embedding import embedded
-    from molflow_sim.forcefield.mmff_minimise import in_dielectric, minimise
     from molflow_sim.geometry.turning import torsion_angles
 
     rdmol = Chem.Mol(binary)  # type: ignore[call-overload]
-    terms, turned = in_dielectric(extract_mmff(rdmol), of.dielectric), rotors(rdmol)
-    found = embedded(rdmol, of.bases, seed)
+    found, energies, terms = _relaxed(rdmol, of, seed, of.bases, 0)
+    good = np.array([x for x in found if x is not None]).reshape(-1, rdmol.GetNumAtoms(), 3)
+    turned = rotors(rdmol)
+    limit = float(np.median(energies)) + of.strain * KJ_PER_MOL if len(good) else 0.0
+    return _Start(turned, terms, found, good, torsion_angles(good, turned.torsions), limit)
+
+
+def _relaxed(
+    rdmol: Chem.Mol, of: TorsionConformers, seed: int, n: int, first_index: int
+) -> tuple[list[np.ndarray | None], np.ndarray, MMFFTerms]:
+    """Embeddings relaxed with their torsions held, None where one fails; energies in eV of the others; the terms."""
+    from molflow_sim.chemistry.embedding import embedded
+    from molflow_sim.forcefield.mmff_minimise import in_dielectric, minimise
+
+    terms = in_dielectric(extract_mmff(rdmol), of.dielectric)
+    found = embedded(rdmol, n, seed, first_index)
     there = [k for k, x in enumerate(found) if x is not None]
     if not there:
-        return _Start(turned, terms, found, np.empty((0, rdmol.GetNumAtoms(), 3)), np.empty((0, len(turned))), 0.0)
-    relaxed = minimise(terms, np.array([found[k] for k in there]), held=turned.torsions, fmax=0.05, max_steps=300)
-    sound = np.isfinite(relaxed.energies) & keeps_stereo(rdmol, relaxed.positions)
+        return found, np.empty(0), terms
+    starts = np.array([found[k] for k in there])
+    relaxed = minimise(terms, starts, held=rotors(rdmol).torsions, fmax=0.05, max_steps=300)
+    sound = np.isfinite(relaxed.energies) & np.isfinite(relaxed.positions).all((1, 2))
+    sound[sound] = keeps_stereo(rdmol, relaxed.positions[sound])
     for k, x, ok in zip(there, relaxed.positions, sound):
         found[k] = x if ok else None
-    good = relaxed.positions[sound]
-    limit = float(np.median(relaxed.energies[sound])) + of.window * KJ_PER_MOL if len(good) else 0.0
-    return _Start(turned, terms, found, good, torsion_angles(good, turned.torsions), limit)
+    return found, relaxed.energies[sound], terms

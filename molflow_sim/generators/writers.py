@@ -4,21 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from molflow_sim.errors import InputError, StoreError
 from molflow_sim.runs.files import atomic_path, write_bytes_atomically
+from molflow_sim.units import KJ_PER_MOL
 
 if TYPE_CHECKING:
     from molflow_sim.systems.cluster import MolecularCluster
     from molflow_sim.systems.crystal import MolecularCrystal
+    from molflow_sim.systems.molecule import Molecule
 
-    Structure = MolecularCrystal | MolecularCluster
+    Structure = MolecularCrystal | MolecularCluster | Molecule
 
-SUFFIXES = {"crystals": (".extxyz", ".xyz", ".db", ".cif"), "clusters": (".extxyz", ".xyz", ".db")}
+SUFFIXES = {
+    "crystals": (".extxyz", ".xyz", ".db", ".cif"),
+    "clusters": (".extxyz", ".xyz", ".db"),
+    "conformers": (".sdf", ".extxyz", ".xyz", ".db"),
+}
 """Files by the kind of structure; a path without a suffix is a folder: of CIFs for crystals, of extxyz for clusters."""
 
 
@@ -28,7 +36,7 @@ class StructureWriter:
 
     append: Callable[[Any, str], object]
 
-    def write(self, structures: Iterable[Structure], molecule: str = "") -> None:
+    def write(self, structures: Iterable[Any], molecule: str = "") -> None:
         """Append structures; `molecule` names a subfolder where the output is a folder of several molecules."""
         for structure in structures:
             self.append(structure, molecule)
@@ -42,8 +50,9 @@ def structure_writer(path: str | Path, *, kind: str = "crystals", overwrite: boo
     ----------
     path : path
         ``.extxyz`` (or ``.xyz``, the same format), ``.db`` (an ASE database), ``.cif`` (all crystals in one file), or a
-        folder (no suffix) that gets a file for each structure: CIF for crystals, extxyz for clusters.
-    kind : {"crystals", "clusters"}
+        folder (no suffix) that gets a file for each structure: CIF for crystals, extxyz for clusters. Conformers go to
+        an ``.sdf``, too, and to no folder; `conformers_of` makes structures of a molecule's.
+    kind : {"crystals", "clusters", "conformers"}
     overwrite : bool
         Replace a file, or the structures in a folder; other files there stay.
 
@@ -56,8 +65,9 @@ def structure_writer(path: str | Path, *, kind: str = "crystals", overwrite: boo
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix and suffix not in SUFFIXES[kind]:
-        raise InputError(f"{kind} are written to {', '.join(SUFFIXES[kind])} files or to a folder, not to {suffix!r}")
+    if suffix not in SUFFIXES[kind] and (suffix or kind not in _OWN_FILES):
+        folder = " or to a folder" if kind in _OWN_FILES else ""
+        raise InputError(f"{kind} are written to {', '.join(SUFFIXES[kind])} files{folder}, not to {suffix or path!r}")
     if not overwrite and path.exists() and (path.is_file() or any(path.iterdir())):
         raise StoreError(f"{path} exists; give another output or --overwrite")
     try:
@@ -75,7 +85,7 @@ def structure_writer(path: str | Path, *, kind: str = "crystals", overwrite: boo
                     append = partial(_to_database, stack.enter_context(_database(temporary)))
                 else:
                     file = stack.enter_context(open(temporary, "w", encoding="utf-8"))
-                    append = partial(_to_cif if suffix == ".cif" else _to_extxyz, file)
+                    append = partial(_TO_FILE.get(suffix, _to_extxyz), file)
             yield StructureWriter(append)
     except OSError as error:
         raise StoreError(f"cannot write {path}: {error.strerror or error}") from error
@@ -103,6 +113,43 @@ def _cluster_to_folder(path: Path, cluster: MolecularCluster, molecule: str) -> 
         _to_extxyz(file, cluster, "")
 
 
+def conformers_of(molecule: Molecule) -> list[Molecule]:
+    """Each conformer as a molecule of its own, its notes with its number, energy above the lowest and share."""
+    above = (molecule.energies - np.nanmin(molecule.energies, initial=np.inf)) / KJ_PER_MOL
+    return [
+        replace(
+            molecule,
+            conformers=molecule.conformers[[k]],
+            energies=molecule.energies[[k]],
+            shares=np.ones(1),
+            info={
+                **molecule.info,
+                "conformer": k + 1,
+                **({"energy_kj_per_mol": round(float(above[k]), 4)} if np.isfinite(above[k]) else {}),
+                "share": round(float(molecule.shares[k]), 6),
+            },
+        )
+        for k in range(len(molecule.conformers))
+    ]
+
+
+def sdf_text(conformer: Molecule) -> str:
+    """A record of an SDF with the notes of a molecule's first conformer as properties."""
+    from rdkit import Chem
+
+    from molflow_sim.chemistry.conformers import with_positions
+
+    mol = with_positions(conformer.rdmol, conformer.conformers[0])
+    mol.SetProp("_Name", " ".join(str(conformer.name or conformer.formula).split()))
+    notes = {"smiles": conformer.smiles, **{k: v for k, v in conformer.info.items() if k != "name" and str(v)}}
+    properties = "".join(f">  <{key}>\n{' '.join(str(value).split())}\n\n" for key, value in notes.items())
+    return f"{Chem.MolToMolBlock(mol)}{properties}$$$$\n"
+
+
+def _to_sdf(file: Any, conformer: Molecule, molecule: str) -> None:
+    file.write(sdf_text(conformer))
+
+
 def _to_cif(file: Any, crystal: MolecularCrystal, molecule: str) -> None:
     head = f"{molecule}_" if molecule else ""
     file.write(cif_text(crystal, f"{head}crystal_{crystal.info['candidate']:05d}") + "\n")
@@ -112,6 +159,9 @@ def _to_extxyz(file: Any, structure: Structure, molecule: str) -> None:
     from ase.io import write
 
     write(file, structure.to_ase(), format="extxyz")
+
+
+_TO_FILE: dict[str, Callable[[Any, Any, str], None]] = {".cif": _to_cif, ".sdf": _to_sdf}
 
 
 def _to_database(database: Any, structure: Structure, molecule: str) -> None:

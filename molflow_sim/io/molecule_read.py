@@ -10,7 +10,7 @@ from ase.data import atomic_numbers
 from rdkit import Chem, rdBase
 
 from molflow_sim.chemistry.bond_orders import molecule_from_graph
-from molflow_sim.chemistry.bonds import perceive_bonds
+from molflow_sim.chemistry.bonds import perceive_bonds, skeleton
 from molflow_sim.errors import MoleculeError, MoleculeTooLargeError, UnsupportedElementError
 
 MAX_BYTES = 2_000_000
@@ -43,6 +43,41 @@ def read_file(path: Path, charge: int = 0) -> tuple[Chem.Mol, str]:
     if count > 1:
         warnings.warn(f"{path} holds {count} molecules; the first is taken", stacklevel=2)
     return read_mol_block(first, str(path))
+
+
+def read_conformers(path: Path, rdmol: Chem.Mol) -> np.ndarray:
+    """Conformers (K, N, 3) in Å of a molecule from all records of an SDF, in the molecule's atom order.
+
+    Raises
+    ------
+    MoleculeError
+        A file that cannot be read, or a record without hydrogens, without coordinates, or of another molecule.
+    """
+    try:
+        records = path.read_text(encoding="utf-8", errors="replace").split("\n$$$$")
+    except OSError as error:
+        raise MoleculeError(f"cannot read {path}: {error}") from error
+    goal, found = skeleton(rdmol), []
+    for number, record in enumerate(records, 1):
+        if "M  END" not in record:
+            continue
+        what = f"{path}, record {number}"
+        with rdBase.BlockLogs():
+            mol = Chem.MolFromMolBlock(record.lstrip("\n") if number > 1 else record, removeHs=False)
+        if mol is None or not mol.GetNumConformers() or not mol.GetConformer().Is3D():
+            raise MoleculeError(f"{what} cannot be read, or has no coordinates in space")
+        if any(a.GetTotalNumHs() for a in mol.GetAtoms()):
+            raise MoleculeError(f"{what} lacks hydrogens; add them with coordinates")
+        own = skeleton(mol)
+        match = own.GetSubstructMatch(goal) if own.GetNumAtoms() == goal.GetNumAtoms() else ()
+        if not match or own.GetNumBonds() != goal.GetNumBonds():
+            raise MoleculeError(
+                f"{what} is {Chem.MolToSmiles(Chem.RemoveHs(mol))}, not {Chem.MolToSmiles(Chem.RemoveHs(rdmol))}"
+            )
+        found.append(mol.GetConformer().GetPositions()[list(match)])
+    if not found or not np.isfinite(found).all():
+        raise MoleculeError(f"{path} holds no conformers, or coordinates that are not finite")
+    return np.array(found)
 
 
 def read_mol_block(text: str, what: str) -> tuple[Chem.Mol, str]:

@@ -103,12 +103,12 @@ def test_a_rigid_molecule_has_one_conformer():
 def test_minima_lie_in_the_window(energy):
     found = generate("conformers", "OCCCO", n=8, energy=energy, window=6.0, bases=10, pool=60)
     assert 1 < len(found.conformers) <= 8 and np.ptp(found.energies) <= 6.0 * KJ_PER_MOL
-    assert found.info["energy"] == energy and "above the lowest" in found.info["lost"]
+    assert found.info["energy_model"] == energy and "above the lowest" in found.info["lost"]
 
 
 def test_best_falls_back_where_so3lr_knows_no_atom():
     found = generate("conformers", "C[Si](C)(C)CCl", n=3, energy="best", bases=4, pool=8)
-    assert found.info["energy"] == "mmff94" and "UnsupportedElementError" in found.info["energy_note"]
+    assert found.info["energy_model"] == "mmff94" and "UnsupportedElementError" in found.info["energy_note"]
 
 
 @dataclass(frozen=True)
