@@ -100,7 +100,7 @@ def sdf_ensemble(
 
 
 def crystal_ensemble(item: Item, excluded: Mapping[str, str]) -> tuple[ConformerEnsemble, dict[str, Any]]:
-    """The molecules of a measured crystal of one species, hydrogens at neutron distances, one of each symmetry class.
+    """The molecules of a measured crystal of one species, hydrogens at neutron distances.
 
     Raises
     ------
@@ -120,9 +120,10 @@ def crystal_ensemble(item: Item, excluded: Mapping[str, str]) -> tuple[Conformer
     positions, left_out = [], []
     first: MolflowError | None = None
     for unit in crystal.asymmetric_unit:
-        mol = with_positions(rdmol, unit.conformer)
+        # of a racemate the molecule of the other hand is at hand, too
+        hand = 1.0 if same_stereo(with_stereo(rdmol, unit.conformer), reference) else -1.0
         try:
-            positions.append(_in_order(mol, reference))
+            positions.append(_in_order(with_positions(rdmol, hand * unit.conformer), reference))
         except MolflowError as error:
             first = first or error
             left_out.append(error.reason)
@@ -177,6 +178,8 @@ def _in_order(mol: Chem.Mol, reference: Chem.Mol) -> np.ndarray:
     if not np.isfinite(positions).all():
         raise NonFiniteError("coordinates that are NaN or infinite")
     seen = with_stereo(mol, positions)
+    with rdBase.BlockLogs():
+        Chem.SanitizeMol(seen, catchErrors=True)  # aromatic where RDKit has it so, as the SMILES
     if seen.GetNumAtoms() == reference.GetNumAtoms():
         order = seen.GetSubstructMatch(reference, useChirality=True)
         if order:

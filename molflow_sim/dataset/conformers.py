@@ -231,7 +231,8 @@ def read_described(folder: str | Path | Sequence[str | Path]) -> list[tuple[Conf
 def write_packed(folders: str | Path | Sequence[str | Path], output: str | Path) -> list[Path]:
     """Put the molecules of data sets into few files, ``conformers_NNN.npz``, with ``contents.json``, which counts them.
 
-    The same molecules give the same bytes, in whatever order they were computed.
+    The same molecules give the same bytes, in whatever order they were computed. Of a molecule that several data sets
+    have from one source under one name, the ensemble with most conformers is taken.
 
     Parameters
     ----------
@@ -244,7 +245,13 @@ def write_packed(folders: str | Path | Sequence[str | Path], output: str | Path)
     InputError, StoreError
         As `read_ensembles`.
     """
-    pairs = sorted(read_described(folders), key=lambda p: (p[0].source, p[0].n_atoms, p[0].smiles, p[0].name))
+    largest: dict[tuple[str, str, str], tuple[ConformerEnsemble, dict[str, Any]]] = {}
+    for pair in read_described(folders):
+        e = pair[0]
+        known = largest.setdefault((e.source, e.smiles, e.name), pair)
+        if len(e) > len(known[0]):
+            largest[e.source, e.smiles, e.name] = pair
+    pairs = sorted(largest.values(), key=lambda p: (p[0].source, p[0].n_atoms, p[0].smiles, p[0].name))
     root, files = Path(output), []
     for number, block in enumerate(_by_size(pairs)):
         path = root / f"conformers_{number:03d}.npz"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ase import Atoms
 from processes import killed
 from rdkit import Chem
 from rdkit.Chem import AllChem, rdMolAlign
@@ -170,6 +171,23 @@ def test_molecules_of_crystals_are_measured_conformers(tmp_path):
     oh = [np.linalg.norm(ensemble.positions[0][i] - ensemble.positions[0][j]) for i, j in pairs(ensemble, 8, 1)]
     assert oh == pytest.approx([0.983], abs=0.01)  # neutron distance
     assert "MissingHydrogensError" in rows(summary.folder)["croconic_noH.cif"]
+
+
+@pytest.mark.parametrize("smiles, copies", [("O=c1cc[nH]cc1", 1), (LACTATE, 2)])
+def test_rings_that_lose_their_aromaticity_and_both_hands_of_a_racemate_are_read(tmp_path, smiles, copies):
+    """A crystal's bonds come without aromaticity, and half the molecules of a racemate are mirror images."""
+    mol = embedded(smiles)
+    x = mol.GetConformer().GetPositions()
+    x -= x.mean(0)
+    places = [(-1) ** k * x + [0.0, 0.0, 9.0 * k] for k in range(copies)]
+    symbols = copies * [a.GetSymbol() for a in mol.GetAtoms()]
+    (tmp_path / "cifs").mkdir()
+    crystal = Atoms(symbols, np.concatenate(places) + 5.0, cell=[11.0, 12.0, 9.0 * copies + 2.0], pbc=True)
+    crystal.write(tmp_path / "cifs" / "made.cif")
+    build_conformer_dataset(output=tmp_path / "out", cifs=tmp_path / "cifs", progress=False)
+    (ensemble,) = read_ensembles(tmp_path / "out")
+    assert len(ensemble) == copies and np.isnan(ensemble.energies).all()
+    assert keeps_stereo(Chem.AddHs(Chem.MolFromSmiles(ensemble.smiles)), ensemble.positions.astype(float)).all()
 
 
 def pairs(ensemble, a: int, b: int) -> list[tuple[int, int]]:
