@@ -42,7 +42,7 @@ class Layout(Movable):
         """Of structures of these sizes."""
         ends = np.cumsum(sizes)
         group = np.repeat(np.arange(len(sizes)), sizes)
-        place = np.arange(ends[-1]) - np.repeat(ends - sizes, sizes)
+        place = np.arange(ends[-1]) - np.repeat(ends - np.asarray(sizes), sizes)
         table = np.full((len(sizes), max(sizes)), ends[-1])
         table[group, place] = np.arange(ends[-1])
         return cls(*map(torch.as_tensor, (group, place, table)))
@@ -91,6 +91,14 @@ class PairBatch(Movable):
         Place of an atom's bead in the order of decoding.
     anchor : Tensor of long, shape (M,)
         Atom of an earlier bead that an atom's bead hangs on, or the atom itself.
+    torsions : Tensor of long, shape (4, T)
+        Atoms of a torsion about each bond between beads.
+    turning : Layout
+        Those torsions by the molecule they belong to.
+    sides : Tensor of bool, shape (T, m)
+        Which atoms of its molecule turn with each.
+    quadruples : Tensor of long, shape (5, Q)
+        Number of a torsion, and the atoms of all torsions about its bond.
     start : Tensor, shape (M, 3)
         Å, each about its mean.
     ends : Tensor, shape (M, K, 3)
@@ -113,6 +121,10 @@ class PairBatch(Movable):
     bead_pairs: Tensor
     rank: Tensor
     anchor: Tensor
+    torsions: Tensor
+    turning: Layout
+    sides: Tensor
+    quadruples: Tensor
     start: Tensor
     ends: Tensor
     group: Tensor
@@ -147,7 +159,8 @@ def collate(
     """A batch of starts, of any molecules; `noise` (N, 3, F) is of all their beads, the loss's weights of a step."""
     graphs = [item.graph for item in items]
     sizes, counts = [g.n for g in graphs], [g.n_beads for g in graphs]
-    firsts, bead_firsts = (np.concatenate([[0], np.cumsum(c)[:-1]]) for c in (sizes, counts))
+    turns = [len(g.torsions) for g in graphs]
+    firsts, bead_firsts, turn_firsts = (np.concatenate([[0], np.cumsum(c)[:-1]]) for c in (sizes, counts, turns))
     bead = np.concatenate([g.owner + f for g, f in zip(graphs, bead_firsts)])
     apart = [g.apart[tuple(g.pairs)] for g in graphs]
     nodes = [np.c_[g.nodes, np.full(g.n, float(i.minimised))] for g, i in zip(graphs, items)]
@@ -163,7 +176,11 @@ def collate(
         floats(nodes), Layout.of(sizes), Layout.of(counts), by_bead(bead),
         whole([g.pairs + f for g, f in zip(graphs, firsts)], 1), floats([g.pair_features for g in graphs]),
         whole(apart) <= settings.hops, whole(bead_pairs, 1), whole([g.rank for g in graphs]),
-        whole([g.anchor + f for g, f in zip(graphs, firsts)]), floats([i.start for i in items]),
+        whole([g.anchor + f for g, f in zip(graphs, firsts)]),
+        whole([g.torsions.T + f for g, f in zip(graphs, firsts)], 1), Layout.of(turns),
+        whole([np.pad(g.sides, ((0, 0), (0, max(sizes) - g.n))) for g in graphs]),
+        whole([(g.quadruples + np.array([t, f, f, f, f])).T for g, t, f in zip(graphs, turn_firsts, firsts)], 1),
+        floats([i.start for i in items]),
         floats([np.swapaxes(i.ends, 0, 1) for i in items]), torch.tensor([i.group for i in items]), floats([noise]),
         *(torch.tensor(weight.at(step), dtype=dtype) for weight in (settings.kl, settings.distance)),
     )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ CHUNK = 50
 MAX_TRUE, MIN_STARTS, MAX_STARTS = 30, 4, 8
 """True conformers of a molecule that are taken (those of the largest shares), and starts embedded, one for each; half
 of the starts are minimised as well."""
+SAME = 2e-3
+"""Å, between coordinates of conformers that are the same."""
 DIELECTRIC = 4.0
 """Relative permittivity of MMFF94 that the starts are minimised with."""
 
@@ -88,8 +90,7 @@ def prepared(ensemble: ConformerEnsemble) -> ConformerPairs:
     rdmol = molecule_of(ensemble.smiles)
     heavy = heavy_atoms(ensemble.numbers)
     graph = conformer_graph(rdmol)
-    order = np.argsort(-ensemble.shares, kind="stable")[:MAX_TRUE]
-    true = ensemble.positions[order][:, heavy].astype(np.float32)
+    true, shares = likeliest(ensemble)
     count = int(np.clip(len(true), MIN_STARTS, MAX_STARTS)) if graph.n_beads > 1 else 2
     first = [x for x in embedded(rdmol, count, seed=0) if x is not None]
     if not first:
@@ -99,10 +100,17 @@ def prepared(ensemble: ConformerEnsemble) -> ConformerPairs:
     starts -= starts.mean(1, keepdims=True)
     mirror = same_stereo(rdmol, mirror_image(rdmol))
     return ConformerPairs(
-        ensemble.smiles, ensemble.name, ensemble.source, ensemble.split, graph, true,
-        np.asarray(ensemble.shares[order], np.float32), starts, np.arange(len(starts)) >= len(first),
+        ensemble.smiles, ensemble.name, ensemble.source, ensemble.split, graph, true, shares, starts,
+        np.arange(len(starts)) >= len(first),
         match(true, starts, graph, mirror),
     )  # fmt: skip
+
+
+def likeliest(ensemble: ConformerEnsemble) -> tuple[np.ndarray, np.ndarray]:
+    """Heavy atoms (K, n, 3) in Å of the conformers of the largest shares, `MAX_TRUE` at most, and those shares (K,)."""
+    order = np.argsort(-ensemble.shares, kind="stable")[:MAX_TRUE]
+    positions = ensemble.positions[order][:, heavy_atoms(ensemble.numbers)]
+    return positions.astype(np.float32), np.asarray(ensemble.shares[order], np.float32)
 
 
 def relaxed(rdmol: Any, positions: np.ndarray) -> np.ndarray:
@@ -126,16 +134,20 @@ def prepare(ensembles: Iterable[ConformerEnsemble], known: Iterable[ConformerPai
     ----------
     ensembles : iterable of ConformerEnsemble
     known : iterable of ConformerPairs
-        Pairs made before; they are taken where smiles, source and number of conformers are the same.
+        Pairs made before; they are taken where the true conformers are the same.
     """
-    made = {(r.smiles, r.source, len(r.true)): r for r in known}
+    made = {(r.smiles, r.source): r for r in known}
     out = []
     for e in ensembles:
         if e.split == "test" or (e.numbers > 1).sum() < 3:
             continue
-        found = made.get((e.smiles, e.source, min(len(e), MAX_TRUE)))
+        found = made.get((e.smiles, e.source))
+        true, _ = likeliest(e)
+        if found is not None and found.true.shape == true.shape and np.allclose(found.true, true, atol=SAME):
+            out.append(replace(found, name=e.name, split=e.split))
+            continue
         try:
-            out.append(found or prepared(e))
+            out.append(prepared(e))
         except MolflowError:
             continue
     return out
@@ -162,9 +174,12 @@ def read_pairs(paths: str | Path | Sequence[str | Path]) -> PairData:
         elif not known:
             raise StoreError(f"{path} is no archive of conformer pairs; give a folder of molflow dataset conformers")
         records += known
+    return PairData(records, _identity(records))
+
+
+def _identity(records: Sequence[ConformerPairs]) -> str:
     told = [(r.smiles, r.source, r.split, sha256(r.true.tobytes() + r.starts.tobytes())) for r in records]
-    identity = sha256(repr(told).encode())
-    return PairData(records, identity)
+    return sha256(repr(told).encode())
 
 
 def _prepared_anew(
@@ -175,9 +190,11 @@ def _prepared_anew(
     stored = len(known)
     for first in range(0, len(ensembles), CHUNK):
         made += prepare(ensembles[first : first + CHUNK], known)
-        if len(made) > stored or (first + CHUNK >= len(ensembles) and len(made) != stored):
+        if len(made) > stored:
             write_bytes_atomically(archive, packed(made))
             stored = len(made)
+    if _identity(made) != _identity(known):
+        write_bytes_atomically(archive, packed(made))
     return made
 
 

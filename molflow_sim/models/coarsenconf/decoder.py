@@ -7,7 +7,7 @@ sampling. An earlier atom's place is never changed by a later one, so that all b
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,7 @@ from molflow_sim.models.coarsenconf.batch import Layout, PairBatch
 from molflow_sim.models.coarsenconf.encoder import Encoded, edges_of
 from molflow_sim.models.coarsenconf.graphs import N_PAIR_FEATURES
 from molflow_sim.models.coarsenconf.settings import CoarsenConfSettings
+from molflow_sim.models.coarsenconf.turning import Turning
 from molflow_sim.nn.attention import DirectedAttention
 from molflow_sim.nn.egnn import EgnnLayer
 from molflow_sim.nn.mlp import mlp
@@ -161,6 +162,7 @@ class Decoder(nn.Module):
         super().__init__()
         s = self.settings = settings
         self.selection = ChannelSelection(s)
+        self.turning = Turning(s) if s.turns else None
         self.basis = GaussianBasis(s.radial, s.cutoff)
         self.layers = nn.ModuleList([DecoderLayer(s) for _ in range(s.decoder_layers)])
 
@@ -176,6 +178,8 @@ class Decoder(nn.Module):
             The true conformer on the start, in training bead by bead. Without it the decoder goes by its own beads.
         """
         h, shift = self.selection(batch, start.atoms[-1], z)
+        if self.turning is not None:
+            batch = replace(batch, start=self.turning(batch, h, z))
         if self.settings.decoder == "one-pass":
             return self._moved(batch, shift, self._scene(batch, h))
         if placed is not None:

@@ -8,16 +8,17 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from molflow_sim.errors import ConformerError, InputError, RequestError
+from molflow_sim.errors import InputError, RequestError
 from molflow_sim.generators.conformers import EtkdgConformers, MmffConformers, drawn
 from molflow_sim.generators.protocol import ConformerRequest, Drawn, served
+from molflow_sim.generators.torsions import TorsionConformers
 from molflow_sim.generators.trained import TrainedGenerator
 from molflow_sim.models.coarsenconf.completion import keeps_shape, parents_of, with_hydrogens
 from molflow_sim.models.coarsenconf.graphs import ConformerGraph, conformer_graph
 from molflow_sim.models.coarsenconf.model import CoarsenConf
 from molflow_sim.models.coarsenconf.torsions import with_torsions_of
 
-STARTS: dict[str, EtkdgConformers] = {"etkdg": EtkdgConformers(), "mmff": MmffConformers()}
+STARTS: dict[str, Any] = {"etkdg": EtkdgConformers(), "mmff": MmffConformers(), "torsions": TorsionConformers()}
 LATENTS = ("sample", "mean")
 GEOMETRIES = ("network", "start")
 DRAWS = 3
@@ -36,7 +37,8 @@ class CoarsenConfGenerator(TrainedGenerator):
     weights : str or None
         See `TrainedGenerator`.
     start : str
-        RDKit's conformers: ``etkdg``, or ``mmff``, minimised by MMFF94.
+        What is distorted: RDKit's conformers, ``etkdg``, or minimised by MMFF94, ``mmff``, or ``torsions``, which
+        exchange torsions (`TorsionConformers`).
     latent : str
         ``sample``, or ``mean``: nothing is drawn, all diversity comes from the starts.
     geometry : str
@@ -79,14 +81,15 @@ class CoarsenConfGenerator(TrainedGenerator):
         network.warn_beyond_range(
             max_heavy_atoms=(graph.n, "heavy atoms"), max_beads=(graph.n_beads, "beads between torsions")
         )
-        found = STARTS[self.start].positions(molecule, n, seed, first_index)
+        starts = STARTS[self.start].sample(request, n, seed=seed, first_index=first_index)
+        found = [None if m is None else m.conformers[0] for m in starts.systems()]
         there = [k for k, x in enumerate(found) if x is not None]
         if there:
-            starts = np.array([found[k] for k in there])
+            before = np.array([found[k] for k in there])
             numbers = first_index + np.array(there)
-            for k, x in zip(there, self._distorted(network, graph, molecule, starts, numbers, seed)):
+            for k, x in zip(there, self._distorted(network, graph, molecule, before, numbers, seed)):
                 found[k] = x
-        return drawn(molecule, first_index, found, ConformerError("not embedded").reason)
+        return drawn(molecule, first_index, found, next(filter(None, starts.reasons), ""))
 
     def _distorted(
         self,
@@ -105,7 +108,7 @@ class CoarsenConfGenerator(TrainedGenerator):
         for draw in range(DRAWS if self.latent == "sample" else 1):
             before = starts[left][:, heavy]
             moved = network.distorted(
-                graph, before, self.start == "mmff", self._noise(network, graph, index[left], seed, draw)
+                graph, before, self.start != "etkdg", self._noise(network, graph, index[left], seed, draw)
             )
             if self.geometry == "start":
                 moved = np.array([with_torsions_of(graph, x, y) for x, y in zip(before, moved)])

@@ -99,21 +99,40 @@ class ConformerGraph:
         return np.asarray(self.bead_order[self.owner])
 
     @cached_property
+    def around(self) -> list[list[int]]:
+        """Bonded atoms of each atom."""
+        joined = self.apart == 1
+        return [np.flatnonzero(row).tolist() for row in joined]
+
+    @cached_property
     def torsions(self) -> np.ndarray:
-        """Atoms (T, 4) of a torsion about each bond between beads."""
-        around = [sorted(self.bonds[(self.bonds == i).any(1)].ravel().tolist()) for i in range(self.n)]
+        """Atoms (T, 4) of a torsion about each bond between beads, the third one on the smaller side of it."""
         cut = self.bonds[self.owner[self.bonds[:, 0]] != self.owner[self.bonds[:, 1]]].tolist()
-        ends = [[next(k for k in around[i] if k not in (i, j)) for i, j in ((b, c), (c, b))] for b, c in cut]
-        return np.array([[a, b, c, d] for (b, c), (a, d) in zip(cut, ends)], int).reshape(-1, 4)
+        found = []
+        for b, c in cut:
+            if 2 * (self.apart[c] < self.apart[b]).sum() > self.n:
+                b, c = c, b
+            a, d = (next(k for k in self.around[i] if k != j) for i, j in ((b, c), (c, b)))
+            found.append((a, b, c, d))
+        return np.array(found, int).reshape(-1, 4)
+
+    @cached_property
+    def quadruples(self) -> np.ndarray:
+        """(Q, 5): number of a torsion's bond, and the atoms of all torsions about it."""
+        found = [
+            (t, a, b, c, d)
+            for t, (_, b, c, _) in enumerate(self.torsions.tolist())
+            for a in self.around[b]
+            for d in self.around[c]
+            if a != c and d != b
+        ]
+        return np.array(found, int).reshape(-1, 5)
 
     @cached_property
     def sides(self) -> np.ndarray:
         """Atoms (T, n) that turn with the third atom of each torsion: all that lie nearer to it than to the second."""
-        return (
-            np.stack([self.apart[c] < self.apart[b] for _, b, c, _ in self.torsions])
-            if len(self.torsions)
-            else (np.zeros((0, self.n), bool))
-        )
+        found = np.array([self.apart[c] < self.apart[b] for _, b, c, _ in self.torsions], bool)
+        return found.reshape(-1, self.n)
 
     @cached_property
     def anchor(self) -> np.ndarray:

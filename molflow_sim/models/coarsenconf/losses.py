@@ -7,6 +7,7 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
+from molflow_sim.geometry.torsions import dihedral_angle
 from molflow_sim.models.coarsenconf.batch import Layout, PairBatch
 
 
@@ -34,6 +35,12 @@ def distance_errors(x: Tensor, y: Tensor, batch: PairBatch) -> Tensor:
     owner, n = batch.atoms.group[into], len(batch.atoms.table)
     count = torch.bincount(owner, minlength=n).clamp_min(1)
     return error.new_zeros(n).index_add(0, owner, error) / count
+
+
+def torsion_errors(x: Tensor, y: Tensor, batch: PairBatch) -> Tensor:
+    """1 − cos of the error of each torsion, mean over those of each structure, (S,)."""
+    gap = dihedral_angle(*(x[i] for i in batch.torsions)) - dihedral_angle(*(y[i] for i in batch.torsions))
+    return batch.turning.mean(1.0 - torch.cos(gap))
 
 
 @torch.no_grad()

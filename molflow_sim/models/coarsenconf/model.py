@@ -14,7 +14,7 @@ from molflow_sim.models.coarsenconf.decoder import Decoder
 from molflow_sim.models.coarsenconf.encoder import Encoded, Encoder
 from molflow_sim.models.coarsenconf.graphs import ConformerGraph
 from molflow_sim.models.coarsenconf.latent import Latent, divergence
-from molflow_sim.models.coarsenconf.losses import assigned, distance_errors, laid_on, square_errors
+from molflow_sim.models.coarsenconf.losses import assigned, distance_errors, laid_on, square_errors, torsion_errors
 from molflow_sim.models.coarsenconf.settings import CoarsenConfSettings
 from molflow_sim.threads import one_torch_thread
 from molflow_sim.training.model import SettingsModel
@@ -93,7 +93,10 @@ class CoarsenConf(SettingsModel):
         x = self.decoder(batch, start, z, placed=end)
         error = square_errors(laid_on(x, end, batch.atoms), end, batch.atoms).mean()
         distance = distance_errors(x, end, batch).mean()
-        return self.settings.mse_weight * error + batch.distance_weight * distance, error, distance
+        loss = self.settings.mse_weight * error + batch.distance_weight * distance
+        if self.settings.torsion_weight:
+            loss = loss + self.settings.torsion_weight * torsion_errors(x, end, batch).mean()
+        return loss, error, distance
 
     @torch.no_grad()
     def decode(self, batch: PairBatch) -> Tensor:

@@ -70,6 +70,8 @@ class CoarsenConfSettings(YamlSettings):
         η of the encoder: how much of the first coordinates, and of the first features, each layer brings back.
     displacements : bool
         The posterior sees how the atoms of a bead moved, besides both encodings; False is as published.
+    turns : bool
+        The decoder first turns the start's torsions; False is as published.
     decoder : str
         "one-pass" or "autoregressive" (bead after bead).
     matching : str
@@ -90,6 +92,8 @@ class CoarsenConfSettings(YamlSettings):
         what the network makes of them and the true conformers (eq. 11), whatever the matching.
     mse_weight : float
         Of the squared error of aligned coordinates, Å².
+    torsion_weight : float
+        Of 1 − cos of the error of torsions, mean over those of a molecule; 0 is as published.
     distance : Annealed
         Weight of (d² − d²_true)², Å⁴, over pairs of one and two bonds.
     kl : Annealed
@@ -116,6 +120,7 @@ class CoarsenConfSettings(YamlSettings):
     start_mix: float = 0.25
     feature_mix: float = 0.5
     displacements: bool = True
+    turns: bool = True
     decoder: str = "one-pass"
     matching: str = "soft"
     softness: float = 0.2
@@ -124,6 +129,7 @@ class CoarsenConfSettings(YamlSettings):
     torsion_noise: float = 40.0
     group: int = 1
     mse_weight: float = 2.0
+    torsion_weight: float = 0.5
     distance: Annealed = field(default_factory=lambda: Annealed(0.05, 0.5, 2000))
     kl: Annealed = field(default_factory=lambda: Annealed(1e-3, 0.1, 2000, geometric=True))
     free_bits: float = 0.5
@@ -140,7 +146,10 @@ class CoarsenConfSettings(YamlSettings):
             raise InputError("cutoff, bead_cutoff and softness must be positive, and radial at least 2")
         if not all(0.0 <= getattr(self, name) < 1.0 for name in ("dropout", "start_mix", "feature_mix")):
             raise InputError("dropout, start_mix and feature_mix must lie in [0, 1)")
-        if min(self.mse_weight, self.mean_weight, self.free_bits, self.torsion_noise) < 0.0 or self.reach <= 0.0:
+        if (
+            min(self.mse_weight, self.torsion_weight, self.mean_weight, self.free_bits, self.torsion_noise) < 0.0
+            or self.reach <= 0.0
+        ):
             raise InputError("weights, free_bits and torsion_noise must not be negative, and reach positive")
         if not 0.0 <= self.torsion_share <= 1.0:
             raise InputError(f"torsion_share must lie in [0, 1], got {self.torsion_share}")

@@ -9,11 +9,19 @@ from conformer_examples import MOLECULES, pair_batch, pairs_of
 from scipy.spatial.transform import Rotation
 
 from molflow_sim.errors import InputError
+from molflow_sim.geometry.torsions import dihedral_angle
 from molflow_sim.models.coarsenconf import CoarsenConf, CoarsenConfSettings
 from molflow_sim.models.coarsenconf.batch import Layout, PairBatches
 from molflow_sim.models.coarsenconf.latent import Gaussian, divergence
-from molflow_sim.models.coarsenconf.losses import assigned, distance_errors, laid_on, square_errors
+from molflow_sim.models.coarsenconf.losses import (
+    assigned,
+    distance_errors,
+    laid_on,
+    square_errors,
+    torsion_errors,
+)
 from molflow_sim.models.coarsenconf.settings import DECODERS, Annealed
+from molflow_sim.models.coarsenconf.turning import turned
 from molflow_sim.testing import validate_model
 
 SMALL = CoarsenConfSettings.small()
@@ -27,6 +35,8 @@ def model(**changes) -> CoarsenConf:
     made = CoarsenConf(replace(SMALL, **changes)).double().eval()
     with torch.no_grad():  # a network that moves atoms visibly
         made.decoder.selection.scale.fill_(0.5)
+        if made.decoder.turning is not None:
+            made.decoder.turning.scale.fill_(2.0)
         for layer in made.decoder.layers:
             layer.messages.shift[-1].weight.mul_(20.0)
     return made
@@ -59,7 +69,7 @@ def parts(flow, batch):
 VARIANTS = [
     {"decoder": "one-pass"},
     {"decoder": "autoregressive"},
-    {"share_inputs": False, "share_layers": True, "displacements": False},
+    {"share_inputs": False, "share_layers": True, "displacements": False, "turns": False},
 ]
 
 
@@ -131,6 +141,25 @@ def test_teacher_forcing_on_own_beads_is_what_sampling_does_and_later_beads_do_n
     assert torch.allclose(flow.decoder(batch, start, z, placed=elsewhere)[~last], sampled[~last], atol=1e-9)
     first = torch.where((batch.rank == 0).unsqueeze(1), sampled + 3.0, sampled)
     assert not torch.allclose(flow.decoder(batch, start, z, placed=first)[last], sampled[last], atol=1e-3)
+
+
+@torch.no_grad()
+def test_torsions_turn_by_their_angles_and_bonds_stay_also_beside_a_molecule_without_torsions():
+    flow = model()
+    batch = pair_batch(flow.settings, ("Cc1ccccc1", *MOLECULES[:2]))
+    assert batch.turning.there.sum(1).tolist() == [0, *(len(pairs_of(s).graph.torsions) for s in MOLECULES[:2])]
+    angles = torch.linspace(-3.0, 2.5, batch.torsions.shape[1], dtype=torch.float64)
+    x = turned(batch, batch.start, angles)
+    gap = dihedral_angle(*(x[i] for i in batch.torsions)) - dihedral_angle(*(batch.start[i] for i in batch.torsions))
+    assert torch.allclose(torch.cos(gap - angles), torch.ones_like(gap))
+    assert distance_errors(x, batch.start, batch).max() < 1e-20
+    assert torch.allclose(torsion_errors(x, batch.start, batch), batch.turning.mean(1.0 - torch.cos(angles)))
+    start = flow.encoder(batch, batch.start)
+    made = flow.decoder.turning(batch, start.atoms[-1], batch.noise)
+    assert distance_errors(made, batch.start, batch).max() < 1e-20
+    assert torsion_errors(made, batch.start, batch)[1:].min() > 1e-3
+    other = flow.decoder.turning(batch, start.atoms[-1], -0.5 * batch.noise)
+    assert torsion_errors(other, made, batch)[1:].min() > 1e-6
 
 
 def test_the_divergence_is_that_of_torch_and_nothing_between_equals():

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from processes import without_chemistry
 from rdkit import Chem
 
+from molflow_sim.dataset.conformers import pack_ensembles, unpack_ensembles
 from molflow_sim.errors import StoreError
 from molflow_sim.geometry.superposition import kabsch
 from molflow_sim.models.coarsenconf.batch import PairBatches, end_of, made_pair
@@ -137,6 +138,12 @@ def test_an_archive_gives_the_pairs_back_and_is_added_to(tmp_path):
     for a, b in zip(first.records, again.records):
         assert np.array_equal(a.starts, b.starts) and np.array_equal(a.graph.pair_features, b.graph.pair_features)
         assert np.allclose(a.match.local, b.match.local, atol=1e-6)
+    block = folder / "conformers_000.npz"
+    changed = [replace(e, split="train") for e in unpack_ensembles(block.read_bytes(), "block")]
+    block.write_bytes(pack_ensembles(changed))
+    more = read_pairs(folder)
+    assert len(more.of("train")) == 3 and read_pairs(folder / FILE).identity == more.identity != first.identity
+    assert all(np.array_equal(a.starts, b.starts) for a, b in zip(more.records, first.records))
     (folder / FILE).write_bytes(archive[:100])
     with pytest.raises(StoreError, match="remove it"):
         read_pairs(folder)

@@ -105,6 +105,13 @@ def test_a_conformer_depends_on_its_seed_and_number_alone(weights):
     assert not np.allclose(positions(weights, seed=1), four)
 
 
+@pytest.mark.parametrize("start", ["mmff", "torsions"])
+def test_other_starts_are_distorted_too(weights, start):
+    found = positions(weights, "OCCc1ccc(F)cc1", n=2, start=start)
+    again = positions(weights, "OCCc1ccc(F)cc1", n=1, first_index=1, start=start)
+    assert np.array_equal(again[0], found[1])
+
+
 def test_latents_are_drawn_from_the_same_start_unless_the_mean_is_asked_for(weights):
     drawn, mean = positions(weights, n=3), positions(weights, n=3, latent="mean")
     assert 1e-4 < np.abs(drawn - mean).max() < 1.0
