@@ -254,6 +254,8 @@ def conformers(
     evaluations: Annotated[
         int, typer.Option(help="GFN2-xTB gradients for a molecule of up to 24 atoms; larger ones get fewer.")
     ] = 400,
+    embeddings: Annotated[int, typer.Option(help="Embeddings at most; rigid molecules get fewer.")] = 60,
+    kicks: Annotated[int, typer.Option(help="Conformers with one bond turned at most.")] = 60,
     max_atoms: Annotated[int, typer.Option(help="Larger molecules are dropped.")] = 60,
     seconds: Annotated[float, typer.Option(help="A molecule that takes longer is dropped.")] = 600.0,
     exclude: Annotated[
@@ -285,8 +287,9 @@ def conformers(
     from molflow_sim.dataset.conformer_settings import ConformerSettings
 
     settings = ConformerSettings(
-        window=window, keep=keep, evaluations=evaluations, max_atoms=max_atoms, seconds=seconds, seed=seed
-    )
+        window=window, keep=keep, evaluations=evaluations, embeddings=embeddings, kicks=kicks, max_atoms=max_atoms,
+        seconds=seconds, seed=seed,
+    )  # fmt: skip
     summary = build_conformer_dataset(
         molecules, output, sdf=from_sdf, cifs=from_cif, energy_property=energy_property, source=source,
         exclude=exclude, settings=settings, processes=processes, overwrite=overwrite, progress=not quiet,

@@ -43,8 +43,6 @@ def sdf_items(path: Path) -> tuple[list[Item], list[Row]]:
             rows.append({"source": f"{path.name}:{number}", "name": "", "smiles": "", "reason": reason})
             continue
         records.setdefault(named, []).append(json.dumps([number, text]))
-    if not records and not rows:
-        raise InputError(f"{path} holds no record of an SDF")
     items = []
     for named, texts in records.items():
         first, text = json.loads(texts[0])
@@ -254,5 +252,7 @@ def _records(path: Path) -> list[str]:
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8", errors="replace")
     except (OSError, EOFError) as error:
         raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    records = text.replace("\r\n", "\n").split("$$$$\n")
-    return [record for record in records if record.strip()]
+    records = [record for record in text.replace("\r\n", "\n").split("$$$$\n") if record.strip()]
+    if not any("M  END" in record for record in records):
+        raise InputError(f"{path} holds no record of an SDF")
+    return records

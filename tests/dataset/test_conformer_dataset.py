@@ -127,7 +127,7 @@ def test_each_record_that_cannot_be_used_is_a_row_with_the_reason(build):
 
 
 def test_an_unusable_file_is_refused_as_a_whole(tmp_path):
-    (tmp_path / "empty.sdf").write_text("\n")
+    (tmp_path / "empty.sdf").write_text("CCO ethanol\n")
     refuses(InputError, "no record", build_conformer_dataset, output=tmp_path / "o", sdf=tmp_path / "empty.sdf")
     refuses(InputError, "cannot be read", build_conformer_dataset, output=tmp_path / "o", sdf=tmp_path / "none.sdf")
     (tmp_path / "no.sdf.gz").write_bytes(b"not packed")

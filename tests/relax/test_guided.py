@@ -129,6 +129,23 @@ def test_gfn2_gradients_are_those_of_its_energy_whatever_came_before():
     assert GFN2Energy(numbers)(x)[0] == pytest.approx(surface(x)[0], abs=1e-4)
 
 
+def test_gfn2_takes_fewer_gradients_with_mmff_as_its_guide_than_by_bfgs_with_the_hessian_of_mmff():
+    pytest.importorskip("tblite", reason="tblite is not installed")
+    led = unled = 0
+    for smiles in ("OCCNC=O", "COC(=O)CO", "CC(=O)NC"):
+        mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+        AllChem.EmbedMolecule(mol, randomSeed=1)
+        AllChem.MMFFOptimizeMolecule(mol, maxIters=1000)
+        x, terms = mol.GetConformer().GetPositions(), extract_mmff(mol)
+        numbers = np.array([a.GetAtomicNum() for a in mol.GetAtoms()])
+        hessian = mmff_hessian(terms, x)
+        a = guided(GFN2Energy(numbers), mmff(terms), x, hessian, force=0.03, evaluations=60)
+        b = newton(GFN2Energy(numbers), x, positive_inverse(hessian), force=0.03, evaluations=60)
+        assert a.converged
+        led, unled = led + a.evaluations, unled + b.evaluations
+    assert led < 0.8 * unled
+
+
 def test_without_tblite_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "tblite.interface", None)
     with pytest.raises(MissingDependencyError, match=r"molflow-sim\[xtb\]"):
