@@ -53,16 +53,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, then print the table."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, default=Path("conformers.json"), help="JSON with all results")
+    parser.add_argument("--sides", default=",".join(SIDES), help="also torsions, mixed ...: sources of `screen`")
     add_target_options(parser)
     args = parser.parse_args(argv)
     chosen, counts = choose(args)
+    sides = args.sides.split(",")
+    other = "" if sides == list(SIDES) else f"-{'-'.join(sides)}"
     parts = Parts(args.output, args.max_minutes, args.print_only)
     runs: list[list[Kept]] = []
     for target in chosen:
         found = parts.result(
-            f"{target.name}-{args.seed}",
+            f"{target.name}-{args.seed}{other}",
             lambda rows: [Kept(**row) for row in rows],
-            partial(_all_sides, target, args.seed),
+            partial(_all_sides, target, sides, args.seed),
             lambda kept: ", ".join(f"{k.side} {k.share:.2f} of {k.conformers}" for k in kept),
         )
         if found is not None and max(k.conformers for k in found) > 1:
@@ -83,8 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _all_sides(target: Target, seed: int) -> list[Kept]:
-    return [measure(target, side, seed) for side in SIDES]
+def _all_sides(target: Target, sides: Sequence[str], seed: int) -> list[Kept]:
+    return [measure(target, side, seed) for side in sides]
 
 
 def measure(target: Target, side: str, seed: int) -> Kept:
@@ -130,7 +133,7 @@ def kept_table(runs: Sequence[Sequence[Kept]]) -> Table:
     rows = []
     for klass in CLASSES:
         group = [found for found in runs if found[0].klass == klass]
-        for k, side in enumerate(SIDES if group else ()):
+        for k, side in enumerate([kept.side for kept in group[0]] if group else ()):
             mine = [found[k] for found in group]
             share = np.array([m.share for m in mine])
             rows.append(

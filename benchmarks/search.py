@@ -116,9 +116,16 @@ class Search:
 
 
 def molecule_of(target: Target, source: str, seed: int) -> Molecule:
-    """The molecule with conformers from its SMILES ("rdkit"; "minima" alone) or the crystal's ("experimental")."""
+    """The molecule with conformers from its SMILES, or the crystal's ("experimental").
+
+    From the SMILES: "rdkit", "minima" alone, or another source of `generators.crystal_conformers`.
+    """
     if source == "experimental":
         return replace(target.experimental, racemic=target.racemic)
+    if source not in ("rdkit", "minima"):
+        from molflow_sim.generators.crystal_conformers import with_conformers_of
+
+        return replace(with_conformers_of(target.generated(seed), source, seed=seed), racemic=target.racemic)
     return replace(target.generated(seed, MINIMA if source == "minima" else None), racemic=target.racemic)
 
 

@@ -29,8 +29,8 @@ Inside = Annotated[
     str,
     typer.Option(
         "--energy",
-        help="What relaxes and ranks: restrained (MMFF94, ε 4, torsions held softly), none, mmff94, mmff94:EPSILON, "
-        "so3lr, gfn2-xtb, best (so3lr where it knows the molecule, else mmff94).",
+        help="What relaxes and ranks: mmff94:EPSILON (with this dielectric constant), mmff94 (in vacuum), restrained "
+        "(MMFF94, ε 4, torsions held softly), none, so3lr, gfn2-xtb, best (so3lr where it knows all atoms, or mmff94).",
     ),
 ]
 
@@ -48,7 +48,7 @@ def conformers(
     ],
     number: Annotated[int, typer.Option("--conformers", "--number", "-n", help="How many of each molecule.")] = 50,
     method: opt.ConformerMethod = DEFAULT_METHOD["conformers"],
-    energy: Inside = "restrained",
+    energy: Inside = "mmff94:4",
     window: Annotated[
         float | None, typer.Option("--window", help="kJ/mol above the lowest; none higher.", show_default=False)
     ] = None,

@@ -1,9 +1,9 @@
 """Conformers of a molecule from what a generator draws: relaxed, without duplicates, chosen, ranked.
 
 More are drawn than are asked for. Draws that are torn, overlap or show another stereoisomer are left out; the rest is
-relaxed on the restrained force field (`molflow_sim.relax.intramolecular`) and n are chosen that cover it best, low
-energies counting more. Where an energy is asked for, more than n are chosen, taken to its minima, and of the distinct
-ones the n lowest stay.
+relaxed on the restrained force field (`molflow_sim.relax.intramolecular`), and some are chosen that cover it best, low
+energies counting more: n, or twice as many where they are taken to minima of another energy. Of the distinct ones the
+lowest and those that cover the others best stay.
 """
 
 from __future__ import annotations
@@ -29,6 +29,9 @@ from molflow_sim.units import KJ_PER_MOL
 if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
 
+DEFAULT_ENERGY = "mmff94:4"
+"""Minima of MMFF94 with a dielectric constant of 4: as near to measured poses as conformers that keep the torsions they
+were drawn with where torsions are few, nearer where they are many."""
 TEMPERATURE = 298.15
 """K, of Boltzmann shares."""
 POOL_SCALE = 20.0
@@ -61,7 +64,7 @@ class EnsembleSettings:
         Draws; by default what the generator's method ``most`` says for n, or n with ``energy="none"``.
     """
 
-    energy: str = "restrained"
+    energy: str = DEFAULT_ENERGY
     window: float | None = None
     pool: int | None = None
 
@@ -111,7 +114,10 @@ def ensemble(
         raise NoCandidatesError(
             f"none of {drawn} conformers of {molecule.name or molecule.formula} is left: {_counts(lost)}"
         )
-    positions, energies = positions[:n], energies[:n]
+    if len(positions) > n:
+        distances = heavy_atom_distances(molecule.rdmol, positions)
+        chosen = np.sort(covering(distances, n, _weights(energies), first=int(settings.energy != "none")))
+        positions, energies = positions[chosen], energies[chosen]
     told = {**(info or {}), "energy_model": energy.spec, "drawn": drawn, **notes}
     return replace(
         molecule, conformers=positions, energies=energies, shares=boltzmann(energies),
@@ -131,12 +137,19 @@ def _counts(lost: Counter[str]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in lost.most_common() if count)
 
 
+def _weights(energies: np.ndarray) -> np.ndarray | None:
+    """How much conformers count where n are chosen; all the same where an energy is unknown."""
+    if not np.isfinite(energies).all():
+        return None
+    return np.asarray(np.exp(-(energies - energies.min(initial=np.inf)) / (POOL_SCALE * KJ_PER_MOL)))
+
+
 def _energy(spec: str, molecule: Molecule) -> tuple[Intramolecular, dict[str, str]]:
     """The energy asked for; conformers of molecules that MMFF94 does not know stay as they are where none is."""
     try:
         found = intramolecular(spec, molecule)
     except MolflowError as error:
-        if spec != "restrained":
+        if spec != DEFAULT_ENERGY:
             raise
         warnings.warn(f"{molecule.smiles}: conformers are left as drawn: {error}", stacklevel=4)
         found = intramolecular("none", molecule)
@@ -177,9 +190,9 @@ def _chosen(molecule: Molecule, pool: np.ndarray, n: int, lost: Counter[str]) ->
         relaxed, found = intramolecular("restrained", molecule).relax(pool)
         pool, right = _sifted(molecule, relaxed, lost)
         energies = found[right]
-        above = (energies - energies.min(initial=np.inf)) / KJ_PER_MOL
-        pool, energies, above = pool[above < STRAINED], energies[above < STRAINED], above[above < STRAINED]
-        weights = np.exp(-above / POOL_SCALE)
+        low = energies - energies.min(initial=np.inf) < STRAINED * KJ_PER_MOL
+        pool, energies = pool[low], energies[low]
+        weights = _weights(energies)
     chosen = covering(heavy_atom_distances(molecule.rdmol, pool), n, weights)
     return pool[chosen], energies[chosen]
 

@@ -27,7 +27,9 @@ def heavy_atom_distances(rdmol: Chem.Mol, positions: np.ndarray) -> np.ndarray:
     return rmsd_matrix(positions[:, atoms], None, automorphisms(rdmol, atoms, max_matches=MAX_MAPPINGS))
 
 
-def covering(distances: np.ndarray, n: int, weights: np.ndarray | None = None, scale: float = SCALE) -> np.ndarray:
+def covering(
+    distances: np.ndarray, n: int, weights: np.ndarray | None = None, *, scale: float = SCALE, first: int = 0
+) -> np.ndarray:
     """Numbers of the n conformers that cover the pool, in the order in which they are chosen.
 
     Parameters
@@ -39,6 +41,8 @@ def covering(distances: np.ndarray, n: int, weights: np.ndarray | None = None, s
         Of the pool; equal if not given.
     scale : float
         Å.
+    first : int
+        So many of the first are chosen in any case.
 
     Returns
     -------
@@ -47,10 +51,10 @@ def covering(distances: np.ndarray, n: int, weights: np.ndarray | None = None, s
     near = np.exp(-np.square(distances / scale)).astype(np.float32)
     weights = np.ones(len(near), np.float32) if weights is None else np.asarray(weights, dtype=np.float32)
     best, chosen = np.zeros(len(near), np.float32), np.zeros(0, dtype=int)
-    for _ in range(min(n, len(near))):
+    for k in range(min(n, len(near))):
         gain = weights @ np.maximum(near - best[:, None], 0.0)
         gain[chosen] = -1.0
-        chosen = np.append(chosen, int(gain.argmax()))
+        chosen = np.append(chosen, k if k < first else int(gain.argmax()))
         best = np.maximum(best, near[:, chosen[-1]])
     return chosen
 

@@ -31,7 +31,7 @@ BLOCK = 100
 """Conformers made at once."""
 ROUNDS = 10
 """Times that twice as many combinations are tried, at most."""
-FREE = 5
+FREE = 3
 """Rotors up to which each gets the full noise; with more of them its variance is shared."""
 RIGID = 8
 """Embeddings of a molecule that has neither rotors nor rings that pucker."""
@@ -60,7 +60,7 @@ class TorsionConformers:
     overdraw: ClassVar[int] = 10
     least: ClassVar[int] = 300
     bases: int = 30
-    jitter: float = 20.0
+    jitter: float = 16.0
     strain: float = 100.0
     dielectric: float = 4.0
 

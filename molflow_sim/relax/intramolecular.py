@@ -30,11 +30,11 @@ if TYPE_CHECKING:
 SPECS = ("none", "restrained", "mmff94", "so3lr", "gfn2-xtb", "best")
 DIELECTRIC = 4.0
 """Relative permittivity of ``none`` and ``restrained``."""
-STIFFNESS = 0.3
+STIFFNESS = 0.1
 """eV, of what holds torsions."""
 FMAX = 0.02
 """eV/Å; largest component of a force at a minimum."""
-ROUGH_FMAX, ROUGH_STEPS = 0.1, 80
+ROUGH_FMAX, ROUGH_STEPS = 0.1, 150
 """The same where torsions are held, and steps at most."""
 MAX_STEPS = 500
 

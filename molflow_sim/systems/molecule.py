@@ -45,8 +45,8 @@ class Molecule:
     conformers : ndarray (K, N, 3)
         Å, each centred on its centre of mass, sorted by energy when generated here.
     energies : ndarray (K,)
-        In eV, of MMFF94 unless ``info["energy_model"]`` names another; NaN where they are unknown (MMFF94 has no types for
-        some molecules of files and crystals).
+        In eV, of MMFF94 unless ``info["energy_model"]`` names another; NaN where they are unknown (MMFF94 has no types
+        for some molecules of files and crystals).
     name : str
         Free text.
     racemic : bool
