@@ -27,7 +27,7 @@ from molflow_sim.forcefield import CrystalPotential, parametrize
 from molflow_sim.relax.flexible import relax_flexible
 from molflow_sim.runs.store import unpack_arrays
 from molflow_sim.screening import ScreenSettings
-from molflow_sim.screening.pipeline import Run
+from molflow_sim.screening.search import Search
 from molflow_sim.screening.reference import read_reference
 from molflow_sim.screening.stages import Stages
 
@@ -53,7 +53,7 @@ class Funnel:
     lost: str
 
 
-class Watched(Run):
+class Watched(Search):
     """A run that remembers what its steps gave."""
 
     def _compare(self, pool: Any, tally: Any) -> Any:

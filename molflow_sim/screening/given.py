@@ -18,9 +18,9 @@ from molflow_sim.runs.files import write_bytes_atomically
 from molflow_sim.runs.identity import digest
 from molflow_sim.runs.progress import Progress
 from molflow_sim.screening.landscape import Dropped, Landscape, dropped_dataframe
-from molflow_sim.screening.pipeline import Chosen, Pool, Run, code_of
 from molflow_sim.screening.powder import measured
 from molflow_sim.screening.ranking import RelaxedRow, build_landscape, distinct, dropped_row, rerank
+from molflow_sim.screening.run import Chosen, Pool, Run, code_of
 from molflow_sim.screening.serialise import (
     crystal_to_json,
     from_bytes,
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 _CODE = {
     "charges": ("stages:parametrize", "stages:stored_charges", "stages:with_charges"),
     "relax": ("stages:relax_batch", "stages:parametrize", "stages:relax", "stages:validity", "given:as_given"),
-    "unique": ("pipeline:Run._representatives", "given:same_or_mirrored"),
+    "unique": ("run:Run._representatives", "given:same_or_mirrored"),
     "energy": ("ranking:energy_batch", "stages:energies"),
     "refine": ("stages:refine_batch", "stages:parametrize", "stages:refine", "stages:energies", "stages:validity"),
     "vibrations": ("vibrations:vibrations_batch", "stages:parametrize", "stages:vibrations"),

@@ -153,9 +153,7 @@ def locate(
         for row in compared:
             alike[row.id] = stages.similarity(row.crystal, crystal)
             own = refined if np.isfinite(row.refined_energy) else kept
-            if hit is None and (
-                alike[row.id].found or (own is not None and stages.similarity(row.crystal, own).found)
-            ):
+            if hit is None and (alike[row.id].found or (own is not None and stages.similarity(row.crystal, own).found)):
                 hit = row
             advance(1)
     if hit is not None:
