@@ -27,8 +27,8 @@ from molflow_sim.forcefield import CrystalPotential, parametrize
 from molflow_sim.relax.flexible import relax_flexible
 from molflow_sim.runs.store import unpack_arrays
 from molflow_sim.screening import ScreenSettings
-from molflow_sim.screening.search import Search
 from molflow_sim.screening.reference import read_reference
+from molflow_sim.screening.search import Search
 from molflow_sim.screening.stages import Stages
 
 AS_PRESSED = 2.0

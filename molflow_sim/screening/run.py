@@ -40,7 +40,7 @@ def code_of(steps: Mapping[str, Sequence[str]]) -> dict[str, str]:
 class Run:
     """One molecule in one folder: steps that read from and write to the store.
 
-    `key` tells its question from others, `shared` is what every batch of work needs; the run sets both before its steps.
+    `key` tells its question from others, `shared` is what all batches of work need; the run sets both before its steps.
     """
 
     molecule: Any

@@ -24,7 +24,7 @@ class Turning(nn.Module):
     """Angles by which the torsions of a start turn, and the start after it.
 
     An angle must change sign in the mirror image. It is a sum of sines of (multiples of) all torsions about the bond,
-    as the slope of a torsional potential is, and of a triple product of the bond with the latents of both its beads; the
+    as the slope of a torsional potential is, and of a triple product of the bond with the latents of its two beads; the
     factors are invariant.
 
     Parameters
