@@ -1,10 +1,11 @@
 """How complete is the search of molflow dataset conformers? Against what others found, relaxed by GFN2-xTB.
 
-    python -m studies.conformer_search dft/ -o search.json --molecules 10 --max-atoms 32 --evaluations 150 400
+    python -m studies.conformer_search dft/ -o search.json --molecules 10 --max-atoms 32 --searches 24,12,150 100,60,150
 
 Molecules are those of a data set made with --from-sdf, evenly spread over the sizes. Its conformers are minimised by
 GFN2-xTB as the search minimises its own; those that keep their stereochemistry and lie within 25 kJ/mol of the lowest
 that anybody found are to be found again: heavy atoms within 0.3 Å, also as a mirror image where that is the molecule.
+A search is EMBEDDINGS,KICKS,EVALUATIONS.
 """
 
 from __future__ import annotations
@@ -54,23 +55,25 @@ def relaxed(ensemble: ConformerEnsemble, rdmol: Chem.Mol) -> tuple[np.ndarray, n
     return positions[good], np.array([end.energy for end in ends])[good]
 
 
-def judged(ensemble: ConformerEnsemble, budgets: Sequence[int]) -> dict[str, Any]:
-    """What the search finds of a molecule's conformers with each budget of gradients."""
+def judged(ensemble: ConformerEnsemble, searches: Sequence[str]) -> dict[str, Any]:
+    """What each search finds of a molecule's conformers."""
     rdmol = Chem.AddHs(Chem.MolFromSmiles(ensemble.smiles))
     known, energies = relaxed(ensemble, rdmol)
     found, seconds = [], []
-    for budget in budgets:
+    for search in searches:
+        embeddings, kicks, evaluations = map(int, search.split(","))
+        settings = ConformerSettings(embeddings=embeddings, kicks=kicks, evaluations=evaluations)
         start = time.process_time()
-        found.append(search_conformers(rdmol, ConformerSettings(evaluations=budget, embeddings=24, kicks=12), seed=1))
+        found.append(search_conformers(rdmol, settings, seed=1))
         seconds.append(time.process_time() - start)
     lowest = min(energies.min(initial=np.inf), *(f.energies[0] for f in found))
     mirrored = same_stereo(rdmol, mirror_image(rdmol))
-    row: dict[str, Any] = {"smiles": ensemble.smiles, "atoms": ensemble.n_atoms, "budgets": {}}
+    row: dict[str, Any] = {"smiles": ensemble.smiles, "atoms": ensemble.n_atoms, "searches": {}}
     height = (energies - lowest) / KJ_PER_MOL
-    for budget, f, spent in zip(budgets, found, seconds):
+    for search, f, spent in zip(searches, found, seconds):
         positions = np.concatenate([f.positions, -f.positions]) if mirrored else f.positions
         near = heavy_atom_rmsds(rdmol, known, rdmol, positions).min(1) < SAME if len(known) else np.zeros(0, bool)
-        row["budgets"][str(budget)] = {
+        row["searches"][search] = {
             "conformers": len(f.energies), "above_lowest": float(f.energies[0] - lowest) / KJ_PER_MOL, "seconds": spent,
             "found": {f"{w:g}": [int(near[height <= w].sum()), int((height <= w).sum())] for w in WINDOWS},
         }  # fmt: skip
@@ -84,13 +87,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("-o", "--output", type=Path, required=True)
     parser.add_argument("--molecules", type=int, default=10)
     parser.add_argument("--max-atoms", type=int, default=32)
-    parser.add_argument("--evaluations", type=int, nargs="+", default=[150, 400])
+    parser.add_argument("--searches", nargs="+", default=["24,12,150", "100,60,150"])
     args = parser.parse_args(arguments)
     ensembles = sorted((e for e in read_ensembles(args.folder) if e.n_atoms <= args.max_atoms), key=lambda e: e.n_atoms)
     chosen = np.unique(np.linspace(0, len(ensembles) - 1, min(args.molecules, len(ensembles))).astype(int))
     rows = []
     for k in chosen:
-        rows.append(judged(ensembles[k], args.evaluations))
+        rows.append(judged(ensembles[k], args.searches))
         print(rows[-1], flush=True)
         write_json(args.output, {"molecules": rows, "total": totals(rows)})
     print(totals(rows))
@@ -98,11 +101,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def totals(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Sums over the molecules, for each budget."""
+    """Sums over the molecules, for each search."""
     out = {}
-    for budget in rows[0]["budgets"]:
-        parts = [row["budgets"][budget] for row in rows]
-        out[budget] = {
+    for search in rows[0]["searches"]:
+        parts = [row["searches"][search] for row in rows]
+        out[search] = {
             "conformers": sum(p["conformers"] for p in parts),
             "cpu_seconds": sum(p["seconds"] for p in parts),
             "missed_the_lowest_by_0.5": sum(bool(p["above_lowest"] > 0.5) for p in parts),

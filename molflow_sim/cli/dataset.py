@@ -247,14 +247,16 @@ def conformers(
     ] = None,
     pack: Annotated[
         list[Path] | None,
-        typer.Option("--pack", help="Data set to put into few files; may be repeated.", show_default=False),
+        typer.Option(
+            "--pack", help="Data set to put into few files; of several, the first counts.", show_default=False
+        ),
     ] = None,
     window: Annotated[float, typer.Option(help="kJ/mol above the lowest conformer that are kept.")] = 25.0,
     keep: Annotated[int, typer.Option(help="Conformers kept at most for each molecule.")] = 30,
     evaluations: Annotated[
         int, typer.Option(help="GFN2-xTB gradients for a molecule of up to 24 atoms; larger ones get fewer.")
     ] = 400,
-    embeddings: Annotated[int, typer.Option(help="Embeddings at most; rigid molecules get fewer.")] = 60,
+    embeddings: Annotated[int, typer.Option(help="Embeddings at most; rigid molecules get fewer.")] = 100,
     kicks: Annotated[int, typer.Option(help="Conformers with one bond turned at most.")] = 60,
     max_atoms: Annotated[int, typer.Option(help="Larger molecules are dropped.")] = 60,
     seconds: Annotated[float, typer.Option(help="A molecule that takes longer is dropped.")] = 600.0,

@@ -37,7 +37,7 @@ class ConformerSettings:
 
     window: float = 25.0
     keep: int = 30
-    embeddings: int = 60
+    embeddings: int = 100
     kicks: int = 60
     evaluations: int = 400
     force: float = 0.03

@@ -232,7 +232,7 @@ def write_packed(folders: str | Path | Sequence[str | Path], output: str | Path)
     """Put the molecules of data sets into few files, ``conformers_NNN.npz``, with ``contents.json``, which counts them.
 
     The same molecules give the same bytes, in whatever order they were computed. Of a molecule that several data sets
-    have from one source under one name, the ensemble with most conformers is taken.
+    have from one source under one name, the ensemble of the first of them is taken.
 
     Parameters
     ----------
@@ -245,13 +245,10 @@ def write_packed(folders: str | Path | Sequence[str | Path], output: str | Path)
     InputError, StoreError
         As `read_ensembles`.
     """
-    largest: dict[tuple[str, str, str], tuple[ConformerEnsemble, dict[str, Any]]] = {}
+    taken: dict[tuple[str, str, str], tuple[ConformerEnsemble, dict[str, Any]]] = {}
     for pair in read_described(folders):
-        e = pair[0]
-        known = largest.setdefault((e.source, e.smiles, e.name), pair)
-        if len(e) > len(known[0]):
-            largest[e.source, e.smiles, e.name] = pair
-    pairs = sorted(largest.values(), key=lambda p: (p[0].source, p[0].n_atoms, p[0].smiles, p[0].name))
+        taken.setdefault((pair[0].source, pair[0].smiles, pair[0].name), pair)
+    pairs = sorted(taken.values(), key=lambda p: (p[0].source, p[0].n_atoms, p[0].smiles, p[0].name))
     root, files = Path(output), []
     for number, block in enumerate(_by_size(pairs)):
         path = root / f"conformers_{number:03d}.npz"

@@ -77,14 +77,16 @@ def test_packing_does_not_depend_on_the_order_and_leaves_no_former_block(tmp_pat
     assert read_described(a.parent)[0][1]["seconds"] == 1.0
 
 
-def test_of_a_molecule_in_two_data_sets_the_larger_ensemble_is_packed(tmp_path):
+def test_of_a_molecule_in_two_data_sets_the_ensemble_of_the_first_is_packed(tmp_path):
     small, large = ensemble(3, 5, 2), ensemble(3, 5, 7)
     other = ConformerEnsemble(**{**vars(small), "source": "measured"})
     for name, written in (("a", [small, other]), ("b", [large])):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.npz").write_bytes(pack_ensembles(written))
-    write_packed([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
-    assert [(e.source, len(e)) for e in read_ensembles(tmp_path / "out")] == [("gfn2", 7), ("measured", 2)]
+    for order, conformers in (("ab", 2), ("ba", 7)):
+        write_packed([tmp_path / name for name in order], tmp_path / "out")
+        packed = [(e.source, len(e)) for e in read_ensembles(tmp_path / "out")]
+        assert packed == [("gfn2", conformers), ("measured", 2)]
 
 
 def test_what_is_no_ensemble_is_refused():
