@@ -1,0 +1,99 @@
+"""Benchmarks of conformers: failures are not found, the wrong hand does not count, all sides on the same molecules."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+from rdkit import Chem
+from rdkit.Chem import rdDistGeom
+
+from benchmarks import ensembles, ligands
+from molflow_sim.chemistry.conformers import with_positions
+from molflow_sim.errors import ConformerError
+from molflow_sim.evaluate.conformers import right
+
+SMILES = ("C[C@H](O)CC(N)=O", "CCOCC")
+FAST = "ETKDGv3"
+
+
+def ligand(smiles: str, name: str = "000") -> Chem.Mol:
+    mol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    rdDistGeom.EmbedMolecule(mol, randomSeed=3)
+    mol.SetProp("_Name", name)
+    mol.SetProp("smiles", smiles)
+    return mol
+
+
+@pytest.fixture
+def data(tmp_path):
+    path = tmp_path / "ligands.sdf.gz"
+    with gzip.open(path, "wt") as file, Chem.SDWriter(file) as writer:
+        for smiles in SMILES:
+            writer.write(ligand(smiles))
+    return path
+
+
+def test_what_a_side_hands_back_is_measured_against_the_pose():
+    own = ligand(SMILES[0])
+    x = own.GetConformer().GetPositions()
+    both = np.array([x, x * [1, 1, -1]])
+    found = ligands.measure(own, "side", 2, 0, lambda smiles, n, seed: (own, both, 1.5))
+    assert found.best == pytest.approx(0.0, abs=1e-3) and found.wrong == 1 and len(found.rmsd) == 1
+    assert found.seconds == 1.5 and found.n == 2
+
+
+def test_a_side_that_fails_has_found_nothing():
+    def fails(*_):
+        raise ConformerError("no way")
+
+    found = ligands.measure(ligand(SMILES[1]), "side", 2, 0, fails)
+    assert found.best == np.inf and found.reason == "ConformerError: no way"
+    row = ligands.table([found], [2]).rows[0]
+    assert row["failed"] == 1 and row["< 1.5 Å, %"] == 0.0
+
+
+def test_the_stereochemistry_of_the_smiles_is_put_on_any_atom_order():
+    own = ligand(SMILES[0])
+    x = own.GetConformer().GetPositions()
+    order = np.random.default_rng(0).permutation(own.GetNumAtoms())
+    other = Chem.RenumberAtoms(own, order.tolist())
+    Chem.RemoveStereochemistry(other)
+    told = ligands.stereo_of(other, SMILES[0])
+    assert [a.GetAtomicNum() for a in told.GetAtoms()] == [a.GetAtomicNum() for a in other.GetAtoms()]
+    assert right(told, np.array([x, x * [1, 1, -1]])[:, order]).tolist() == [True, False]
+    assert Chem.MolToSmiles(Chem.RemoveHs(with_positions(told, x[order]))) == SMILES[0]
+
+
+def test_ligands_run_resume_and_print(data, tmp_path, capsys):
+    words = ["-o", str(tmp_path / "out.json"), "--data", str(data), "--sides", FAST, "--counts", "1,3"]
+    assert ligands.main(words) == 0
+    first = json.loads((tmp_path / "out.json").read_text())
+    assert len(first["results"]) == 4 and first["tables"][0][0]["ligands"] == 2
+    assert first["tables"][0][0]["median Å"] >= first["tables"][0][1]["median Å"]
+    assert ligands.main([*words, "--print-only"]) == 0
+    assert json.loads((tmp_path / "out.json").read_text()) == first
+    assert "Best of N" in capsys.readouterr().out
+
+
+def test_sides_are_compared_on_ligands_that_all_of_them_have_done(data, tmp_path):
+    out = tmp_path / "out.json"
+    ligands.main(["-o", str(out), "--data", str(data), "--sides", FAST, "--counts", "1"])
+    both = f"{FAST};torsions (default)"
+    ligands.main(["-o", str(out), "--data", str(data), "--sides", both, "--counts", "1", "--targets", "1"])
+    ligands.main(["-o", str(out), "--data", str(data), "--sides", both, "--counts", "1", "--print-only"])
+    assert len(json.loads(out.read_text())["results"]) == 2
+
+
+def test_ensembles_ask_for_twice_as_many_as_are_known(tmp_path, monkeypatch):
+    from molflow_sim.dataset.conformers import ConformerEnsemble
+
+    mol = ligand(SMILES[1])
+    rdDistGeom.EmbedMultipleConfs(mol, 3, randomSeed=1)
+    x = np.array([c.GetPositions() for c in mol.GetConformers()], dtype=np.float32)
+    known = ConformerEnsemble(SMILES[1], "ether", np.array([a.GetAtomicNum() for a in mol.GetAtoms()]), x,
+                              np.zeros(3), np.full(3, 1 / 3), "gfn2", "test")  # fmt: skip
+    monkeypatch.setattr(ensembles, "read_ensembles", lambda _: [known])
+    assert ensembles.main([str(tmp_path), "-o", str(tmp_path / "out.json"), "--sides", FAST]) == 0
+    row = json.loads((tmp_path / "out.json").read_text())["results"][0]
+    assert row["asked"] == 6 and row["gave"] == 6 and set(row["scores"]) == {"0.5", "0.75"}
