@@ -34,7 +34,7 @@ from molflow_sim.runs.files import write_json
 
 THRESHOLDS = (0.5, 0.75)
 METRICS = ("coverage_recall", "amr_recall", "coverage_precision", "amr_precision")
-DEFAULT = tuple(list(OURS)[:4])
+DEFAULT = tuple(list(OURS)[:5])
 
 
 @dataclass

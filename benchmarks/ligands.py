@@ -45,6 +45,7 @@ OURS: dict[str, dict[str, Any]] = {
     "ETKDGv3 + MMFF94, ε 1": {"method": "mmff", "energy": "none", "dielectric": 1.0},
     "ETKDGv3 + MMFF94, ε 4": {"method": "mmff", "energy": "none", "dielectric": 4.0},
     "torsions (default)": {"method": "torsions"},
+    "torsions, low energies": {"method": "torsions", "energy": "mmff94", "focus": 4.0},
     "CoarsenConf, raw": {"method": "coarsenconf", "energy": "none"},
     "CoarsenConf": {"method": "coarsenconf"},
 }

@@ -29,8 +29,9 @@ Inside = Annotated[
     str,
     typer.Option(
         "--energy",
-        help="What relaxes and ranks: mmff94:EPSILON (with this dielectric constant), mmff94 (in vacuum), restrained "
-        "(MMFF94, ε 4, torsions held softly), none, so3lr, gfn2-xtb, best (so3lr where it knows all atoms, or mmff94).",
+        help="What relaxes and ranks: restrained (MMFF94, ε 4, some with their torsions held), mmff94:EPSILON "
+        "(minima with this dielectric constant), mmff94 (in vacuum), none, so3lr, gfn2-xtb, best (so3lr where it knows "
+        "all atoms, or mmff94).",
     ),
 ]
 
@@ -48,13 +49,16 @@ def conformers(
     ],
     number: Annotated[int, typer.Option("--conformers", "--number", "-n", help="How many of each molecule.")] = 50,
     method: opt.ConformerMethod = DEFAULT_METHOD["conformers"],
-    energy: Inside = "mmff94:4",
+    energy: Inside = "restrained",
     window: Annotated[
         float | None, typer.Option("--window", help="kJ/mol above the lowest; none higher.", show_default=False)
     ] = None,
     pool: Annotated[
         int | None, typer.Option("--pool", help="How many are drawn to choose from.", show_default=False)
     ] = None,
+    focus: Annotated[
+        float, typer.Option("--focus", help="kJ/mol; smaller: low energies before coverage, in choosing.")
+    ] = 20.0,
     seed: opt.Seed = 0,
     weights: opt.Weights = None,
     option: opt.Options = None,
@@ -74,7 +78,7 @@ def conformers(
 
     given = {"window": window, "pool": pool}
     options: dict[str, Any] = {
-        "method": method, "weights": weights, "seed": seed, "energy": energy,
+        "method": method, "weights": weights, "seed": seed, "energy": energy, "focus": focus,
         **{key: value for key, value in given.items() if value is not None}, **opt.pairs(option),
     }  # fmt: skip
     checked("conformers", number, press=False, charges="mmff94", **options)

@@ -1,9 +1,9 @@
 """Conformers of a molecule from what a generator draws: relaxed, without duplicates, chosen, ranked.
 
 More are drawn than are asked for. Draws that are torn, overlap or show another stereoisomer are left out; the rest is
-relaxed on the restrained force field (`molflow_sim.relax.intramolecular`), and some are chosen that cover it best, low
-energies counting more: n, or twice as many where they are taken to minima of another energy. Of the distinct ones the
-lowest and those that cover the others best stay.
+relaxed on the restrained force field (`molflow_sim.relax.intramolecular`), twice n are chosen that cover it best, low
+energies counting more, and taken to minima of the energy asked for. Of the distinct ones the lowest and those that
+cover the others best stay. With the restrained force field itself, n are chosen among its minima and the whole pool.
 """
 
 from __future__ import annotations
@@ -23,19 +23,17 @@ from molflow_sim.chemistry.soundness import sound
 from molflow_sim.errors import InputError, MolflowError, NoCandidatesError
 from molflow_sim.generators.protocol import ConformerRequest, Generator, whole_number
 from molflow_sim.generators.selection import covering, distinct, heavy_atom_distances
-from molflow_sim.relax.intramolecular import Intramolecular, check_spec, intramolecular
+from molflow_sim.relax.intramolecular import DIELECTRIC, Intramolecular, check_spec, intramolecular
 from molflow_sim.units import KJ_PER_MOL
 
 if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
 
-DEFAULT_ENERGY = "mmff94:4"
-"""Minima of MMFF94 with a dielectric constant of 4: as near to measured poses as conformers that keep the torsions they
-were drawn with where torsions are few, nearer where they are many."""
+DEFAULT_ENERGY = "restrained"
+"""Where torsions are few, conformers that keep those they were drawn with come nearer to measured poses, where they are
+many the minima do: both are there to choose from."""
 TEMPERATURE = 298.15
 """K, of Boltzmann shares."""
-POOL_SCALE = 20.0
-"""kJ/mol; conformers of the pool count by exp(-E / this) where n are chosen."""
 DUPLICATE = 0.125
 """Å over heavy atoms and polar hydrogens; closer conformers are one."""
 STRAINED = 200.0
@@ -60,18 +58,23 @@ class EnsembleSettings:
         See `molflow_sim.relax.intramolecular`.
     window : float or None
         kJ/mol above the lowest; higher conformers are left out.
+    focus : float
+        kJ/mol; conformers count by exp(-E / focus) where n are chosen. Small values prefer low energies to coverage.
     pool : int or None
         Draws; by default what the generator's method ``most`` says for n, or n with ``energy="none"``.
     """
 
     energy: str = DEFAULT_ENERGY
     window: float | None = None
+    focus: float = 20.0
     pool: int | None = None
 
     def __post_init__(self) -> None:
         check_spec(self.energy)
         if self.window is not None and not 0.0 < self.window < np.inf:
             raise InputError(f"the window must be above 0 kJ/mol, not {self.window}")
+        if not 0.0 < self.focus < np.inf:
+            raise InputError(f"the focus must be above 0 kJ/mol, not {self.focus}")
         if self.pool is not None:
             whole_number("pool", self.pool, 1)
 
@@ -105,10 +108,13 @@ def ensemble(
     lost: Counter[str] = Counter()
     drawn = settings.draws(molecule, n, generator)
     pool = _pool(molecule, drawn, generator, seed, lost)
-    if energy.spec != "none":
-        positions, energies = _chosen(molecule, pool, MINIMA * n if energy.minimises else n + n // 10, lost)
-    if energy.minimises or energy.spec == "none":
-        positions, energies = energy.relax(pool if energy.spec == "none" else positions)
+    if energy.spec == "none":
+        positions, energies = energy.relax(pool)
+    elif energy.minimises:
+        pool, energies, distances = _softly_relaxed(molecule, pool, lost)
+        positions, energies = energy.relax(pool[covering(distances, MINIMA * n, _weights(energies, settings.focus))])
+    else:
+        positions, energies = _among_minima(molecule, pool, n, settings.focus, lost)
     positions, energies = _kept(molecule, positions, energies, settings, lost)
     if not len(positions):
         raise NoCandidatesError(
@@ -116,7 +122,9 @@ def ensemble(
         )
     if len(positions) > n:
         distances = heavy_atom_distances(molecule.rdmol, positions)
-        chosen = np.sort(covering(distances, n, _weights(energies), first=int(settings.energy != "none")))
+        chosen = np.sort(
+            covering(distances, n, _weights(energies, settings.focus), first=int(settings.energy != "none"))
+        )
         positions, energies = positions[chosen], energies[chosen]
     told = {**(info or {}), "energy_model": energy.spec, "drawn": drawn, **notes}
     return replace(
@@ -137,11 +145,11 @@ def _counts(lost: Counter[str]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in lost.most_common() if count)
 
 
-def _weights(energies: np.ndarray) -> np.ndarray | None:
+def _weights(energies: np.ndarray, focus: float) -> np.ndarray | None:
     """How much conformers count where n are chosen; all the same where an energy is unknown."""
     if not np.isfinite(energies).all():
         return None
-    return np.asarray(np.exp(-(energies - energies.min(initial=np.inf)) / (POOL_SCALE * KJ_PER_MOL)))
+    return np.asarray(np.exp(-(energies - energies.min(initial=np.inf)) / (focus * KJ_PER_MOL)))
 
 
 def _energy(spec: str, molecule: Molecule) -> tuple[Intramolecular, dict[str, str]]:
@@ -182,19 +190,37 @@ def _sifted(molecule: Molecule, positions: np.ndarray, lost: Counter[str]) -> tu
     return positions[right], right
 
 
-def _chosen(molecule: Molecule, pool: np.ndarray, n: int, lost: Counter[str]) -> tuple[np.ndarray, np.ndarray]:
-    """n conformers that cover the pool, relaxed on the restrained force field where that knows them; energies in eV."""
+def _softly_relaxed(
+    molecule: Molecule, pool: np.ndarray, lost: Counter[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The pool on the restrained force field where that knows it, energies (K,) in eV, and RMSDs (K, K) in Å."""
     energies = np.full(len(pool), np.nan)
-    weights = None
     with suppress(MolflowError):  # without a force field all count the same
         relaxed, found = intramolecular("restrained", molecule).relax(pool)
         pool, right = _sifted(molecule, relaxed, lost)
         energies = found[right]
         low = energies - energies.min(initial=np.inf) < STRAINED * KJ_PER_MOL
         pool, energies = pool[low], energies[low]
-        weights = _weights(energies)
-    chosen = covering(heavy_atom_distances(molecule.rdmol, pool), n, weights)
-    return pool[chosen], energies[chosen]
+    return pool, energies, heavy_atom_distances(molecule.rdmol, pool)
+
+
+def _among_minima(
+    molecule: Molecule, pool: np.ndarray, n: int, focus: float, lost: Counter[str]
+) -> tuple[np.ndarray, np.ndarray]:
+    """About n that cover the relaxed pool and the minima near it, taken from both; energies in eV."""
+    pool, energies, within = _softly_relaxed(molecule, pool, lost)
+    if not len(pool):
+        return pool, energies
+    near = covering(within, MINIMA * n, _weights(energies, focus))
+    minima, low = intramolecular(f"mmff94:{DIELECTRIC:g}", molecule).relax(pool[near])
+    minima, right = _sifted(molecule, minima, lost)
+    across = heavy_atom_distances(molecule.rdmol, minima, pool)
+    among = heavy_atom_distances(molecule.rdmol, minima)
+    positions, energies = np.concatenate([minima, pool]), np.concatenate([low[right], energies])
+    order = np.argsort(energies, kind="stable")
+    distances = np.block([[among, across], [across.T, within]])[np.ix_(order, order)]
+    chosen = order[covering(distances, n + n // 10, _weights(energies[order], focus), first=1)]
+    return positions[chosen], energies[chosen]
 
 
 def _kept(

@@ -20,11 +20,15 @@ MAX_MAPPINGS = 24
 """Ways to map the molecule on itself that are tried at most."""
 
 
-def heavy_atom_distances(rdmol: Chem.Mol, positions: np.ndarray) -> np.ndarray:
-    """RMSD (K, K) in Å between conformers (K, N, 3), over heavy atoms; all atoms where there are fewer than three."""
+def heavy_atom_distances(rdmol: Chem.Mol, positions: np.ndarray, others: np.ndarray | None = None) -> np.ndarray:
+    """RMSD (K, L) in Å between conformers (K, N, 3) and others (L, N, 3), or among themselves.
+
+    Over heavy atoms; over all where there are fewer than three.
+    """
     heavy = np.array([a.GetIdx() for a in rdmol.GetAtoms() if a.GetAtomicNum() > 1])
     atoms = heavy if len(heavy) > 2 else np.arange(rdmol.GetNumAtoms())
-    return rmsd_matrix(positions[:, atoms], None, automorphisms(rdmol, atoms, max_matches=MAX_MAPPINGS))
+    second = None if others is None else others[:, atoms]
+    return rmsd_matrix(positions[:, atoms], second, automorphisms(rdmol, atoms, max_matches=MAX_MAPPINGS))
 
 
 def covering(

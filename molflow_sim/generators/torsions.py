@@ -57,9 +57,10 @@ class TorsionConformers:
     """
 
     kind: ClassVar[str] = "conformers/torsions"
-    overdraw: ClassVar[int] = 10
+    overdraw: ClassVar[int] = 14
     least: ClassVar[int] = 300
-    bases: int = 30
+    largest: ClassVar[int] = 1500
+    bases: int = 45
     jitter: float = 16.0
     strain: float = 100.0
     dielectric: float = 4.0
@@ -94,7 +95,7 @@ class TorsionConformers:
     def most(self, molecule: Molecule, n: int) -> int:
         """Draws beyond which a molecule shows nothing new where `n` conformers are wanted."""
         if len(rotors(molecule.rdmol)):
-            return max(self.overdraw * n, self.least)
+            return max(min(self.overdraw * n, self.largest + n), self.least)
         return 2 * n if count_rotors(molecule.rdmol) else RIGID
 
     def identity(self) -> dict[str, Any]:
