@@ -4,8 +4,8 @@
 
 Molecules are those of a data set made with --from-sdf, evenly spread over the sizes. Its conformers are minimised by
 GFN2-xTB as the search minimises its own; those that keep their stereochemistry and lie within 25 kJ/mol of the lowest
-that anybody found are to be found again: heavy atoms within 0.3 Å, also as a mirror image where that is the molecule.
-A search is EMBEDDINGS,KICKS,EVALUATIONS.
+that anybody found are to be found again, each once: heavy atoms within 0.3 Å, also as a mirror image where that is the
+molecule. A search is EMBEDDINGS,KICKS,EVALUATIONS.
 """
 
 from __future__ import annotations
@@ -59,6 +59,10 @@ def judged(ensemble: ConformerEnsemble, searches: Sequence[str]) -> dict[str, An
     """What each search finds of a molecule's conformers."""
     rdmol = Chem.AddHs(Chem.MolFromSmiles(ensemble.smiles))
     known, energies = relaxed(ensemble, rdmol)
+    if len(known):  # several may have come to one minimum
+        same = heavy_atom_rmsds(rdmol, known, rdmol, known) < SAME
+        first = same.argmax(1) == np.arange(len(known))
+        known, energies = known[first], energies[first]
     found, seconds = [], []
     for search in searches:
         embeddings, kicks, evaluations = map(int, search.split(","))
