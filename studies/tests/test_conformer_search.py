@@ -15,5 +15,5 @@ def test_conformers_of_the_search_itself_are_found_again(tmp_path):
     main([str(tmp_path / "set"), "-o", str(tmp_path / "out.json"), "--molecules", "1", "--searches", "24,12,60"])
     total = json.loads((tmp_path / "out.json").read_text())["total"]["24,12,60"]
     found, known = total["found"]["12"]
-    assert found == known >= 3
+    assert found == known >= 2  # different in their heavy atoms
     assert total["missed_the_lowest_by_0.5"] == 0
