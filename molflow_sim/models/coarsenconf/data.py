@@ -115,15 +115,16 @@ def likeliest(ensemble: ConformerEnsemble) -> tuple[np.ndarray, np.ndarray]:
 
 def relaxed(rdmol: Any, positions: np.ndarray) -> np.ndarray:
     """Those of the conformers (K, N, 3) in Å that MMFF94 (permittivity `DIELECTRIC`) minimises without harm."""
-    from rdkit.Chem import rdForceFieldHelpers as mmff
+    from molflow_sim.chemistry.conformers import keeps_stereo
+    from molflow_sim.forcefield.mmff import extract_mmff
+    from molflow_sim.forcefield.mmff_minimise import in_dielectric, minimise
 
-    from molflow_sim.chemistry.conformers import keeps_stereo, minimised
-
-    if not mmff.MMFFHasAllMoleculeParams(rdmol):
+    try:
+        terms = in_dielectric(extract_mmff(rdmol), DIELECTRIC)
+    except MolflowError:  # MMFF94 has no types for it
         return positions[:0]
-    found, energies = minimised(rdmol, positions, DIELECTRIC)
-    good = np.isfinite(energies) & np.isfinite(found).all((1, 2))
-    found = found[good]
+    found = minimise(terms, positions).positions
+    found = found[np.isfinite(found).all((1, 2))]
     return found[keeps_stereo(rdmol, found)] if len(found) else found
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -64,7 +64,7 @@ def train_coarsenconf(
     folder : path
         Gets weights, card, metrics with curves, and checkpoint.
     initial : CoarsenConf, optional
-        Start from these weights (fine-tuning); its settings are taken.
+        Start from these weights (fine-tuning); its settings are taken, weights of the loss at their ends.
 
     Raises
     ------
@@ -87,7 +87,8 @@ def train_coarsenconf(
         torch.manual_seed(seed)
         model = CoarsenConf(config.conf)
     else:
-        model = CoarsenConf(initial.settings)
+        s = initial.settings
+        model = CoarsenConf(replace(s, kl=replace(s.kl, steps=0), distance=replace(s.distance, steps=0)))
         model.load_state_dict(initial.state_dict())
     model.card["range"] = {
         "max_heavy_atoms": max(r.graph.n for r in train),

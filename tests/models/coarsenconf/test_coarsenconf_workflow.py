@@ -201,3 +201,14 @@ def test_a_killed_training_goes_on(tmp_path):
     assert killed(command, lambda: (out / "metrics.csv").exists())
     train_coarsenconf(read_pairs(folder), config(40), out, progress=False)
     assert load_model(out).card["steps"] == 40
+
+
+def test_the_packages_weights_make_conformers_of_the_right_stereochemistry_near_their_starts():
+    mol = molecule(CHIRAL)
+    found = positions(None, n=3)
+    assert keeps_stereo(mol.rdmol, found).all()
+    start = np.array(EtkdgConformers().positions(mol, 3, 0, 0))
+    gap = found - found.mean(1, keepdims=True) - start + start.mean(1, keepdims=True)
+    assert 0.01 < np.linalg.norm(gap, axis=-1).mean() < 1.5
+    card = CoarsenConfGenerator().load().card
+    assert {"train molecules", "validation molecules"} <= set(card["data"]) and card["range"]["max_heavy_atoms"] >= 30
