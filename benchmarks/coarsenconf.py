@@ -60,17 +60,17 @@ def main() -> None:
     runs = {name: replace(config, conf=replace(config.conf, **VARIANTS[name])) for name in options.train}
     runs |= {f"{share:g} of the molecules": replace(config, share=share) for share in options.shares}
     found: dict[str, Any] = {}
-    for folder in options.weights:
-        found[str(folder)] = measured(load_model(folder), records)
-    for name, run in runs.items():
-        folder = options.output.with_suffix("") / name.replace(" ", "_")
-        model = train_coarsenconf(data, run, folder)
+    for name in (*map(str, options.weights), *runs):
+        if name in runs:
+            folder = options.output.with_suffix("") / name.replace(" ", "_")
+            model = train_coarsenconf(data, runs[name], folder)
+        else:
+            model = load_model(name)
         found[name] = measured(model, records)
-    for name, rows in found.items():
         print(f"\n{name}\n{'':28}{'AMR-P':>7}{'AMR-R':>7}{'COV-P':>7}{'COV-R':>7}{'shape':>7}{'bonds':>7}")
-        for side, values in rows.items():
-            print(f"{side:28}" + "".join(f"{v:7.3f}" for v in values.values()))
-    write_json(options.output, found)
+        for side, values in found[name].items():
+            print(f"{side:28}" + "".join(f"{v:7.3f}" for v in values.values()), flush=True)
+        write_json(options.output, found)
 
 
 def measured(model: CoarsenConf, records: list[ConformerPairs]) -> dict[str, dict[str, float]]:

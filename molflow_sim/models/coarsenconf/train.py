@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from molflow_sim.errors import InputError, TrainingError
@@ -28,7 +29,8 @@ class CoarsenConfConfig(ModelConfig):
     max_atoms : int
         Molecules of more heavy atoms are left out.
     share : float
-        Train on this share of the molecules, to see what more data gives; 1 for all.
+        Train on this share of the molecules, drawn at random, to see what more data gives; a larger share holds a
+        smaller one. 1 for all.
     """
 
     conf: CoarsenConfSettings = field(default_factory=CoarsenConfSettings)
@@ -77,7 +79,10 @@ def train_coarsenconf(
     sides = {
         side: [r for r in data.of(side).records if r.graph.n <= config.max_atoms] for side in ("train", "validation")
     }
-    train = sides["train"] = sides["train"][: max(1, round(config.share * len(sides["train"])))]
+    if config.share < 1.0:
+        order = np.random.default_rng(0).permutation(len(sides["train"]))
+        sides["train"] = [sides["train"][k] for k in order[: max(1, round(config.share * len(order)))]]
+    train = sides["train"]
     if not train:
         raise TrainingError(
             f"none of {len(data)} molecules is on the side to train on and has at most {config.max_atoms} heavy atoms"

@@ -68,6 +68,8 @@ def positions(weights, smiles=CHIRAL, n=4, seed=0, first_index=0, **options):
 def test_a_training_leaves_weights_with_a_card_and_goes_on_where_it_was(data, tmp_path, monkeypatch):
     train_coarsenconf(data, config(4), tmp_path / "once", progress=False)
     card = load_model(tmp_path / "once").card
+    half = train_coarsenconf(data, replace(config(1), share=0.5), tmp_path / "half", progress=False)
+    assert half.card["data"]["train molecules"] == 1
     assert card["data"]["train molecules"] == 2 and card["data"]["validation conformers"] == 3
     assert card["range"] == {"max_heavy_atoms": 13, "max_beads": 4} and {"val_rmsd", "kl"} <= set(card["metrics"])
     assert (tmp_path / "once" / "curves.svg").exists()
