@@ -31,6 +31,7 @@ from molflow_sim.dataset.conformers import ConformerEnsemble, read_ensembles
 from molflow_sim.errors import MolflowError
 from molflow_sim.evaluate.conformers import compare_ensembles
 from molflow_sim.runs.files import write_json
+from molflow_sim.runs.identity import digest
 
 THRESHOLDS = (0.5, 0.75)
 METRICS = ("coverage_recall", "amr_recall", "coverage_precision", "amr_precision")
@@ -101,10 +102,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise SystemExit(str(error)) from None
     parts = Parts(args.output, args.max_minutes, args.print_only)
     rows: list[Scored] = []
-    for number, ensemble in enumerate(ensembles[: args.targets or None]):
+    for ensemble in ensembles[: args.targets or None]:
         mine = [
             parts.result(
-                f"{number:04d}-{''.join(c if c.isalnum() else '-' for c in side.replace('ε', 'eps'))}"
+                f"{digest(ensemble.smiles)}-{''.join(c if c.isalnum() else '-' for c in side.replace('ε', 'eps'))}"
                 f"{'-drawn' * args.drawn}-{args.seed}",
                 lambda row: Scored(**row),
                 partial(measure, ensemble, side, args.seed, args.weights, args.drawn),
