@@ -18,14 +18,6 @@ from molflow_sim.dataset.conformer_files import (
     sdf_items,
 )
 from molflow_sim.dataset.conformer_settings import ConformerSettings
-from molflow_sim.dataset.conformers import (
-    FORMAT,
-    SOURCES,
-    ConformerEnsemble,
-    boltzmann_shares,
-    pack_ensembles,
-    unpack_described,
-)
 from molflow_sim.dataset.items import (
     Excluded,
     Item,
@@ -38,6 +30,14 @@ from molflow_sim.dataset.items import (
 )
 from molflow_sim.dataset.skeletons import skeletons, three_way_split
 from molflow_sim.errors import InputError, MoleculeTooLargeError
+from molflow_sim.io.ensembles import (
+    FORMAT,
+    SOURCES,
+    ConformerEnsemble,
+    boltzmann_shares,
+    pack_ensembles,
+    unpack_described,
+)
 from molflow_sim.runs.identity import code_version, digest
 from molflow_sim.runs.progress import Progress
 from molflow_sim.runs.store import Store

@@ -13,10 +13,10 @@ from rdkit import Chem, rdBase
 
 from molflow_sim.chemistry.checks import canonical_smiles, check_molecule, parse_smiles, same_stereo
 from molflow_sim.chemistry.conformers import with_positions, with_stereo
-from molflow_sim.dataset.conformers import ConformerEnsemble, boltzmann_shares
 from molflow_sim.dataset.items import Item, Row
 from molflow_sim.dataset.skeletons import skeletons, three_way_split
 from molflow_sim.errors import ConformerError, CrystalError, InputError, MoleculeError, MolflowError, NonFiniteError
+from molflow_sim.io.ensembles import ConformerEnsemble, boltzmann_shares
 from molflow_sim.runs.identity import digest
 from molflow_sim.units import KCAL_PER_MOL
 

@@ -8,7 +8,8 @@ from processes import without_chemistry
 from refusals import refuses
 
 from molflow_sim.dataset import ConformerEnsemble, read_ensembles
-from molflow_sim.dataset.conformers import (
+from molflow_sim.errors import InputError, NonFiniteError, StoreError
+from molflow_sim.io.ensembles import (
     RESOLUTION,
     boltzmann_shares,
     pack_ensembles,
@@ -16,7 +17,6 @@ from molflow_sim.dataset.conformers import (
     unpack_ensembles,
     write_packed,
 )
-from molflow_sim.errors import InputError, NonFiniteError, StoreError
 from molflow_sim.units import BOLTZMANN
 
 

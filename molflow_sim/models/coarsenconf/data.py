@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from molflow_sim.dataset.conformers import ConformerEnsemble, read_ensembles
 from molflow_sim.errors import ConformerError, MolflowError, StoreError
+from molflow_sim.io.ensembles import ConformerEnsemble, read_ensembles
 from molflow_sim.models.coarsenconf.graphs import ConformerGraph, conformer_graph, heavy_atoms, molecule_of
 from molflow_sim.models.coarsenconf.matching import Match, match
 from molflow_sim.runs.files import sha256, write_bytes_atomically
