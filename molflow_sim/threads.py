@@ -43,6 +43,15 @@ def one_blas_thread() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def one_library_thread() -> Iterator[None]:
+    """Keep BLAS and OpenMP of all libraries that are loaded on one thread: sums in one order give the same bits."""
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(limits=1):
+        yield
+
+
 @lru_cache(maxsize=1)
 def _blas() -> Any:
     from threadpoolctl import ThreadpoolController  # a machine that only trains has it not
