@@ -1,6 +1,12 @@
 """Fixtures of several packages' tests."""
 
+import os
+
 import pytest
+
+# Two workers share the cores, and networks this small only wait for the threads of one another: four to six times as
+# long. Tests that are about threads ask for them. Before torch and tblite are imported, which read it once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture

@@ -12,10 +12,12 @@ from processes import killed
 from rdkit import Chem
 from rdkit.Chem import AllChem, rdMolAlign
 from refusals import refuses
+from threadpoolctl import threadpool_limits
 
 from molflow_sim.chemistry.conformers import keeps_stereo
 from molflow_sim.cli.main import run as molflow
 from molflow_sim.dataset import ConformerSettings, build_conformer_dataset, read_ensembles
+from molflow_sim.dataset.conformer_search import search_conformers
 from molflow_sim.dataset.conformers import read_described
 from molflow_sim.dataset.items import excluded_skeletons
 from molflow_sim.dataset.skeletons import skeletons, three_way_split
@@ -259,6 +261,17 @@ def test_a_molecule_does_not_depend_on_its_company(searched, tmp_path):
     build_conformer_dataset(["CC[C@H](O)C#N hand"], tmp_path / "alone", settings=SMALL, exclude=["CCN"], progress=False)
     for path in (tmp_path / "alone" / "store" / "molecules").iterdir():
         assert path.read_bytes() == (searched / "store" / "molecules" / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("smiles", ["CCOC", "CC(C)O"])
+def test_a_search_gives_the_same_bits_on_any_number_of_threads(smiles):
+    pytest.importorskip("tblite.interface", reason="tblite is not installed")
+    rdmol = Chem.AddHs(Chem.MolFromSmiles(smiles))
+    settings, found = ConformerSettings(evaluations=40), []
+    for threads in (1, 2, 2):
+        with threadpool_limits(limits=threads):
+            found.append(search_conformers(rdmol, settings, 0).positions)
+    assert np.array_equal(found[0], found[1]) and np.array_equal(found[1], found[2])
 
 
 def test_another_search_needs_another_folder(searched):
