@@ -88,7 +88,7 @@ def compiled_forces(
             species, [s for s, _ in order], cutoff=cutoff, alpha=alpha, dispersion_correction=dispersion_correction
         )
         forces = [_python(potential, periodic=True), _reciprocal(species, order, box, alpha, tolerance)]
-    return forces
+    return [*forces, _molecules(species, order)]
 
 
 def _python(potential: DynamicsPotential, periodic: bool) -> openmm.PythonForce:
@@ -96,6 +96,17 @@ def _python(potential: DynamicsPotential, periodic: bool) -> openmm.PythonForce:
     force.setUsesPeriodicBoundaryConditions(periodic)
     force.setName(NAME)
     force.setForceGroup(GROUPS["exp-6"])
+    return force
+
+
+def _molecules(species: Sequence[MoleculeParameters], order: Sequence[tuple[int, int]]) -> openmm.HarmonicBondForce:
+    """Bonds without strength: from bonds OpenMM learns the molecules, which barostats move and boxes wrap as wholes."""
+    force = openmm.HarmonicBondForce()
+    for kind, first in order:
+        for i, j in species[kind].mmff.bonds.tolist():
+            force.addBond(first + i, first + j, 0.0, 0.0)
+    force.setName("bonds of molecules")
+    force.setForceGroup(GROUPS["intramolecular"])
     return force
 
 

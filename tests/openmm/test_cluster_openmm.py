@@ -45,6 +45,8 @@ def test_a_droplet_has_the_same_energy_and_forces_in_both_systems(droplet):
     got, pull = energy_and_forces(compiled, x)
     assert got == pytest.approx(energy, rel=1e-5)
     assert np.linalg.norm(pull - forces) < 1e-4 * np.linalg.norm(forces)
+    whole = [[list(m) for m in context(system, x).getMolecules()] for system in (custom, compiled)]
+    assert whole[0] == whole[1] and len(whole[1]) == 4 + 3, "barostats and boxes take molecules as wholes"
 
 
 def test_a_droplet_has_the_energy_of_the_ase_calculator(droplet):
