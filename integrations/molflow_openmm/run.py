@@ -29,6 +29,8 @@ STARTED = ("system.xml", "initial.pdb", "trajectory.dcd", "log.csv", "state.xml"
 """What a run writes from its first step on."""
 BAROSTAT_INTERVAL = 10
 """Steps between Monte Carlo changes of the cell."""
+NO_BOX = ("periodic box size", "periodic box vector must be parallel to x")
+"""In OpenMM's words: a box has become too small; its volume would be negative."""
 MINIMISATION_STEPS = 100
 """At most this many L-BFGS iterations before the first step."""
 Built = tuple[app.Topology, openmm.System, unit.Quantity]
@@ -168,6 +170,29 @@ def advance(
     return 86400.0 * 1e-6 * settings.timestep * steps / seconds if steps else None
 
 
+def integrate(context: openmm.Context, steps: int) -> None:
+    """Integrate some steps while a box may be collapsing.
+
+    OpenMM's barostats scale their moves to the volume that was: where a thin box condenses within a few of them, the
+    next asks for a box smaller than nothing. Such a piece is done again with moves that begin small, as at first.
+
+    Raises
+    ------
+    openmm.OpenMMException
+        It failed otherwise, or again.
+    """
+    before = context.getState(positions=True, velocities=True, parameters=True)
+    try:
+        context.getIntegrator().step(steps)
+    except openmm.OpenMMException as error:
+        if not any(words in str(error) for words in NO_BOX):
+            raise
+        context.getSystem().setDefaultPeriodicBoxVectors(*before.getPeriodicBoxVectors())  # moves begin at 1 % of it
+        context.reinitialize()
+        context.setState(before)
+        context.getIntegrator().step(steps)
+
+
 def _begin(simulation: app.Simulation, settings: RunSettings) -> None:
     """A short minimisation in the given cell, then velocities.
 
@@ -210,7 +235,7 @@ def explained(error: Exception, timestep: float) -> MolflowError:
         return NonFiniteError(
             f"the dynamics blew up (time step {timestep:g} fs): use a shorter one, or relax the start first"
         )
-    if "periodic box size" in text:
+    if any(words in text for words in NO_BOX):
         return MolflowError("the box shrank below twice the cutoff: use a larger one or a smaller cutoff")
     return MolflowError(f"OpenMM: {text}")
 

@@ -138,6 +138,7 @@ def clusters(
     temperature: Annotated[float, typer.Option(help="Dynamics: K, of the frames.")] = 300.0,
     hot_ps: Annotated[float, typer.Option(help="Dynamics: ps at the hot temperature, pressed at 1 kbar.")] = 400.0,
     cooling_rate: Annotated[float, typer.Option(help="Dynamics: K/ns.")] = 500.0,
+    settle_ps: Annotated[float, typer.Option(help="Dynamics: ps between cooling and the first frame.")] = 50.0,
     production_ps: Annotated[float, typer.Option(help="Dynamics: ps of each box that frames are taken from.")] = 1000.0,
     timestep: Annotated[float, typer.Option(help="Dynamics: fs, with heavy hydrogens.")] = 3.0,
     packing: Annotated[str, typer.Option(help="Dynamics: packmol or random.")] = "packmol",
@@ -159,8 +160,8 @@ def clusters(
         recipe = {
             "copies": copies, "boxes": boxes, "frames": frames, "start_density": start_density,
             "hot_temperature": hot_temperature, "temperature": temperature, "hot_ps": hot_ps,
-            "cooling_rate": cooling_rate, "production_ps": production_ps, "timestep": timestep, "packing": packing,
-            "seed": seed,
+            "cooling_rate": cooling_rate, "settle_ps": settle_ps, "production_ps": production_ps,
+            "timestep": timestep, "packing": packing, "seed": seed,
         }  # fmt: skip
         _record(md, output, recipe, platform, overwrite, quiet)
         return

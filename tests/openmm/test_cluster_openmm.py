@@ -9,6 +9,7 @@ from molflow_openmm import clusterSystem
 from molflow_openmm.cluster.drift import drift
 from molflow_openmm.cluster.recipe import Recipe, split_frames, together
 from molflow_openmm.cluster.system import standard_frame
+from molflow_openmm.run import integrate
 
 from molflow_sim import Molecule
 from molflow_sim.errors import InputError
@@ -138,3 +139,38 @@ def test_a_drift_is_told_from_noise():
     assert not drift(steady).drifting
     assert drift(steady + np.linspace(0.0, 0.2, 200)).drifting
     assert drift(steady[:3]).drifting
+
+
+def test_a_gas_that_condenses_does_not_stop_the_dynamics():
+    """OpenMM's barostat keeps the wide moves of the gas, and asks for a box smaller than nothing."""
+    system = openmm.System()
+    pairs = openmm.NonbondedForce()
+    pairs.setNonbondedMethod(pairs.CutoffPeriodic)
+    pairs.setCutoffDistance(0.6)
+    for _ in range(64):
+        system.addParticle(40.0)
+        pairs.addParticle(0.0, 0.34, 1.0)
+    system.addForce(pairs)
+    system.setDefaultPeriodicBoxVectors(*(8.0 * np.eye(3)))
+    barostat = openmm.MonteCarloBarostat(3000.0, 100.0, 1)
+    barostat.setRandomNumberSeed(1)
+    system.addForce(barostat)
+    grid = 1.9 * np.stack(np.meshgrid(*[np.arange(4)] * 3), -1).reshape(-1, 3) + 0.5
+
+    def gas() -> openmm.Context:
+        integrator = openmm.LangevinMiddleIntegrator(100.0, 1.0, 2e-3)
+        integrator.setRandomNumberSeed(1)
+        made = openmm.Context(system, integrator, openmm.Platform.getPlatformByName("Reference"))
+        made.setPositions(grid)
+        made.setVelocitiesToTemperature(100.0, 1)
+        return made
+
+    made = gas()
+    with pytest.raises(openmm.OpenMMException, match="periodic box"):
+        made.getIntegrator().step(3000)
+    made = gas()
+    for _ in range(30):
+        integrate(made, 100)
+    state = made.getState()
+    assert state.getStepCount() == 3000
+    assert 2.0 < state.getPeriodicBoxVolume()._value < 3.5, "a liquid of argon"

@@ -18,9 +18,9 @@ from molflow_sim.packing.clusters import PACKERS
 from molflow_sim.systems.cluster import MolecularCluster
 
 COMMAND = [sys.executable, "-c", "from molflow_sim.cli import main; main()", "dataset", "clusters", "--md", "NC=O"]
-QUICK = ["--copies", 4, "--boxes", 2, "--frames", 9, "--hot-temperature", 350, "--hot-ps", 4, "--cooling-rate", 12500,
-         "--production-ps", 1, "--packing", "random"]  # fmt: skip
-RECIPE = Recipe(4, boxes=2, frames=9, hot_temperature=350.0, hot_ps=4, cooling_rate=12500, production_ps=1, settle_ps=0,
+QUICK = ["--copies", 8, "--boxes", 2, "--frames", 9, "--hot-temperature", 350, "--hot-ps", 4, "--cooling-rate", 12500,
+         "--settle-ps", 0, "--production-ps", 1, "--packing", "random"]  # fmt: skip
+RECIPE = Recipe(8, boxes=2, frames=9, hot_temperature=350.0, hot_ps=4, cooling_rate=12500, production_ps=1, settle_ps=0,
                 packing="random")  # fmt: skip
 
 
@@ -44,10 +44,10 @@ def check(folder: Path, formamide: Molecule) -> None:
     from molflow_sim.models.dual_scale.data import read_frames
 
     found = frames(folder)
-    assert found["positions"].shape == (9, 24, 3) and found["positions"].dtype == np.float32
+    assert found["positions"].shape == (9, 48, 3) and found["positions"].dtype == np.float32
     assert sorted(found["box"].tolist()) == [0] * 5 + [1] * 4 and (found["split"] > 0).sum() >= 2
     for positions, cell in zip(found["positions"], found["cell"]):
-        cluster = MolecularCluster((formamide,), np.zeros(4, int), positions, cell)
+        cluster = MolecularCluster((formamide,), np.zeros(8, int), positions, cell)
         lengths = np.linalg.norm(np.diff(positions[cluster.bonds], axis=1)[:, 0], axis=1)
         assert lengths.max() < 1.7  # whole molecules
         assert 0.05 < cluster.density < 2.0
@@ -57,7 +57,7 @@ def check(folder: Path, formamide: Molecule) -> None:
 def test_frames_are_recorded_and_the_folder_tells_how(molflow_record, formamide, tmp_path):
     code, out, err = molflow_record(*QUICK, "-o", tmp_path / "data")
     assert code == 0, err
-    assert "9 frames of CH3NO × 4" in out and "box 1" in out
+    assert "9 frames of CH3NO × 8" in out and "box 1" in out
     check(tmp_path / "data", formamide)
     told = json.loads((tmp_path / "data" / "recipe.json").read_text())
     assert told["recipe"]["seed"] == 0 and told["smiles"] == "NC=O" and told["openmm"] and told["molflow_sim"]

@@ -38,7 +38,7 @@ from molflow_openmm.cluster.recipe import Recipe, split_frames, together
 from molflow_openmm.cluster.system import clusterSystem
 from molflow_openmm.compiled import without_gpu
 from molflow_openmm.crystal.settings import find_platform
-from molflow_openmm.run import explained, openmm_seed
+from molflow_openmm.run import explained, integrate, openmm_seed
 from molflow_sim.errors import NonFiniteError
 from molflow_sim.packing.clusters import PACKERS
 from molflow_sim.runs.files import write_bytes_atomically, write_json
@@ -176,7 +176,7 @@ class _Box:
             self.context.setParameter(openmm.MonteCarloBarostat.Temperature(), segment.temperature)
             self.context.setParameter(openmm.MonteCarloBarostat.Pressure(), segment.pressure)
             try:
-                self.integrator.step(segment.steps)
+                integrate(self.context, segment.steps)
                 density = self._save(segment.frame, segment, began)
             except (openmm.OpenMMException, ValueError, NonFiniteError) as error:
                 raise explained(error, self.recipe.timestep) from error

@@ -28,6 +28,7 @@ from molflow_openmm.run import (
     advance,
     fingerprint,
     finished,
+    integrate,
     note,
     prepare,
     provenance,
@@ -162,7 +163,7 @@ def press(
                 f"{settings.press_ps:g} ps at {settings.press_pressure:g} bar pressed the box to {found:.3f} g/cm³, "
                 f"not to the {wanted:g} asked for: ask for less, or press longer or harder"
             )
-        simulation.integrator.step(PRESS_STEPS)
+        integrate(context, PRESS_STEPS)
         steps += PRESS_STEPS
         note(progress, step=0, total=settings.total_steps, density=found)
     if settings.pressure is None:
