@@ -21,7 +21,7 @@ from molflow_sim.forcefield import MoleculeParameters, parametrize
 from molflow_sim.generators.protocol import CrystalRequest, make_generator
 from molflow_sim.packing import PressSettings, RigidPackings, press, random_packings
 from molflow_sim.packing.candidates import packings_of
-from molflow_sim.packing.packings import PARTED
+from molflow_sim.packing.packings import OVERLAP_FREE
 from molflow_sim.packing.selection import lowest_rows
 from molflow_sim.systems.crystal import RigidMolecule
 from molflow_sim.units import KJ_PER_MOL
@@ -222,7 +222,9 @@ def _selected_random(molecule: Molecule, n: int, draws: int, seed: int, first: i
     )
     moved = press(loose, parametrize(molecule), settings)
     kept = moved.select(lowest_rows(moved, n))
-    return replace(kept, index=first + np.arange(n), status=np.full(n, PARTED, np.int8), energy=np.full(n, np.nan))
+    return replace(
+        kept, index=first + np.arange(n), status=np.full(n, OVERLAP_FREE, np.int8), energy=np.full(n, np.nan)
+    )
 
 
 def search(

@@ -1,6 +1,6 @@
 """Makes the pictures of docs/gallery.md: densities of generated packings, and a free-energy surface.
 
-    python examples/gallery.py [FOLDER]
+python examples/gallery.py [FOLDER]
 """
 
 from __future__ import annotations

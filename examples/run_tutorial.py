@@ -1,6 +1,6 @@
 """Runs the blocks of docs/tutorial.md, in order, in an empty folder: what the tutorial says is what happens.
 
-    python examples/run_tutorial.py [FOLDER]
+python examples/run_tutorial.py [FOLDER]
 """
 
 from __future__ import annotations

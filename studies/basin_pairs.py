@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from molflow_sim.errors import MolflowError, TrainingError
-from molflow_sim.models.crystal_flow.pairs import DENSE, LARGEST_QUALITY, QUALITY_UNIT, PairSet
+from molflow_sim.models.crystal_flow.pairs import DENSE, EXCESS_UNIT, LARGEST_EXCESS, PairSet
 from molflow_sim.units import KJ_PER_MOL
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ def _pairs(start: RigidPackings, end: RigidPackings, scale: float) -> PairSet:
         numbers=np.broadcast_to(np.asarray(start.molecule.numbers, np.int16), (n, start.molecule.n_atoms)).copy(),
         conformer=start.conformers[start.conformer],
         symmetry=np.asarray(start.placement, np.int32),
-        quality=np.clip(above / QUALITY_UNIT, 0.0, LARGEST_QUALITY),
+        excess=np.clip(above / EXCESS_UNIT, 0.0, LARGEST_EXCESS),
         weight=weight / weight.sum(),
         frac_rot=frac_rot,
         frac_tran=frac_tran,

@@ -57,7 +57,7 @@ def guided(
     )  # fmt: skip
     packings = start
     for k in range(steps):
-        packings = flow.carry(packings, steps=1, begin=k / steps, end=(k + 1) / steps)
+        packings = flow.integrate(packings, steps=1, begin=k / steps, end=(k + 1) / steps)
         if k == steps - 1 or not guide:
             continue
         if guide == "overlap":

@@ -48,10 +48,10 @@ def timed(
     """Median seconds of a step, and the losses of all steps."""
     seconds, losses = [], []
     for k in range(steps + 1):
-        start, end, quality, when = batches.batch(k)
+        start, end, excess, when = batches.batch(k)
         began = time.perf_counter()
         between, target = interpolate(start, end, when)
-        loss = distance(between, velocity(network, between, when, quality), target).mean()
+        loss = distance(between, velocity(network, between, when, excess), target).mean()
         network.zero_grad()
         loss.backward()
         seconds.append(time.perf_counter() - began)

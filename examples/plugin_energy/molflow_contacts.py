@@ -1,7 +1,7 @@
 """An energy in one file: Lennard-Jones between the atoms of different molecules, by van der Waals radii.
 
-    pip install examples/plugin_energy
-    molflow screen "NC=O" --energy contacts -o screening/
+pip install examples/plugin_energy
+molflow screen "NC=O" --energy contacts -o screening/
 """
 
 import numpy as np

@@ -1,8 +1,8 @@
 """A generator of crystals in one file: molecules turned at random, in boxes of their own shape.
 
-    pip install examples/plugin_generator
-    molflow generate crystals "NC=O" --method box --option margin=0.5 -o boxes/
-    molflow screen "NC=O" --generator box -o screening/
+pip install examples/plugin_generator
+molflow generate crystals "NC=O" --method box --option margin=0.5 -o boxes/
+molflow screen "NC=O" --generator box -o screening/
 """
 
 from dataclasses import dataclass

@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from molflow_sim.systems.crystal import MolecularCrystal
     from molflow_sim.systems.molecule import Molecule
 
-STATUS = ("ok", "not pressed", "not converged", "implausible density", "not finite", "parted", "not generated")
-"""Meaning of `RigidPackings.status`; "parted" ones are not pressed, but free of overlaps and dense (`relieve`)."""
-PARTED = STATUS.index("parted")
-_USABLE = ("ok", "not pressed", "parted")
+STATUS = ("ok", "not pressed", "not converged", "implausible density", "not finite", "overlap-free", "not generated")
+"""Meaning of `RigidPackings.status`; "overlap-free" ones are dense and without overlaps, but not pressed (`relieve`)."""
+OVERLAP_FREE = STATUS.index("overlap-free")
+_USABLE = ("ok", "not pressed", "overlap-free")
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,7 +1,7 @@
 """The rigid press: overlapping random packings in, lattice-energy minima with the space group kept out.
 
-Stages, after a recipe of soft overlap first and the potential under pressure next: molecules are parted by a
-soft overlap energy while a pressure closes the cell, pressed with the potential under a lower pressure, then
+Stages, after a recipe of soft overlap first and the potential under pressure next: overlapping molecules are moved apart
+by a soft overlap energy while a pressure closes the cell, pressed with the potential under a lower pressure, then
 minimised without pressure. Free are the crystal system's cell parameters and the positions and orientations in
 the asymmetric unit, as far as the site symmetry allows.
 """
@@ -21,7 +21,7 @@ from molflow_sim.packing.cell_reduction import reduce_cells
 from molflow_sim.packing.lattice_energy import LatticeEnergy
 from molflow_sim.packing.minimize import Stage, minimise
 from molflow_sim.packing.neighbours import Geometry
-from molflow_sim.packing.packings import PARTED, STATUS, RigidPackings
+from molflow_sim.packing.packings import OVERLAP_FREE, STATUS, RigidPackings
 from molflow_sim.packing.tables import PressTables
 from molflow_sim.threads import one_torch_thread
 from molflow_sim.units import AMU_PER_A3, KJ_PER_MOL
@@ -39,7 +39,7 @@ class PressSettings:
     cutoff : float, optional
         Distance of molecular centres up to which pairs count; max(12, 2·radius + 5) by default.
     soft_evaluations, soft_pressure
-        First stage: soft overlap. Packings whose overlaps are parted already (status ``parted``) skip it.
+        First stage: soft overlap. Packings without overlaps (status ``overlap-free``) skip it.
     squeeze_evaluations, squeeze_pressure
         Second stage: the potential under pressure.
     max_evaluations, tolerance
@@ -156,7 +156,7 @@ def stages(settings: PressSettings, tables: PressTables) -> list[Stage]:
 def _press_batch(part: RigidPackings, energy: LatticeEnergy, settings: PressSettings) -> RigidPackings:
     device = energy.tables.device
     geometry = Geometry.of(part, device)
-    overlapping = torch.as_tensor(np.flatnonzero(part.status != PARTED), device=device)
+    overlapping = torch.as_tensor(np.flatnonzero(part.status != OVERLAP_FREE), device=device)
     for stage in stages(settings, energy.tables):
         if stage.soft and len(overlapping) < len(part):
             if len(overlapping):

@@ -1,4 +1,4 @@
-"""Overlaps of generated packings parted in a few steps, without a force field: geometry alone."""
+"""Overlaps of generated packings removed in a few steps, without a force field: geometry alone."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from molflow_sim.errors import InputError
 from molflow_sim.packing.lattice_energy import LatticeEnergy
 from molflow_sim.packing.minimize import Stage, minimise
 from molflow_sim.packing.neighbours import Geometry
-from molflow_sim.packing.packings import PARTED, RigidPackings
+from molflow_sim.packing.packings import OVERLAP_FREE, RigidPackings
 from molflow_sim.packing.tables import PressTables
 from molflow_sim.threads import one_torch_thread
 from molflow_sim.units import KJ_PER_MOL
@@ -45,8 +45,8 @@ def relieve(
     Returns
     -------
     RigidPackings
-        In the same order, with the status ``parted``, which spares them the press's first stage; one whose numbers
-        fail is returned as it came.
+        In the same order, with the status ``overlap-free``, which spares them the press's first stage; one whose
+        numbers fail is returned as it came.
 
     Raises
     ------
@@ -87,5 +87,5 @@ def _parted(packings: RigidPackings, evaluations: int) -> RigidPackings:
         cell=np.where(good[:, None, None], cell, packings.cell),
         centroid=np.where(good[:, None, None], centroid, packings.centroid),
         rotation=np.where(good[:, None, None, None], rotation, packings.rotation),
-        status=np.where(good, PARTED, packings.status).astype(np.int8),
+        status=np.where(good, OVERLAP_FREE, packings.status).astype(np.int8),
     )

@@ -132,7 +132,7 @@ def recognise(
 def _bonds(atoms: Atoms, cell: np.ndarray | None, labels: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Bonds (nb, 2) and shifts (nb, 3); where ``arrays["molecule"]`` tells molecules apart, none between them.
 
-    A generated cluster may have molecules upon each other, which are to be parted by the relaxation.
+    A generated cluster may have molecules upon each other, which the relaxation moves apart.
     """
     if not atoms.has("molecule"):
         return perceive_bonds(atoms.numbers, atoms.get_positions(), cell, labels)

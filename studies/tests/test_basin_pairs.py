@@ -25,8 +25,8 @@ def test_basins_pair_starts_with_the_minima_they_press_into(dataset) -> None:
         tuple(dataset[int(r[0])].numbers) for _, r in dataset.molecules()
     }
     assert made.weight.sum() == pytest.approx(1.0) and made.weight.min() < made.weight.max()
-    start, end, quality = made.batch(np.arange(len(made)))
-    assert float(quality.min()) == 0.0
+    start, end, excess = made.batch(np.arange(len(made)))
+    assert float(excess.min()) == 0.0
     assert float((end.volume_per_molecule / start.volume_per_molecule - 1.0).abs().median()) < 0.3
     formamide = Molecule.from_smiles("NC=O")
     again = make_basin_pairs(dataset, 2, scale=4.0)

@@ -24,21 +24,28 @@ def with_calculator(cluster=CLUSTER, **options):
     return atoms
 
 
-def test_an_open_cluster_is_the_plain_sum_over_its_pairs_and_molecules():
-    atoms = with_calculator()
+# at 160 Å the repulsion underflows
+@pytest.mark.parametrize("spread", [1.0, 40.0, 150.0])
+def test_an_open_cluster_is_the_plain_sum_over_its_pairs_and_molecules_however_far_they_are_apart(spread):
     table = [parametrize(m) for m in MOLECULES]
     a, b, c, q = (
         np.concatenate([getattr(table[s], name) for s in CLUSTER.order])
         for name in ("exp6_a", "exp6_b", "exp6_c", "charges")
     )
-    i, j = np.nonzero(np.triu(CLUSTER.molecule_index[:, None] != CLUSTER.molecule_index, 1))
-    r = np.linalg.norm(CLUSTER.positions[i] - CLUSTER.positions[j], axis=1)
+    cluster = CLUSTER.with_positions(
+        CLUSTER.positions + (spread - 1.0) * np.repeat(CLUSTER.centres, CLUSTER.sizes, axis=0)
+    )
+    i, j = np.nonzero(np.triu(cluster.molecule_index[:, None] != cluster.molecule_index, 1))
+    r = np.linalg.norm(cluster.positions[i] - cluster.positions[j], axis=1)
     dispersion = np.sqrt(c[i] * c[j]) / r**6
     pairs = np.sqrt(a[i] * a[j]) * np.exp(-0.5 * (b[i] + b[j]) * r) - dispersion * (1.0 - 1.1**6 / r**6)
     between = float(np.sum(pairs + COULOMB * q[i] * q[j] / r))
     inside = sum(_alone(k) for k in range(5))
+    atoms = cluster.to_ase()
+    atoms.calc = ClusterCalculator(CLUSTER)
     assert atoms.get_potential_energy() == pytest.approx(between + inside, abs=1e-6)
     assert atoms.calc.results["intermolecular_energy"] == pytest.approx(between, abs=1e-8)
+    assert np.abs(atoms.get_forces()).max() < 100.0
 
 
 def _alone(k: int) -> float:

@@ -27,7 +27,7 @@ from molflow_sim.models.crystal_flow.model import batch_of
 from molflow_sim.models.crystal_flow.network import Velocity
 from molflow_sim.models.crystal_flow.path import interpolate, step
 from molflow_sim.packing import random_packings
-from molflow_sim.packing.packings import PARTED
+from molflow_sim.packing.packings import OVERLAP_FREE
 from molflow_sim.packing.selection import select_low
 from molflow_sim.training.model import load_model, save_model
 
@@ -186,7 +186,7 @@ def test_molecules_on_special_positions_stay_there_and_symmetry_is_exact() -> No
     start = random_packings(molecule, 40, seed=0)
     special = np.flatnonzero(start.z_prime < 1.0)
     assert len(special) > 3
-    there = flow(0).carry(start, steps=4)
+    there = flow(0).integrate(start, steps=4)
     assert there.placement.tolist() == start.placement.tolist()
     before, after = batch_of(start.select(special)), batch_of(there.select(special))
     moved = (after.centroid - before.centroid + 0.5) % 1.0 - 0.5
@@ -217,7 +217,7 @@ def test_of_several_draws_the_lower_ones_are_proposed_and_numbered_in_order() ->
     assert best.index.tolist() == list(range(40, 60))
     expected = select_low(one, parameters, 10, of=30)
     np.testing.assert_array_equal(best.cell, expected.cell)
-    assert set(best.status) == {PARTED}
+    assert set(best.status) == {OVERLAP_FREE}
 
 
 def test_a_molecule_without_parameters_is_proposed_as_drawn(monkeypatch) -> None:
@@ -249,7 +249,7 @@ def test_weights_are_read_back_and_changed_ones_refused(tmp_path) -> None:
     two = load_model(tmp_path)
     with pytest.warns(UserWarning, match="20 to 30"):
         made = FlowGenerator(steps=2, draws=1, relief=0).draw(two, CrystalRequest(molecule), 4, seed=1)
-    np.testing.assert_allclose(made.cell, one.carry(random_packings(molecule, 4, seed=1), steps=2).cell, atol=1e-5)
+    np.testing.assert_allclose(made.cell, one.integrate(random_packings(molecule, 4, seed=1), steps=2).cell, atol=1e-5)
     path = tmp_path / "crystal_flow.safetensors"
     data = bytearray(path.read_bytes())
     data[-3] ^= 1

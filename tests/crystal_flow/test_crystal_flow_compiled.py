@@ -24,12 +24,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:.*the flow was trained on")
 
 
 def assert_same_velocities(
-    network_of: CrystalFlow, batch: CrystalBatch, time: float, quality: float = 0.0, tolerance: float = 1e-4
+    network_of: CrystalFlow, batch: CrystalBatch, time: float, excess: float = 0.0, tolerance: float = 1e-4
 ) -> None:
     """To `tolerance` of the largest component of each of the three fields."""
     assert compiles(network_of.network, batch)
-    found = velocity_field(network_of.network, batch)(batch, time, quality)
-    expected = reference_velocity(network_of.network, batch, time, quality)
+    found = velocity_field(network_of.network, batch)(batch, time, excess)
+    expected = reference_velocity(network_of.network, batch, time, excess)
     for name, a, b in zip(found._fields, found, expected):
         largest = float(b.abs().max())
         assert float((a - b).abs().max()) <= tolerance * largest, name
@@ -72,7 +72,7 @@ def test_trained_velocities_agree_in_all_common_groups_and_on_special_positions(
         assert (packings.z_prime < 1.0).sum() >= 2, "no special positions, so they are not tested"
     assert len(set(packings.space_groups)) >= 4
     assert len({packings.placements[k].n_images for k in packings.placement}) >= 2, "nothing is padded"
-    assert_same_velocities(trained, batch_of(packings), time, quality=0.3)
+    assert_same_velocities(trained, batch_of(packings), time, excess=0.3)
 
 
 def test_two_molecules_in_the_asymmetric_unit_and_overlaps_in_small_cells_agree(trained) -> None:
@@ -95,7 +95,7 @@ def test_molecules_of_several_sizes_and_conformers_agree_in_one_batch(trained) -
 @settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 1000), smiles=st.sampled_from(SMILES))
 def test_untrained_networks_of_another_size_agree(seed, smiles) -> None:
-    assert_same_velocities(flow(seed), packed(smiles, 8, seed), 0.7, quality=0.5)
+    assert_same_velocities(flow(seed), packed(smiles, 8, seed), 0.7, excess=0.5)
 
 
 def test_a_crystal_without_contacts_stands_still(trained) -> None:
@@ -131,7 +131,7 @@ def test_samples_do_not_depend_on_the_number_of_threads() -> None:
     made = []
     for n in (1, 2, 3):
         with threads(n):
-            made.append(flow(0).carry(start, steps=3))
+            made.append(flow(0).integrate(start, steps=3))
     for other in made[1:]:
         np.testing.assert_array_equal(made[0].cell, other.cell)
         np.testing.assert_array_equal(made[0].rotation, other.rotation)
@@ -139,9 +139,9 @@ def test_samples_do_not_depend_on_the_number_of_threads() -> None:
 
 def test_a_trajectory_ends_where_the_torch_network_takes_it(trained, monkeypatch) -> None:
     start = random_packings(molecule_for("CC(N)=O"), 16, seed=3, packing_coefficient=trained.packing_coefficient)
-    compiled = trained.carry(start)
+    compiled = trained.integrate(start)
     monkeypatch.setattr("molflow_sim.models.crystal_flow.velocity.compiles", lambda *_: False)
-    reference = trained.carry(start)
+    reference = trained.integrate(start)
     assert np.abs(reference.cell - start.cell).max() > 0.1
     np.testing.assert_allclose(compiled.cell, reference.cell, atol=2e-3)
     np.testing.assert_allclose(compiled.rotation, reference.rotation, atol=2e-3)

@@ -14,8 +14,8 @@ from molflow_sim.models.crystal_flow.velocity import compiles, fused_velocity
 
 def gradients(network: ContactNetwork, batch: CrystalBatch, fused: bool) -> dict[str, torch.Tensor]:
     network.zero_grad()
-    time, quality = torch.linspace(0.05, 0.95, len(batch)), torch.linspace(0.0, 0.5, len(batch))
-    velocity = (fused_velocity if fused else ContactNetwork.__call__)(network, batch, time, quality)
+    time, excess = torch.linspace(0.05, 0.95, len(batch)), torch.linspace(0.0, 0.5, len(batch))
+    velocity = (fused_velocity if fused else ContactNetwork.__call__)(network, batch, time, excess)
     generator = torch.Generator().manual_seed(1)
     sum((v * torch.randn(v.shape, generator=generator)).sum() for v in velocity).backward()
     return {name: p.grad.clone() for name, p in network.named_parameters()}

@@ -48,8 +48,8 @@ def pairs(dataset) -> PairSet:
 
 def test_every_crystal_is_paired_with_starts_of_its_own_symmetry(dataset, pairs) -> None:
     assert len(pairs) == 2 * len(pairs.weight) == 2 * len(dataset)
-    start, _, quality = pairs.batch(np.arange(len(pairs)))
-    assert float(quality.min()) == 0.0 and pairs.weight.sum() == pytest.approx(1.0)
+    start, _, excess = pairs.batch(np.arange(len(pairs)))
+    assert float(excess.min()) == 0.0 and pairs.weight.sum() == pytest.approx(1.0)
     # Triangular cells, proper rotations, as dense as crystals.
     assert float(torch.triu(start.cell, 1).abs().max()) == 0.0
     torch.testing.assert_close(torch.linalg.det(start.rotation), torch.ones_like(start.rotation[..., 0, 0]))

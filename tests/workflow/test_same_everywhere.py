@@ -90,9 +90,9 @@ def test_relief_and_flow_of_a_candidate_are_the_same_in_any_company(molecule, si
     start = random_packings(molecule, 21, seed=1)
     assert in_pieces(start, size, relieve) == rows(relieve(start))
     model = flow(0)
-    carried = model.carry(start, steps=2)
-    assert in_pieces(start, size, lambda part: model.carry(part, steps=2)) == rows(carried)
-    assert rows(model.carry(start.select(np.arange(21)[::-1]), steps=2)) == rows(carried)[::-1]
+    carried = model.integrate(start, steps=2)
+    assert in_pieces(start, size, lambda part: model.integrate(part, steps=2)) == rows(carried)
+    assert rows(model.integrate(start.select(np.arange(21)[::-1]), steps=2)) == rows(carried)[::-1]
 
 
 def test_the_relaxation_of_a_crystal_is_the_same_in_any_company_and_order(molecule, parameters, pressed):

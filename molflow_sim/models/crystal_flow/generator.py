@@ -1,4 +1,4 @@
-"""The crystal flow as a generator: random packings carried along the flow, the lower ones kept."""
+"""The crystal flow as a generator: random packings moved along the flow, the lower ones kept."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SELECTED_TOGETHER = 10
 class FlowGenerator(TrainedGenerator):
     """A trained crystal flow (a `molflow_sim.generators.protocol.Generator`).
 
-    Random packings are drawn and carried along the flow, what still overlaps is parted, and the lower ones are kept.
+    Random packings are drawn and moved along the flow, what still overlaps is moved apart, and the lower ones are kept.
     Every packing keeps its space group and site exactly. What is drawn and not kept is the part of highest energy
     after a few steps of the potential (`molflow_sim.packing.selection`), among the draws for ten candidates whose
     numbers follow one another.
@@ -43,7 +43,7 @@ class FlowGenerator(TrainedGenerator):
         the potential does not know is done with 1, with a warning.
     steps : int
         Euler steps.
-    quality : float
+    excess : float
         Energy above the molecule's lowest packing to aim for, in 10 kJ/mol per molecule.
     relief : int
         Evaluations of the soft overlap at the end, see `relieve`; 0 leaves the packings as the flow made them.
@@ -63,7 +63,7 @@ class FlowGenerator(TrainedGenerator):
     model: ClassVar[str] = CrystalFlow.kind
     draws: int = 3
     steps: int = STEPS
-    quality: float = 0.0
+    excess: float = 0.0
     relief: int = RELIEF_EVALUATIONS
 
     def __post_init__(self) -> None:
@@ -88,7 +88,7 @@ class FlowGenerator(TrainedGenerator):
             asked.molecule, (last - first) * draws, space_groups=asked.space_groups, z_prime=asked.z_prime, seed=seed,
             first_index=first * draws, packing_coefficient=flow.packing_coefficient,
         )  # fmt: skip
-        made = relieve(flow.carry(start, steps=self.steps, quality=self.quality), self.relief)
+        made = relieve(flow.integrate(start, steps=self.steps, excess=self.excess), self.relief)
         if parameters is None:
             return made
         kept = replace(select_low(made, parameters, together, of=together * draws), index=np.arange(first, last))

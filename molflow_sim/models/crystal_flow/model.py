@@ -60,9 +60,9 @@ class CrystalFlow(nn.Module):
         load_into(network, {k: v.float() for k, v in tensors.items()}, "crystal flow")
         return cls(network, card)
 
-    def velocity(self, batch: CrystalBatch, time: float, quality: float) -> Velocity:
+    def velocity(self, batch: CrystalBatch, time: float, excess: float) -> Velocity:
         """The velocity field at one time for all crystals of a batch, without gradients."""
-        return velocity_field(self.network, batch)(batch, time, quality)
+        return velocity_field(self.network, batch)(batch, time, excess)
 
     @property
     def packing_coefficient(self) -> tuple[float, float]:
@@ -72,8 +72,8 @@ class CrystalFlow(nn.Module):
         low, high = self.card.get("config", {}).get("packing_coefficient", PACKING_COEFFICIENT)
         return float(low), float(high)
 
-    def carry(
-        self, packings: RigidPackings, *, steps: int = STEPS, quality: float = 0.0, begin: float = 0.0, end: float = 1.0
+    def integrate(
+        self, packings: RigidPackings, *, steps: int = STEPS, excess: float = 0.0, begin: float = 0.0, end: float = 1.0
     ) -> RigidPackings:
         """Carry packings from one time to another; one whose numbers fail on the way stays where it began."""
         from molflow_sim.symmetry.spacegroup import SpaceGroup, cell_matrix, cell_parameters
@@ -88,7 +88,7 @@ class CrystalFlow(nn.Module):
                 field = field or velocity_field(self.network, batch)
                 for k in range(steps):
                     time = begin + (end - begin) * k / steps
-                    batch = step(batch, field(batch, time, quality), (end - begin) / steps)
+                    batch = step(batch, field(batch, time, excess), (end - begin) / steps)
             new_cell, good = _sound(batch, torch.from_numpy(packings.cell[rows]))
             parameters = cell_parameters(new_cell)
             names = [packings.space_groups[i] for i in rows]
@@ -105,12 +105,12 @@ def flow_matching_loss(network: nn.Module, batch: tuple[Any, ...]) -> dict[str, 
 
     Lipman et al. (2023), eq. 14, on the product of lattice, torus and SO(3).
     """
-    start, end, quality, time = batch
+    start, end, excess, time = batch
     between, target = interpolate(start, end, time)
     if compiles(network, between):
-        moving = fused_velocity(network, between, time, quality)
+        moving = fused_velocity(network, between, time, excess)
     else:
-        moving = network(between, time, quality)
+        moving = network(between, time, excess)
     error = distance(between, moving, target)
     size = distance(between, target)
     # Square roots beyond the usual size: a few long detours must not set the pace.

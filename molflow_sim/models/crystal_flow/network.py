@@ -87,7 +87,7 @@ class ContactNetwork(nn.Module):
         self.pool = nn.ModuleList([_Linear(w, w) for _ in range(settings.outer_layers)])
         self.force = _Force(w, k, 3)
 
-    def forward(self, batch: CrystalBatch, time: Tensor, quality: Tensor) -> Velocity:
+    def forward(self, batch: CrystalBatch, time: Tensor, excess: Tensor) -> Velocity:
         """Velocities of all crystals.
 
         Parameters
@@ -95,12 +95,12 @@ class ContactNetwork(nn.Module):
         batch : CrystalBatch
         time : Tensor, shape (B,)
             In [0, 1].
-        quality : Tensor, shape (B,)
+        excess : Tensor, shape (B,)
             Energy above the molecule's lowest packing to aim for, in units of 10 kJ/mol per molecule.
         """
         m, n = batch.centroid.shape[1], batch.numbers.shape[1]
         s = self.settings
-        h = self.molecules(batch).reshape(len(batch), m * n, -1) + self.told(batch, time, quality)
+        h = self.molecules(batch).reshape(len(batch), m * n, -1) + self.conditioning(batch, time, excess)
         edges = intermolecular_edges(batch, s.outer_cutoff)
         radial = radial_functions(edges.distance, s.outer_cutoff, s.radial)
         return self.moved_by(
@@ -117,7 +117,7 @@ class ContactNetwork(nn.Module):
         ----------
         batch : CrystalBatch
         h : Tensor
-            What atoms are by their own molecule, with what they are told of their crystal.
+            What atoms are by their own molecule, conditioned on their crystal.
         sums : callable
             Of a layer and what atoms send (A, width): what comes in at each atom (A, width).
         pushes : callable
@@ -140,10 +140,10 @@ class ContactNetwork(nn.Module):
             h = layer(h, inner, radial)
         return h
 
-    def told(self, batch: CrystalBatch, time: Tensor, quality: Tensor) -> Tensor:
+    def conditioning(self, batch: CrystalBatch, time: Tensor, excess: Tensor) -> Tensor:
         """What is added to all atoms of a crystal (B, 1, width) for its time, its aim and its symmetry."""
-        told: Tensor = self.context(_context(batch, time, quality)[:, None])
-        return told
+        found: Tensor = self.context(_context(batch, time, excess)[:, None])
+        return found
 
     def _pushed(self, batch: CrystalBatch, edges: Edges, push: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Forces, torques and virials from the pushes (E, 3 channels) along the pairs."""
@@ -201,8 +201,8 @@ def project(batch: CrystalBatch, velocity: Velocity) -> Velocity:
 _CONTEXT = 12
 
 
-def _context(batch: CrystalBatch, time: Tensor, quality: Tensor) -> Tensor:
-    """What every atom is told of its crystal (B, _CONTEXT)."""
+def _context(batch: CrystalBatch, time: Tensor, excess: Tensor) -> Tensor:
+    """Conditioning of every atom on its crystal (B, _CONTEXT)."""
     dtype = batch.cell.dtype
     count = batch.n_atoms.to(dtype)
     angle = math.pi * time[:, None] * torch.tensor([1.0, 2.0, 4.0], device=time.device, dtype=dtype)
@@ -214,7 +214,7 @@ def _context(batch: CrystalBatch, time: Tensor, quality: Tensor) -> Tensor:
     parts = [
         angle.sin(),
         angle[:, :2].cos(),
-        quality[:, None],
+        excess[:, None],
         (batch.volume_per_molecule / count / 10.0 - 1.0)[:, None],
         (count / 20.0 - 1.0)[:, None],
         share[:, None],

@@ -31,9 +31,9 @@ from molflow_sim.units import KJ_PER_MOL
 if TYPE_CHECKING:
     from molflow_sim.dataset import CrystalDataset, CrystalRecord
 
-QUALITY_UNIT = 10.0 * KJ_PER_MOL
-"""eV per molecule: the unit in which the network is told how far above the lowest packing a crystal lies."""
-LARGEST_QUALITY = 3.0
+EXCESS_UNIT = 10.0 * KJ_PER_MOL
+"""eV per molecule: the unit in which the network is given how far above the lowest packing a crystal lies."""
+LARGEST_EXCESS = 3.0
 DENSE = (0.66, 0.76)
 """Packing coefficients of crystals: starts of this density need no change of volume on the way."""
 
@@ -52,8 +52,8 @@ class PairSet:
     symmetry : ndarray of int, shape (R,)
         Rows of the operations: frac_rot (S, I, 3, 3), frac_tran (S, I, 3), cart_rot (S, I, 3, 3), n_images (S,),
         site_translation (S, 3, 3) and site_rotation (S, 3, 3).
-    quality : ndarray, shape (R,)
-        Energy above the molecule's lowest in `QUALITY_UNIT`.
+    excess : ndarray, shape (R,)
+        Energy above the molecule's lowest in `EXCESS_UNIT`.
     weight : ndarray, shape (R,)
         Sampling weights; they sum to 1.
     record : ndarray of int, shape (n,)
@@ -66,7 +66,7 @@ class PairSet:
     numbers: np.ndarray
     conformer: np.ndarray
     symmetry: np.ndarray
-    quality: np.ndarray
+    excess: np.ndarray
     weight: np.ndarray
     frac_rot: np.ndarray
     frac_tran: np.ndarray
@@ -102,7 +102,7 @@ class PairSet:
             torch.from_numpy(self.n_images[s].astype(np.int64)), f(self.site_translation[s]), f(self.site_rotation[s]),
         )  # fmt: skip
         end = start.moved(f(self.end_cell[rows]), f(self.end_centroid[rows, None]), f(self.end_rotation[rows, None]))
-        return start, end, f(self.quality[r])
+        return start, end, f(self.excess[r])
 
     def save(self, path: str | Path, card: dict[str, Any] | None = None) -> str:
         """Write one npz without pickles, atomically; returns its SHA-256."""
@@ -247,9 +247,9 @@ def make_pairs(
         if progress:
             progress(len(members))
     columns = [np.stack(x) for x in zip(*(row for k in range(len(used)) for row in made[k]))]
-    quality = np.clip(dataset.relative_energy[used] / QUALITY_UNIT, 0.0, LARGEST_QUALITY)
+    excess = np.clip(dataset.relative_energy[used] / EXCESS_UNIT, 0.0, LARGEST_EXCESS)
     record = np.repeat(np.arange(len(used)), starts)
-    arrays = (numbers, conformer, which, quality, weight / weight.sum(), *symmetry.arrays(), record, *columns)
+    arrays = (numbers, conformer, which, excess, weight / weight.sum(), *symmetry.arrays(), record, *columns)
     return PairSet(**{f.name: x for f, x in zip(fields(PairSet), arrays, strict=True)})
 
 
@@ -270,15 +270,15 @@ class PairBatches:
         self._count = np.bincount(pairs.record, minlength=len(pairs.weight))
 
     def batch(self, step: int) -> tuple[Any, ...]:
-        """(starts, ends, quality, time) of a step."""
+        """(starts, ends, excess, time) of a step."""
         rng = np.random.default_rng((self.seed, step))
         chosen = np.searchsorted(self._cumulative, rng.random(self.size)).clip(max=len(self._count) - 1)
         rows = self._first[chosen] + (rng.random(self.size) * self._count[chosen]).astype(int)
-        start, end, quality = self.pairs.batch(rows)
+        start, end, excess = self.pairs.batch(rows)
         # Equal steps through (0, 1) with one random offset: the same distribution with less noise. The square root
         # gives late times, where there is more to learn from what a crystal looks like, the larger share.
         time = np.sqrt((rng.permutation(self.size) + rng.random()) / self.size)
-        return start, end, quality, torch.from_numpy(time.astype(np.float32))
+        return start, end, excess, torch.from_numpy(time.astype(np.float32))
 
 
 class _Symmetries:

@@ -39,7 +39,7 @@ def compiles(network: nn.Module, batch: CrystalBatch) -> TypeGuard[ContactNetwor
 
 
 def velocity_field(network: ContactNetwork, batch: CrystalBatch) -> VelocityField:
-    """The network as a function of batch, time and quality, without gradients.
+    """The network as a function of batch, time and excess, without gradients.
 
     The weights are taken over now, and changes of them are not seen; the batches given later may hold other crystals,
     on the same device.
@@ -52,35 +52,35 @@ def velocity_field(network: ContactNetwork, batch: CrystalBatch) -> VelocityFiel
     Returns
     -------
     callable
-        ``field(batch, time, quality)``, a `Velocity`; time in [0, 1], quality in units of 10 kJ/mol per molecule.
+        ``field(batch, time, excess)``, a `Velocity`; time in [0, 1], excess in units of 10 kJ/mol per molecule.
     """
     if compiles(network, batch):
         return _CompiledField(network)
-    return lambda moved, time, quality: reference_velocity(network, moved, time, quality)
+    return lambda moved, time, excess: reference_velocity(network, moved, time, excess)
 
 
-def reference_velocity(network: ContactNetwork, batch: CrystalBatch, time: float, quality: float) -> Velocity:
-    """The velocities that the torch network gives, at one time and quality for all crystals."""
+def reference_velocity(network: ContactNetwork, batch: CrystalBatch, time: float, excess: float) -> Velocity:
+    """The velocities that the torch network gives, at one time and excess for all crystals."""
     with torch.no_grad():
-        velocity: Velocity = network(batch, *_filled(batch, time, quality))
+        velocity: Velocity = network(batch, *_filled(batch, time, excess))
         return velocity
 
 
-def fused_velocity(network: ContactNetwork, batch: CrystalBatch, time: Tensor, quality: Tensor) -> Velocity:
-    """``network(batch, time, quality)``, differentiable in the weights (not in the crystals).
+def fused_velocity(network: ContactNetwork, batch: CrystalBatch, time: Tensor, excess: Tensor) -> Velocity:
+    """``network(batch, time, excess)``, differentiable in the weights (not in the crystals).
 
     Parameters
     ----------
     network : ContactNetwork
     batch : CrystalBatch
-    time, quality : Tensor, shape (B,)
+    time, excess : Tensor, shape (B,)
         Everything in float32 on the CPU, see `compiles`.
 
     Returns
     -------
     Velocity
     """
-    h = _embedded(network, batch)[:, None] + network.told(batch, time, quality)[:, None]
+    h = _embedded(network, batch)[:, None] + network.conditioning(batch, time, excess)[:, None]
     return _moved(network, batch, h, *_tables(network, TRAINING_INTERVALS, torch.float32))
 
 
@@ -95,8 +95,8 @@ class _CompiledField:
         self._conformers: Tensor | None = None
 
     @torch.no_grad()
-    def __call__(self, batch: CrystalBatch, time: float, quality: float) -> Velocity:
-        h = self._molecules(batch) + self.network.told(batch, *_filled(batch, time, quality))[:, None]
+    def __call__(self, batch: CrystalBatch, time: float, excess: float) -> Velocity:
+        h = self._molecules(batch) + self.network.conditioning(batch, *_filled(batch, time, excess))[:, None]
         return _moved(self.network, batch, h, self.filters, self.force_filters)
 
     def _molecules(self, batch: CrystalBatch) -> Tensor:
@@ -112,9 +112,9 @@ class _CompiledField:
         return self._known
 
 
-def _filled(batch: CrystalBatch, time: float, quality: float) -> tuple[Tensor, Tensor]:
+def _filled(batch: CrystalBatch, time: float, excess: float) -> tuple[Tensor, Tensor]:
     full = batch.cell.new_full((len(batch),), 1.0)
-    return time * full, quality * full
+    return time * full, excess * full
 
 
 def _tables(network: ContactNetwork, intervals: int, dtype: torch.dtype) -> tuple[dict[nn.Module, Tensor], Tensor]:

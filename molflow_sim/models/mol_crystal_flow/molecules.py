@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from molflow_sim.systems.crystal import MolecularCrystal
     from molflow_sim.systems.molecule import Molecule
 
+
 @dataclass(frozen=True, eq=False)
 class Contents:
     """The molecules of n cells.
