@@ -43,7 +43,7 @@ _bits, _float = _bitcast(types.float64, types.int64), _bitcast(types.int64, type
 # fastmath without "reassoc": the rounding trick z - magic must not be simplified away
 @nb.njit(fastmath={"contract", "nnan", "ninf"}, forceinline=True)
 def _exp(x):
-    """exp(x) for x < 700, relative error 1e-12, 1e-304 below -700: 2^k times a degree-10 polynomial of the remainder."""
+    """exp(x) for x < 700 to 1e-12 of it, 1e-304 below -700: 2^k times a degree-10 polynomial of the remainder."""
     x = max(x, -700.0)  # the exponent would wrap: exp-6 comes here at 160 Å
     magic = 6755399441055744.0  # 1.5 * 2**52: the low bits of x log2(e) + magic hold the rounded integer
     z = x * 1.4426950408889634 + magic

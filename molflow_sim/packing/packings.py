@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
 
 STATUS = ("ok", "not pressed", "not converged", "implausible density", "not finite", "overlap-free", "not generated")
-"""Meaning of `RigidPackings.status`; "overlap-free" ones are dense and without overlaps, but not pressed (`relieve`)."""
+"""Meaning of `RigidPackings.status`; "overlap-free": dense, without overlaps, not pressed (`relieve`)."""
 OVERLAP_FREE = STATUS.index("overlap-free")
 _USABLE = ("ok", "not pressed", "overlap-free")
 

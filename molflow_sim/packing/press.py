@@ -1,7 +1,7 @@
 """The rigid press: overlapping random packings in, lattice-energy minima with the space group kept out.
 
-Stages, after a recipe of soft overlap first and the potential under pressure next: overlapping molecules are moved apart
-by a soft overlap energy while a pressure closes the cell, pressed with the potential under a lower pressure, then
+Stages, after a recipe of soft overlap first and the potential under pressure next: molecules are moved apart by a soft
+overlap energy while a pressure closes the cell, pressed with the potential under a lower pressure, then
 minimised without pressure. Free are the crystal system's cell parameters and the positions and orientations in
 the asymmetric unit, as far as the site symmetry allows.
 """
