@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,10 +12,15 @@ import numpy as np
 from molflow_sim.errors import InputError, MolflowError, RequestError
 from molflow_sim.generators.protocol import ClusterRequest, Drawn, served
 from molflow_sim.generators.trained import TrainedGenerator
+from molflow_sim.models.dual_scale.blocks import block_rows, joined
+from molflow_sim.models.dual_scale.graphs import ClusterGraph
 from molflow_sim.models.dual_scale.model import DualScale
+from molflow_sim.systems.cluster import MolecularCluster
 
 DRAWS = 4
-"""How often a candidate is drawn at most."""
+"""How often a candidate, or a block of it, is drawn at most."""
+_JOINING = 2**31
+"""Stands where draws have their number, in the seed of places of blocks."""
 
 
 @dataclass(frozen=True)
@@ -32,11 +38,14 @@ class DualScaleGenerator(TrainedGenerator):
         Steps of minimisation at most, of each molecule with MMFF94 and of the whole with the potential; 0 for none.
     check : bool
         Refuse candidates with a wrong hand, clashes or speared rings.
+    block : int or None
+        Molecules generated at once; larger clusters are joined from blocks (`molflow_sim.models.dual_scale.blocks`), at
+        the density that is asked for or lower. None: as many as the weights were trained on; 0: all at once.
 
     Warns
     -----
     UserWarning
-        In `sample`, if a molecule was not trained on, or the cluster is larger; the message says what was.
+        In `sample`, if a molecule was not trained on, or more are generated at once; the message says what was.
     """
 
     kind: ClassVar[str] = "clusters/dual-scale"
@@ -44,10 +53,12 @@ class DualScaleGenerator(TrainedGenerator):
     uses_conformers: ClassVar[bool] = False
     relax: int = 200
     check: bool = True
+    block: int | None = None
 
     def __post_init__(self) -> None:
-        if self.relax < 0:
-            raise InputError(f"relax must not be negative, got {self.relax}")
+        for name in ("relax", "block"):
+            if (getattr(self, name) or 0) < 0:
+                raise InputError(f"{name} must not be negative, got {getattr(self, name)}")
 
     def sample(self, request: ClusterRequest, n: int, *, seed: int, first_index: int = 0) -> Drawn:
         """See `Generator.sample`.
@@ -66,20 +77,48 @@ class DualScaleGenerator(TrainedGenerator):
         _warn_of_others(flow, [m.smiles for m in asked.molecules])
         counts: Any = asked.copies  # the request made one number for each molecule of it
         order = np.repeat(np.arange(len(asked.molecules)), counts)
-        graph = flow.graph([m.rdmol for m in asked.molecules], order)
+        most = flow.card.get("range", {}).get("molecules", 0) if self.block is None else self.block
+        rows = block_rows(order, most or len(order))
+        graphs = {key: flow.graph([m.rdmol for m in asked.molecules], key) for key in {tuple(order[r]) for r in rows}}
         numbers = first_index + np.arange(n)
-        made = [self._one(flow, graph, asked.molecules, order, seed, int(k)) for k in numbers]
+        made = [self._one(flow, graphs, asked, order, rows, seed, int(k)) for k in numbers]
         return Drawn(numbers, [cluster for cluster, _ in made], [reason for _, reason in made])
 
     def _one(
-        self, flow: DualScale, graph: Any, molecules: Any, order: np.ndarray, seed: int, index: int
-    ) -> tuple[Any, str]:
+        self,
+        flow: DualScale,
+        graphs: Mapping[tuple[int, ...], ClusterGraph],
+        asked: ClusterRequest,
+        order: np.ndarray,
+        rows: list[np.ndarray],
+        seed: int,
+        index: int,
+    ) -> tuple[MolecularCluster | None, str]:
+        """A cluster from its blocks, or why there is none."""
+        blocks = []
+        for b, own in enumerate(rows):
+            block, reason = self._block(flow, graphs[tuple(order[own])], asked.molecules, order[own], seed, index, b)
+            if block is None:
+                return None, reason
+            blocks.append(block)
+        if len(blocks) == 1:
+            return blocks[0], ""
+        try:
+            rng = np.random.default_rng([seed, index, _JOINING])
+            return joined(asked.molecules, order, rows, blocks, asked.density, rng), ""
+        except MolflowError as error:
+            return None, error.reason
+
+    def _block(
+        self, flow: DualScale, graph: ClusterGraph, molecules: Any, order: np.ndarray, seed: int, index: int, block: int
+    ) -> tuple[MolecularCluster | None, str]:
         from molflow_sim.models.dual_scale.completion import completed, failure, relaxed, wrong_stereo
 
         reason = ""
         for draw in range(DRAWS if self.check else 1):
             try:
-                cluster = completed(molecules, order, flow.sample(graph, seed, index, draw=draw).atoms)
+                heavy = flow.sample(graph, seed, index, draw=DRAWS * block + draw).atoms
+                cluster = completed(molecules, order, heavy)
                 # what is another molecule already would be relaxed for nothing
                 if self.check and (reason := wrong_stereo(cluster)):
                     continue

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 from frame_examples import write_frames
+from hypothesis import given
+from hypothesis import strategies as st
 
 from molflow_sim import Molecule, generate
 from molflow_sim.dataset.train import train
 from molflow_sim.errors import RequestError, StoreError
 from molflow_sim.generators.protocol import ClusterRequest
 from molflow_sim.models.dual_scale import DualScale, DualScaleConfig, DualScaleSettings, read_frames, train_dual_scale
+from molflow_sim.models.dual_scale.blocks import block_rows
 from molflow_sim.models.dual_scale.completion import completed, failure, relaxed, with_hands, with_hydrogens
 from molflow_sim.models.dual_scale.generator import DualScaleGenerator
 from molflow_sim.models.dual_scale.paths import PathBatches
@@ -88,6 +91,31 @@ def test_clusters_come_with_all_their_atoms_and_a_box_is_refused(weights):
     assert all(len(c.numbers) == 42 and (c.numbers == 1).sum() == 30 for c in clusters)
     with pytest.raises(RequestError, match="open space"):
         generate("clusters", "CCCC", 1, method="dual-scale", weights=weights, copies=3, periodic=True)
+
+
+def test_a_larger_cluster_comes_in_blocks_that_are_apart(weights):
+    asked = {"method": "dual-scale", "weights": weights, "relax": 0, "check": False, "seed": 2}
+    (whole,) = generate("clusters", "CCCC", 1, copies=7, block=3, density=0.3, **asked)
+    owner = whole.molecule_index
+    between = np.linalg.norm(whole.positions[:, None] - whole.positions, axis=2)
+    rows = block_rows(np.zeros(7, int), 3)
+    assert sorted(np.concatenate(rows)) == list(range(7)) and max(map(len, rows)) == 3
+    block = np.empty(7, int)
+    for k, own in enumerate(rows):
+        block[own] = k
+    apart = block[owner][:, None] != block[owner]
+    assert between[apart].min() > 1.99
+    with pytest.warns(UserWarning, match="beyond the trained range"):
+        generate("clusters", "CCCC", 1, copies=7, block=0, **asked)
+
+
+@given(counts=st.lists(st.integers(1, 30), min_size=1, max_size=3), most=st.integers(1, 9))
+def test_blocks_hold_every_molecule_once_and_all_species_evenly(counts, most):
+    order = np.repeat(np.arange(len(counts)), counts)
+    rows = block_rows(order, most)
+    assert sorted(np.concatenate(rows)) == list(range(len(order))) and max(map(len, rows)) <= most
+    shares = np.array([np.bincount(order[r], minlength=len(counts)) for r in rows])
+    assert (np.ptp(shares, axis=0) <= 1).all()
 
 
 def test_no_conformers_are_searched_for_that_the_flow_does_not_use(weights):
