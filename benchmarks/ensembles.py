@@ -56,7 +56,7 @@ class Scored:
 def measure(ensemble: ConformerEnsemble, side: str, seed: int, weights: str | None, drawn: bool) -> Scored:
     """Ask a side for twice as many conformers as are known and compare."""
     rdmol = Chem.AddHs(Chem.MolFromSmiles(ensemble.smiles))
-    known = np.asarray(ensemble.positions, dtype=float)
+    known = ensemble.positions
     options: dict[str, Any] = dict(OURS[side])
     if options["method"] == "coarsenconf" and weights:
         options["weights"] = weights

@@ -30,13 +30,18 @@ def rmsd_matrix(a: np.ndarray, b: np.ndarray | None, permutations: np.ndarray) -
     -------
     ndarray (K, L), Å
     """
-    x = np.ascontiguousarray(a - a.mean(1, keepdims=True), dtype=float)
-    y = x if b is None else np.ascontiguousarray(b - b.mean(1, keepdims=True), dtype=float)
+    x = _centred(a)
+    y = x if b is None else _centred(b)
     out = np.zeros((len(x), len(y)))
     sizes = (x * x).sum((1, 2)), (y * y).sum((1, 2))
     orders = np.ascontiguousarray(permutations, dtype=np.int64)
     share(len(x), lambda first, last: _rows(first, last, x, y, *sizes, orders, b is None, out))  # type: ignore
     return out + out.T if b is None else out
+
+
+def _centred(positions: np.ndarray) -> np.ndarray:
+    x = np.asarray(positions, dtype=float)  # before the mean is taken: single precision would round it
+    return np.ascontiguousarray(x - x.mean(1, keepdims=True))
 
 
 @nb.njit(nogil=True, cache=True, error_model="numpy")

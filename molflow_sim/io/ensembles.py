@@ -56,7 +56,7 @@ class ConformerEnsemble:
     name : str
     numbers : ndarray of int, shape (N,)
         Atomic numbers.
-    positions : ndarray of float32, shape (K, N, 3)
+    positions : ndarray, shape (K, N, 3)
         Å, to a thousandth; each conformer about its mean.
     energies : ndarray, shape (K,)
         eV above the lowest; NaN where unknown.
@@ -175,7 +175,7 @@ def _molecules(
         of = slice(block["conformers"][m], block["conformers"][m + 1])
         energies, shares = block["energies"][of].astype(float), block["shares"][of].astype(float)
         n, k = len(numbers), len(energies)
-        positions = (block["positions"][row : row + k * n] * RESOLUTION).astype(np.float32).reshape(k, n, 3)
+        positions = block["positions"][row : row + k * n].astype(float).reshape(k, n, 3) * RESOLUTION
         row += k * n
         fields = {name: str(molecule[name]) for name in ("smiles", "name", "source", "split")}
         ensemble = ConformerEnsemble(

@@ -41,9 +41,18 @@ def test_a_block_gives_back_its_molecules_to_a_thousandth_of_an_angstrom(shapes)
         assert (a.smiles, a.name, a.source, a.split) == (b.smiles, b.name, b.source, b.split)
         assert (a.numbers == b.numbers).all()
         centred = a.positions - a.positions.mean(1, keepdims=True)
-        assert np.abs(b.positions - centred).max() <= 0.51 * RESOLUTION + 1e-5
+        assert np.abs(b.positions - centred).max() <= 0.5 * RESOLUTION + 1e-9
         assert np.allclose(a.energies, b.energies, atol=1e-6) and np.allclose(a.shares, b.shares, atol=1e-6)
         assert b.shares.sum() == pytest.approx(1.0, abs=1e-12)
+
+
+def test_positions_are_read_in_double_precision():
+    length = 1800.002  # Å; single precision has steps of 0.0001 Å there
+    x = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, length]])
+    e = ConformerEnsemble("CC", "", np.array([6, 6]), x[None], np.zeros(1), np.ones(1), "dft", "train")
+    read = unpack_ensembles(pack_ensembles([e]), "block")[0].positions
+    assert read.dtype == np.float64
+    assert read[0, 1, 2] - read[0, 0, 2] == pytest.approx(length, abs=1e-9)
 
 
 def test_shares_are_those_of_boltzmann_and_the_mean_where_an_energy_is_unknown():

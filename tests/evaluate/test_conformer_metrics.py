@@ -54,6 +54,12 @@ def test_an_rmsd_does_not_feel_rotations_shifts_or_permutations_that_it_may_use(
     assert np.all(np.diag(before) <= plain + 1e-9)
 
 
+def test_rmsds_of_positions_in_single_precision_are_in_double_precision():
+    x = np.float32(300.0 + np.random.default_rng(0).normal(size=(3, 8, 3)))
+    same = np.arange(8)[None]
+    assert (rmsd_matrix(x, x[:2], same) == rmsd_matrix(x.astype(float), x[:2].astype(float), same)).all()
+
+
 def test_mirror_images_differ():
     x = np.random.default_rng(0).normal(size=(1, 6, 3))
     assert rmsd_matrix(x, -x, np.arange(6)[None])[0, 0] > 0.1

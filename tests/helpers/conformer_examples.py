@@ -18,7 +18,7 @@ MOLECULES = ("CC(=O)Oc1ccccc1C(=O)O", "OCCc1ccc(F)cc1", "C[C@H](N)C(=O)NCCO")
 def ensemble(smiles: str, count: int = 3, split: str = "train") -> ConformerEnsemble:
     """Embeddings of another seed in the place of true conformers."""
     rdmol = Chem.AddHs(Chem.MolFromSmiles(smiles))
-    positions = np.array(embedded(rdmol, count, seed=7), np.float32)
+    positions = np.array(embedded(rdmol, count, seed=7))
     numbers = np.array([a.GetAtomicNum() for a in rdmol.GetAtoms()])
     return ConformerEnsemble(
         smiles, smiles, numbers, positions, np.full(count, np.nan), np.full(count, 1 / count), "dft", split

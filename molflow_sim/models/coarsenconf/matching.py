@@ -45,6 +45,7 @@ def match(true: np.ndarray, starts: np.ndarray, graph: ConformerGraph, mirror: b
     mirror : bool
         Whether mirror images are conformers, too.
     """
+    true, starts = np.asarray(true, dtype=float), np.asarray(starts, dtype=float)  # stored in single precision
     rmsd, renaming, hand = closest(true, starts, graph.symmetries, mirror)
     local = np.empty_like(rmsd)
     for k, s in np.ndindex(*local.shape):
