@@ -7,6 +7,7 @@ small torch operations around them lose far more to OpenMP's barriers than they 
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,6 +19,8 @@ import torch
 
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 _wanted = threading.local()
+_LOADERS = ("scipy.linalg", "tblite.interface")
+"""Modules that bring further libraries with threads."""
 
 
 @contextmanager
@@ -39,21 +42,27 @@ def one_torch_thread() -> Iterator[None]:
 @contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Keep the small matrix products of compiled loops on the thread that calls them."""
-    with _blas().limit(limits=1, user_api="blas"):
+    with _libraries().limit(limits=1, user_api="blas"):
         yield
 
 
 @contextmanager
-def one_library_thread() -> Iterator[None]:
-    """Keep BLAS and OpenMP of all libraries that are loaded on one thread: sums in one order give the same bits."""
-    from threadpoolctl import threadpool_limits
+def one_tblite_thread() -> Iterator[None]:
+    """Keep tblite on the thread that calls it: its sums over OpenMP's threads have other last bits each time.
 
-    with threadpool_limits(limits=1):
+    tblite must have been imported before.
+    """
+    with _libraries().limit(limits=1, user_api="openmp"):
         yield
 
 
-@lru_cache(maxsize=1)
-def _blas() -> Any:
+def _libraries() -> Any:
+    """The libraries with threads that are loaded; looking for them takes longer than a small gradient."""
+    return _found(tuple(name in sys.modules for name in _LOADERS))
+
+
+@lru_cache(maxsize=4)
+def _found(loaded: tuple[bool, ...]) -> Any:
     from threadpoolctl import ThreadpoolController  # a machine that only trains has it not
 
     return ThreadpoolController()

@@ -35,7 +35,7 @@ from molflow_sim.forcefield.gfn2_energy import GFN2Energy
 from molflow_sim.forcefield.mmff import extract_mmff
 from molflow_sim.forcefield.mmff_compiled import mmff_hessian, mmff_molecules
 from molflow_sim.relax.guided import guided
-from molflow_sim.threads import one_library_thread
+from molflow_sim.threads import one_blas_thread
 from molflow_sim.units import KCAL_PER_MOL, KJ_PER_MOL
 
 SCREENING = 2.0
@@ -106,9 +106,8 @@ def search_conformers(rdmol: Chem.Mol, settings: ConformerSettings, seed: int) -
     ParameterError, UnsupportedElementError
         MMFF94 cannot treat it.
     """
-    search = _Search(rdmol, settings, seed)  # loads tblite, whose threads are held then
-    with one_library_thread():
-        return search.run()
+    with one_blas_thread():
+        return _Search(rdmol, settings, seed).run()
 
 
 class _Search:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from molflow_sim.errors import MissingDependencyError, ParameterError
+from molflow_sim.threads import one_tblite_thread
 from molflow_sim.units import BOHR
 
 _QUADRUPOLE = {"xx": (0, 0), "xy": (0, 1), "yy": (1, 1), "xz": (0, 2), "yz": (1, 2), "zz": (2, 2)}
@@ -51,7 +52,8 @@ def gfn2_multipoles(numbers: np.ndarray, positions: np.ndarray) -> tuple[np.ndar
         calculator = Calculator("GFN2-xTB", np.asarray(numbers), np.asarray(positions) / BOHR)
         calculator.set("verbosity", 0)
         calculator.add("xtbml_xyz")
-        result = calculator.singlepoint()
+        with one_tblite_thread():
+            result = calculator.singlepoint()
         charges = np.array(result.get("charges"))
         found = result.get("post-processing-dict")
         dipoles = np.stack([found[f"dipm_A_{axis}"] for axis in "xyz"], axis=1)

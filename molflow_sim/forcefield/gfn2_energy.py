@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from molflow_sim.errors import MissingDependencyError, NonFiniteError
+from molflow_sim.threads import one_tblite_thread
 from molflow_sim.units import BOHR, HARTREE
 
 ACCURACY = 30.0
@@ -57,13 +58,8 @@ class GFN2Energy:
         self.evaluations += 1
         x = np.ascontiguousarray(positions, float) / BOHR
         try:
-            if self._calculator is None:
-                self._calculator = self._make("GFN2-xTB", self._numbers, x)
-                self._calculator.set("verbosity", 0)
-                self._calculator.set("accuracy", ACCURACY)
-            else:
-                self._calculator.update(x)
-            result = self._calculator.singlepoint(self._last) if self._last else self._calculator.singlepoint()
+            with one_tblite_thread():
+                result = self._singlepoint(x)
             energy, gradient = float(result.get("energy")), np.array(result.get("gradient"))
         except self._errors as error:
             self._last = None
@@ -73,3 +69,13 @@ class GFN2Energy:
             raise NonFiniteError("GFN2-xTB gave an energy or a gradient that is not finite")
         self._last = result
         return energy * HARTREE, gradient * (HARTREE / BOHR)
+
+    def _singlepoint(self, x: np.ndarray) -> Any:
+        """tblite's result at positions (N, 3) in bohr."""
+        if self._calculator is None:
+            self._calculator = self._make("GFN2-xTB", self._numbers, x)
+            self._calculator.set("verbosity", 0)
+            self._calculator.set("accuracy", ACCURACY)
+        else:
+            self._calculator.update(x)
+        return self._calculator.singlepoint(self._last) if self._last else self._calculator.singlepoint()

@@ -1,5 +1,6 @@
 """Processes of their own, one without chemistry libraries and one that is killed on its way; numbers of threads."""
 
+import os
 import subprocess
 import sys
 import textwrap
@@ -32,6 +33,15 @@ def without_chemistry(script: str, *arguments: object, also: str = "") -> str:
         *map(str, arguments),
     ]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def on_threads(n: int, script: str) -> str:
+    """What a script prints where OpenMP and BLAS are told to use `n` threads."""
+    command = [sys.executable, "-c", textwrap.dedent(script)]
+    told = {**os.environ, "OMP_NUM_THREADS": str(n), "OPENBLAS_NUM_THREADS": str(n)}
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120, env=told)
     assert run.returncode == 0, run.stderr
     return run.stdout
 
