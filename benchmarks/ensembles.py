@@ -20,10 +20,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rdkit import Chem, rdBase
+from rdkit import Chem
 
 from benchmarks.generation_tables import Table, print_tables
-from benchmarks.ligands import OURS, ours
+from benchmarks.ligands import OURS, ours, parsed, slug
 from benchmarks.parts import Parts
 from benchmarks.tables import keep
 from molflow_sim import __version__
@@ -81,21 +81,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, then print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("data", type=Path, help="folder of a data set of ensembles")
-    parser.add_argument("-o", "--output", type=Path, default=Path("ensembles.json"), help="JSON with all results")
     parser.add_argument("--split", default="test", choices=("train", "validation", "test"))
-    parser.add_argument("--targets", type=int, default=0, help="molecules, 0 for all")
-    parser.add_argument("--sides", default="", help=f"some of: {'; '.join(OURS)} (with ; between them)")
     parser.add_argument("--weights", help="folder of weights for CoarsenConf")
     parser.add_argument("--drawn", action="store_true", help="count against the conformers given, not 2 L")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max-minutes", type=float, default=float("inf"))
-    parser.add_argument("--print-only", action="store_true", help="print what is stored and run nothing")
-    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/ensembles.json")
-    args = parser.parse_args(argv)
-    rdBase.DisableLog("rdApp.*")
-    sides = [s.strip() for s in args.sides.split(";") if s.strip()] or list(DEFAULT)
-    if unknown := set(sides) - set(OURS):
-        parser.error(f"unknown sides: {', '.join(unknown)}")
+    args, sides = parsed(parser, argv, "ensembles", tuple(OURS), DEFAULT)
     try:
         ensembles = [e for e in read_ensembles(args.data) if e.split == args.split]
     except (OSError, MolflowError) as error:
@@ -105,8 +94,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for ensemble in ensembles[: args.targets or None]:
         mine = [
             parts.result(
-                f"{digest(ensemble.smiles)}-{''.join(c if c.isalnum() else '-' for c in side.replace('ε', 'eps'))}"
-                f"{'-drawn' * args.drawn}-{args.seed}",
+                f"{digest(ensemble.smiles)}-{slug(side)}{'-drawn' * args.drawn}-{args.seed}",
                 lambda row: Scored(**row),
                 partial(measure, ensemble, side, args.seed, args.weights, args.drawn),
                 lambda s: f"{s.gave} of {s.asked}, AMR {s.scores['0.75']['amr_recall']:.2f} {s.reason}",

@@ -11,6 +11,7 @@ from pymatgen.core.structure_matcher import StructureMatcher
 
 from benchmarks.closeness import Poses, body_turns, close, poses
 from benchmarks.deadline import TimeLimitError, time_limit
+from benchmarks.parts import add_options
 from benchmarks.recovery import spread
 from benchmarks.search import Search, candidates_of, search
 from benchmarks.targets import DATA, Target, read_targets, reason_left_out
@@ -76,9 +77,7 @@ def add_target_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--targets", type=int, default=0, help="how many of each class, 0 for all")
     parser.add_argument("--names", nargs="*", default=[], help="COD numbers, of those chosen")
     parser.add_argument("--classes", nargs="+", choices=CLASSES, default=list(CLASSES))
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--max-minutes", type=float, default=float("inf"))
-    parser.add_argument("--print-only", action="store_true", help="print what is stored and run nothing")
+    add_options(parser)
 
 
 def choose(args: argparse.Namespace) -> tuple[list[Target], dict[str, int]]:

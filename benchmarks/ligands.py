@@ -30,7 +30,7 @@ from rdkit import Chem, rdBase
 from rdkit.Chem import rdMolDescriptors
 
 from benchmarks.generation_tables import Table, print_tables
-from benchmarks.parts import Parts
+from benchmarks.parts import Parts, add_options
 from benchmarks.tables import keep
 from molflow_sim import Molecule, __version__, generate
 from molflow_sim.errors import MolflowError
@@ -175,24 +175,35 @@ def read_ligands(path: Path) -> list[Chem.Mol]:
     return [found[k] for k in np.random.default_rng(ORDER_SEED).permutation(len(found))]
 
 
+def parsed(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, name: str, known: Sequence[str], usual: Sequence[str]
+) -> tuple[argparse.Namespace, list[str]]:
+    """Arguments of a benchmark of several sides, and the sides asked for of those `known`; makes RDKit quiet."""
+    parser.add_argument("-o", "--output", type=Path, default=Path(f"{name}.json"), help="JSON with all results")
+    parser.add_argument("--targets", type=int, default=0, help="molecules, 0 for all")
+    parser.add_argument("--sides", default="", help=f"some of: {'; '.join(known)} (with ; between them)")
+    parser.add_argument("--keep", action="store_true", help=f"write benchmarks/results/{name}.json")
+    add_options(parser)
+    args = parser.parse_args(argv)
+    sides = [s.strip() for s in args.sides.split(";") if s.strip()] or list(usual)
+    if unknown := set(sides) - set(known):
+        parser.error(f"unknown sides: {', '.join(unknown)}")
+    rdBase.DisableLog("rdApp.*")
+    return args, sides
+
+
+def slug(side: str) -> str:
+    """A side in a file's name."""
+    return "".join(c if c.isalnum() else "-" for c in side.replace("ε", "eps"))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, then print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("-o", "--output", type=Path, default=Path("ligands.json"), help="JSON with all results")
     parser.add_argument("--data", type=Path, default=DATA)
-    parser.add_argument("--targets", type=int, default=0, help="ligands, 0 for all")
     parser.add_argument("--counts", default="50", help="N, several with commas between them")
-    parser.add_argument("--sides", default="", help=f"some of: {'; '.join(SIDES)} (with ; between them)")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--openconf-python", type=Path, help="interpreter in which openconf is installed")
-    parser.add_argument("--max-minutes", type=float, default=float("inf"))
-    parser.add_argument("--print-only", action="store_true", help="print what is stored and run nothing")
-    parser.add_argument("--keep", action="store_true", help="write benchmarks/results/ligands.json")
-    args = parser.parse_args(argv)
-    rdBase.DisableLog("rdApp.*")
-    sides = [s.strip() for s in args.sides.split(";") if s.strip()] or list(DEFAULT)
-    if unknown := set(sides) - set(SIDES):
-        parser.error(f"unknown sides: {', '.join(unknown)}")
+    args, sides = parsed(parser, argv, "ligands", SIDES, DEFAULT)
     if "openconf" in sides and not (args.openconf_python or args.print_only):
         print("openconf is left out: no --openconf-python", file=sys.stderr)
         sides.remove("openconf")
@@ -226,9 +237,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _one(parts: Parts, ligand: Chem.Mol, side: str, n: int, seed: int, make: Any) -> Found | None:
-    slug = "".join(c if c.isalnum() else "-" for c in side.replace("ε", "eps"))
     return parts.result(
-        f"{ligand.GetProp('_Name')}-{slug}-{n}-{seed}",
+        f"{ligand.GetProp('_Name')}-{slug(side)}-{n}-{seed}",
         lambda row: Found(**row),
         lambda: measure(ligand, side, n, seed, make),
         lambda found: f"{found.best:.2f} Å, {found.seconds:.1f} s {found.reason}",

@@ -1,5 +1,6 @@
 """Results of a long benchmark kept one by one, so that a killed or stopped run goes on from there."""
 
+import argparse
 import json
 import sys
 import time
@@ -12,6 +13,13 @@ from molflow_sim.errors import MolflowError
 from molflow_sim.runs.files import write_json
 
 T = TypeVar("T")
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Options of a run that is done piece by piece."""
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--max-minutes", type=float, default=float("inf"), help="begin nothing after this time")
+    parser.add_argument("--print-only", action="store_true", help="print what is stored and run nothing")
 
 
 class Parts:

@@ -23,7 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.parts import Parts
+from benchmarks.parts import Parts, add_options
 from benchmarks.search import Search, search
 from benchmarks.targets import DATA, Target, read_targets
 from molflow_sim import __version__
@@ -45,10 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--candidates", type=int, default=4000)
     parser.add_argument("--sources", nargs="+", choices=ALL_SOURCES, default=list(SOURCES))
     parser.add_argument("--generators", nargs="+", choices=("random", "pyxtal"), default=["random"])
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stop-when-found", action="store_true", help="no more candidates once the form is found")
-    parser.add_argument("--max-minutes", type=float, default=float("inf"))
-    parser.add_argument("--print-only", action="store_true", help="print what is stored and run nothing")
+    add_options(parser)
     args = parser.parse_args(argv)
     try:
         targets = read_targets(args.data)[0]

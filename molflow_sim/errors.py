@@ -99,10 +99,11 @@ class NoCandidatesError(MolflowError):
 
 
 class MissingDependencyError(MolflowError):
-    """An optional library is not installed; the message holds the install command."""
+    """A library is not installed; the message holds the install command: of an extra, or of `what` itself without."""
 
-    def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} is not installed; install it with: pip install 'molflow-sim[{extra}]'")
+    def __init__(self, what: str, extra: str = "") -> None:
+        wanted = f"'molflow-sim[{extra}]'" if extra else what
+        super().__init__(f"{what} is not installed; install it with: pip install {wanted}")
 
 
 class WeightsError(MolflowError):

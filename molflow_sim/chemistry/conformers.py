@@ -86,15 +86,32 @@ def _embedded(
 ) -> Chem.Mol | None:
     """A copy with up to `count` conformers, each tried `attempts` times; None where none of them embeds."""
     mol = Chem.Mol(rdmol)
-    parameters: Any = rdDistGeom.ETKDGv3() if preferences else rdDistGeom.KDG()
-    parameters.forceTransAmides = preferences
     # RDKit multiplies the seed by the conformer's index: 0 would give identical conformers, huge ones overflow
-    parameters.randomSeed = 42 + int(seed) % 1_000_000
+    parameters = embedding_parameters(42 + int(seed) % 1_000_000, preferences, random, attempts)
+    parameters.forceTransAmides = preferences  # without preferences cis amides are wanted, see `embed`
+    rdDistGeom.EmbedMultipleConfs(mol, count, parameters)
+    return mol if mol.GetNumConformers() else None
+
+
+def embedding_parameters(seed: int, preferences: bool, random: bool, attempts: int) -> Any:
+    """Parameters of RDKit's distance geometry on one thread.
+
+    Parameters
+    ----------
+    seed : int
+    preferences : bool
+        Torsion preferences: ETKDGv3; without, KDG.
+    random : bool
+        Random starting coordinates.
+    attempts : int
+        For each conformer.
+    """
+    parameters: Any = rdDistGeom.ETKDGv3() if preferences else rdDistGeom.KDG()
+    parameters.randomSeed = seed
     parameters.numThreads = 1
     parameters.maxIterations = attempts
     parameters.useRandomCoords = random
-    rdDistGeom.EmbedMultipleConfs(mol, count, parameters)
-    return mol if mol.GetNumConformers() else None
+    return parameters
 
 
 def keeps_stereo(rdmol: Chem.Mol, positions: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from rdkit.Chem import rdMolTransforms
 
 from molflow_sim.chemistry import conformers as conf
 from molflow_sim.chemistry.bonds import automorphisms
+from molflow_sim.chemistry.rotors import torsions
 
 SHARES = {"vacuum": 0.3, "held": 0.5, "screened": 0.2}
 """Of the candidates of a search; within a family they follow the strain, see `conformers.strain_shares`."""
@@ -31,8 +32,6 @@ SAME_RMSD = 0.1
 """Å; conformers of two families that are closer are one."""
 HOLD = 0.01
 """kcal/(mol degree²): stiffness that holds a torsion."""
-
-_TORSION = Chem.MolFromSmarts("[!$(*#*)&!D1]-&!@[!$(*#*)&!D1]")
 
 
 @dataclass(frozen=True)
@@ -84,17 +83,6 @@ def crystal_conformers(rdmol: Chem.Mol, seed: int, mirror: bool) -> Conformers:
         starts = np.concatenate([held, [c.GetPositions() for c in rare.GetConformers()]])
         families.append((SHARES["screened"], *_screened(rdmol, starts, mirror)))
     return _joined(rdmol, families, mirror)
-
-
-def torsions(rdmol: Chem.Mol) -> list[tuple[int, int, int, int]]:
-    """Atoms of one torsion about each single bond outside rings that has something on both sides."""
-    found = []
-    for i, j in sorted({tuple(sorted(pair)) for pair in rdmol.GetSubstructMatches(_TORSION)}):
-        ends = [
-            [n.GetIdx() for n in rdmol.GetAtomWithIdx(a).GetNeighbors() if n.GetIdx() != b] for a, b in ((i, j), (j, i))
-        ]
-        found.append((ends[0][0], i, j, ends[1][0]))
-    return found
 
 
 def _held(rdmol: Chem.Mol, embedded: Chem.Mol, mirror: bool) -> tuple[np.ndarray, np.ndarray]:

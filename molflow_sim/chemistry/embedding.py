@@ -7,7 +7,6 @@ Chem. Inf. Model. 55, 2562 (2015).
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Any
 
 import numpy as np
 from rdkit import Chem, rdBase
@@ -60,12 +59,8 @@ def _right(rdmol: Chem.Mol, found: list[np.ndarray | None]) -> list[np.ndarray |
 
 
 def _from(rdmol: Chem.Mol, n: int, start: int, preferences: bool, random: bool) -> list[np.ndarray | None]:
-    parameters: Any = rdDistGeom.ETKDGv3() if preferences else rdDistGeom.KDG()
+    parameters = conf.embedding_parameters(start, preferences, random, ATTEMPTS)
     parameters.enableSequentialRandomSeeds = True  # conformer k is that of the seed start + k
-    parameters.randomSeed = start
-    parameters.numThreads = 1
-    parameters.maxIterations = ATTEMPTS
-    parameters.useRandomCoords = random
     mol = Chem.Mol(rdmol)
     with rdBase.BlockLogs():
         rdDistGeom.EmbedMultipleConfs(mol, n, parameters)

@@ -1,4 +1,15 @@
-"""Bonds about which the heavy atoms of a molecule turn."""
+"""Bonds about which molecules turn: single, in no ring, neither end with a triple bond.
+
+Three answers to what counts, for three uses:
+
+- `torsions`: something on both sides, be it hydrogens; what MMFF94 is to hold or not;
+- `torsions` without ``methyl``: those whose turning gives another conformer, hydroxyl and amino groups among them;
+- `rotors`: heavy atoms on both sides, since RMSDs see no hydrogens.
+
+All have amides. `coarse.maps.rotatable_bonds` leaves out amides and conjugated bonds: there the question is which
+parts of a molecule are rigid. `conformers.count_rotors` is RDKit's count with ring puckers, for how many embeddings a
+molecule needs.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from rdkit import Chem
 
-_ROTOR = Chem.MolFromSmarts("[!#1;!$(*#*);!$([#6X2])]-&!@[!#1;!$(*#*);!$([#6X2])]")
+_TURNING = Chem.MolFromSmarts("[!$(*#*)&!D1]-&!@[!$(*#*)&!D1]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +51,7 @@ def rotors(rdmol: Chem.Mol) -> Rotors:
     heavy = [a.GetAtomicNum() > 1 for a in rdmol.GetAtoms()]
     near = [[b.GetIdx() for b in a.GetNeighbors()] for a in rdmol.GetAtoms()]
     torsions, moving = [], []
-    for j, k in sorted({tuple(sorted(pair)) for pair in rdmol.GetSubstructMatches(_ROTOR)}):
+    for j, k in _bonds(rdmol):
         ends = [[a for a in near[one] if a != two and heavy[a]] for one, two in ((j, k), (k, j))]
         if not (ends[0] and ends[1]):
             continue
@@ -50,6 +61,27 @@ def rotors(rdmol: Chem.Mol) -> Rotors:
         torsions.append((ends[0][0], j, k, ends[1][0]))
         moving.append(side)
     return Rotors(np.array(torsions, dtype=np.int64).reshape(-1, 4), np.array(moving, dtype=bool).reshape(-1, n))
+
+
+def torsions(rdmol: Chem.Mol, methyl: bool = True) -> list[tuple[int, int, int, int]]:
+    """Atoms of one torsion about each turning bond of a molecule with explicit hydrogens.
+
+    Without `methyl`, bonds to an atom that carries three hydrogens alone (methyl, ammonium) are left out.
+    """
+
+    def beside(atom: int, other: int) -> list[Chem.Atom]:
+        return [n for n in rdmol.GetAtomWithIdx(atom).GetNeighbors() if n.GetIdx() != other]
+
+    found = []
+    for j, k in _bonds(rdmol):
+        ends = beside(j, k), beside(k, j)
+        if methyl or all(len(near) < 3 or any(n.GetAtomicNum() > 1 for n in near) for near in ends):
+            found.append((ends[0][0].GetIdx(), j, k, ends[1][0].GetIdx()))
+    return found
+
+
+def _bonds(rdmol: Chem.Mol) -> list[tuple[int, ...]]:
+    return sorted({tuple(sorted(pair)) for pair in rdmol.GetSubstructMatches(_TURNING)})
 
 
 def _side(near: list[list[int]], j: int, k: int) -> list[bool]:

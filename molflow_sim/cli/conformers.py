@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from molflow_sim.cli import options as opt
+from molflow_sim.cli.lists import file_name, is_list, read_list
 from molflow_sim.cli.output import say
 from molflow_sim.errors import InputError, NoCandidatesError
 from molflow_sim.generators.protocol import DEFAULT_METHOD
@@ -71,7 +72,6 @@ def conformers(
 
     Each carries its energy above the lowest, its Boltzmann share at 298.15 K and where it comes from.
     """
-    from molflow_sim.cli.generate import _file_name, _lines
     from molflow_sim.cli.screen import read_molecule
     from molflow_sim.generators.generate import checked, generate
     from molflow_sim.generators.writers import conformers_of, structure_writer
@@ -83,7 +83,7 @@ def conformers(
     }  # fmt: skip
     checked("conformers", number, press=False, charges="mmff94", **options)
     console = Console()
-    if Path(molecule).suffix.lower() != ".smi":
+    if not is_list(molecule):
         with structure_writer(output, kind="conformers", overwrite=overwrite) as writer:
             found = generate(
                 "conformers", read_molecule(molecule, charge=charge, name=name, search=False), number, **options
@@ -98,7 +98,7 @@ def conformers(
     if output.suffix:
         raise InputError(f"a list of molecules is written to a folder, not to {output}")
     taken: set[str] = set()
-    items = [(place, smiles, label, _file_name(label, place, taken)) for place, smiles, label in _lines(Path(molecule))]
+    items = [(place, smiles, label, file_name(label, place, taken)) for place, smiles, label in read_list(molecule)]
     rows = conformers_of_list(items, output, number, overwrite=overwrite, progress=not quiet, **options)
     failed = [row for row in rows if row["reason"]]
     if len(failed) == len(rows):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,6 +11,7 @@ from rich.console import Console
 
 from molflow_sim.cli import conformers as conformer_verb
 from molflow_sim.cli import options as opt
+from molflow_sim.cli.lists import file_name, is_list, read_list
 from molflow_sim.cli.output import say
 from molflow_sim.errors import InputError, MolflowError, NoCandidatesError
 from molflow_sim.generators.protocol import DEFAULT_METHOD
@@ -69,7 +69,7 @@ def crystals(
     Each carries its provenance: candidate number, seed, generator, SHA-256 of the weights, version and space group.
     """
     from molflow_sim.cli.screen import read_molecule
-    from molflow_sim.generators.generate import checked, generate
+    from molflow_sim.generators.generate import checked, generate, searches_conformers
     from molflow_sim.generators.writers import structure_writer
     from molflow_sim.systems.molecule import Molecule
 
@@ -78,9 +78,10 @@ def crystals(
         "press": press, "charges": charges, **opt.pairs(option),
     }  # fmt: skip
     # Settings that no molecule could be used with are an error of the call, not of each line.
-    checked("crystals", number, **options)
-    if Path(molecule).suffix.lower() != ".smi":
-        found = generate("crystals", read_molecule(molecule, charge=charge, name=name), number, **options)
+    search = searches_conformers("crystals", checked("crystals", number, **options)[0])
+    if not is_list(molecule):
+        start = read_molecule(molecule, charge=charge, name=name, search=search)
+        found = generate("crystals", start, number, **options)
         with structure_writer(output, overwrite=overwrite) as writer:
             writer.write(found)
         if not quiet:
@@ -89,15 +90,16 @@ def crystals(
     written = molecules = 0
     failed: list[dict[str, str]] = []
     taken: set[str] = set()
-    lines = _lines(Path(molecule))
+    lines = read_list(molecule)
     with structure_writer(output, overwrite=overwrite) as writer:
         for place, smiles, label in lines:
             try:
-                found = generate("crystals", Molecule.from_smiles(smiles, name=label), number, **options)
+                start = Molecule.from_smiles(smiles, name=label, search=search)
+                found = generate("crystals", start, number, **options)
             except MolflowError as error:
                 failed.append({"source": place, "name": label, "smiles": smiles, "reason": error.reason})
                 continue
-            writer.write(found, _file_name(label, place, taken))
+            writer.write(found, file_name(label, place, taken))
             written, molecules = written + len(found), molecules + 1
             if not quiet and not sys.stderr.isatty():
                 print(f"{place}: {len(found)} crystals of {smiles}", file=sys.stderr)
@@ -156,25 +158,26 @@ def clusters(
     Each carries its provenance: candidate number, seed, generator, SHA-256 of the weights and version.
     """  # fmt: skip
     from molflow_sim.cli.screen import read_molecule
-    from molflow_sim.generators.generate import checked, generate
+    from molflow_sim.generators.generate import checked, generate, searches_conformers
     from molflow_sim.generators.protocol import ClusterRequest
     from molflow_sim.generators.writers import structure_writer
     from molflow_sim.systems.molecule import Molecule
 
     asked: dict[str, Any] = {"copies": copies, "density": density, "periodic": periodic}
     options: dict[str, Any] = {"method": method, "weights": weights, "seed": seed, **asked, **opt.pairs(option)}
-    checked("clusters", number, press=False, charges="mmff94", **options)
+    generator = checked("clusters", number, press=False, charges="mmff94", **options)[0]
+    search = searches_conformers("clusters", generator)
     given = []
     for text in molecules:
-        if Path(text).suffix.lower() == ".smi":
-            lines = _lines(Path(text))
+        if is_list(text):
+            lines = read_list(text)
             if len(lines) > 1:
                 raise InputError(
                     f"{text} holds {len(lines)} molecules; give one file for each, as --copies counts them"
                 )
-            given.append(Molecule.from_smiles(lines[0][1], name=lines[0][2]))
+            given.append(Molecule.from_smiles(lines[0][1], name=lines[0][2], search=search))
         else:
-            given.append(read_molecule(text))
+            given.append(read_molecule(text, search=search))
     ClusterRequest(tuple(given), **asked)
     with structure_writer(output, kind="clusters", overwrite=overwrite) as writer:
         found = generate("clusters", given, number, **options)
@@ -184,30 +187,6 @@ def clusters(
 
 
 app.command(epilog=conformer_verb.EPILOG)(conformer_verb.conformers)
-
-
-def _lines(path: Path) -> list[tuple[str, str, str]]:
-    """(file and line, SMILES, name) of a list of molecules; doubles are kept once."""
-    from molflow_sim.dataset.items import read_lines
-
-    found: dict[str, tuple[str, str, str]] = {}
-    for number, line in enumerate(read_lines(path)[0], 1):
-        words = line.split(maxsplit=1)
-        if words and not line.startswith("#"):
-            label = words[1].strip() if len(words) > 1 else f"line{number}"
-            found.setdefault(words[0], (f"{path.name}:{number}", words[0], label))
-    if not found:
-        raise InputError(f"{path} holds no molecules; give one SMILES a line")
-    return list(found.values())
-
-
-def _file_name(label: str, place: str, taken: set[str]) -> str:
-    """A name for the molecule's files that no molecule before it has."""
-    name = re.sub(r"[^A-Za-z0-9_.+-]+", "_", label).strip("._")[:60]
-    if not name or name in taken:
-        name = f"{name}_line{place.rsplit(':', 1)[1]}".strip("_")
-    taken.add(name)
-    return name
 
 
 def _failed_table(output: Path) -> Path:

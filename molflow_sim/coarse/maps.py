@@ -87,7 +87,7 @@ def rotatable_bonds(rdmol: Chem.Mol) -> list[tuple[int, int]]:
 
     Bonds of amides (also thioamides, carbamates and the like) and between two double bonds (C=C-C=C, C=C-C=O) are not,
     as in Reidenbach and Krishnapriyan, "CoarsenConf" (2023), Appendix D. Bonds between aromatic rings, or from a ring
-    to a carbonyl group, are.
+    to a carbonyl group, are. `chemistry.rotors` counts those of amides, too: they have two conformers, but are rigid.
     """
     heavy = _heavy_graph(rdmol)
     held = {frozenset(match[:2]) for match in rdmol.GetSubstructMatches(_pattern(AMIDE))}

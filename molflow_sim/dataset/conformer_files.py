@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,8 +14,9 @@ from molflow_sim.chemistry.checks import canonical_smiles, check_molecule, parse
 from molflow_sim.chemistry.conformers import with_positions, with_stereo
 from molflow_sim.dataset.items import Item, Row
 from molflow_sim.dataset.skeletons import skeletons, three_way_split
-from molflow_sim.errors import ConformerError, CrystalError, InputError, MoleculeError, MolflowError, NonFiniteError
+from molflow_sim.errors import ConformerError, CrystalError, MoleculeError, MolflowError, NonFiniteError
 from molflow_sim.io.ensembles import ConformerEnsemble, boltzmann_shares
+from molflow_sim.io.sdf import graph_smiles, read_records, record_property, record_title
 from molflow_sim.runs.identity import digest
 from molflow_sim.units import KCAL_PER_MOL
 
@@ -36,8 +36,8 @@ def sdf_items(path: Path) -> tuple[list[Item], list[Row]]:
     """
     records: dict[str, list[str]] = {}
     rows = []
-    for number, text in enumerate(_records(path), 1):
-        named = _property(text, "smiles") or text.partition("\n")[0].strip() or _graph(text)
+    for number, text in enumerate(read_records(path), 1):
+        named = record_property(text, "smiles") or record_title(text) or graph_smiles(text)
         if not named:
             reason = "MoleculeError: a record that RDKit cannot read, without a title or a SMILES"
             rows.append({"source": f"{path.name}:{number}", "name": "", "smiles": "", "reason": reason})
@@ -46,14 +46,9 @@ def sdf_items(path: Path) -> tuple[list[Item], list[Row]]:
     items = []
     for named, texts in records.items():
         first, text = json.loads(texts[0])
-        title = text.partition("\n")[0].strip()
+        title = record_title(text)
         items.append(Item(SDF, digest(named, texts), "\n".join(texts), title, f"{path.name}:{first}"))
     return items, rows
-
-
-def smiles_of_sdf(path: Path) -> list[str]:
-    """SMILES of the records: the property ``smiles``, or that of the bond graph; what has neither is left out."""
-    return [smiles for text in _records(path) if (smiles := _property(text, "smiles") or _graph(text))]
 
 
 def sdf_ensemble(
@@ -85,7 +80,7 @@ def sdf_ensemble(
             mol = _read(text)
             energy = _energy(text, energy_property)
             if reference is None:
-                reference = _reference(mol, _property(text, "smiles"))
+                reference = _reference(mol, record_property(text, "smiles"))
             positions.append(_in_order(mol, reference))
             energies.append(energy)
         except MolflowError as error:
@@ -207,7 +202,7 @@ def _read(text: str) -> Chem.Mol:
         mol = Chem.MolFromMolBlock(text, removeHs=False)
     if mol is None:
         raise MoleculeError("RDKit cannot read the record, or its valences are impossible")
-    what = text.partition("\n")[0].strip() or "the record"
+    what = record_title(text) or "the record"
     missing = sum(atom.GetTotalNumHs() for atom in mol.GetAtoms())
     if missing:
         raise MoleculeError(f"{missing} hydrogens are missing; conformers are taken with all of them")
@@ -219,7 +214,7 @@ def _read(text: str) -> Chem.Mol:
 
 def _energy(text: str, name: str | None) -> float:
     """In eV; NaN where the record has none."""
-    value = _property(text, name) if name else ""
+    value = record_property(text, name) if name else ""
     if not value:
         return float("nan")
     try:
@@ -229,30 +224,3 @@ def _energy(text: str, name: str | None) -> float:
     if not np.isfinite(energy):
         raise NonFiniteError(f"the energy {name} is {value!r}, not a number")
     return energy * KCAL_PER_MOL
-
-
-def _graph(text: str) -> str:
-    with rdBase.BlockLogs():
-        mol = Chem.MolFromMolBlock(text)
-    return "" if mol is None else canonical_smiles(mol)
-
-
-def _property(text: str, name: str) -> str:
-    """Value of an SDF record's property; empty if it has none."""
-    lines = text.split("\n")
-    for k, line in enumerate(lines[:-1]):
-        if line.startswith(">") and f"<{name}>" in line:
-            return lines[k + 1].strip()
-    return ""
-
-
-def _records(path: Path) -> list[str]:
-    try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8", errors="replace")
-    except (OSError, EOFError) as error:
-        raise InputError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    records = [record for record in text.replace("\r\n", "\n").split("$$$$\n") if record.strip()]
-    if not any("M  END" in record for record in records):
-        raise InputError(f"{path} holds no record of an SDF")
-    return records

@@ -28,7 +28,7 @@ from rdkit.Chem import rdMolTransforms
 from molflow_sim.chemistry import conformers as conf
 from molflow_sim.chemistry.bonds import automorphisms, perceive_bonds
 from molflow_sim.chemistry.checks import canonical_smiles, mirror_image, same_stereo
-from molflow_sim.chemistry.crystal_conformers import torsions
+from molflow_sim.chemistry.rotors import torsions
 from molflow_sim.dataset.conformer_settings import ConformerSettings
 from molflow_sim.errors import ConformerError, CrystalError, NonFiniteError
 from molflow_sim.forcefield.gfn2_energy import GFN2Energy
@@ -166,7 +166,7 @@ class _Search:
         starts = []
         for k in np.argsort(self.energies, kind="stable")[:KICKED]:
             mol = conf.with_positions(self.rdmol, self.positions[k])
-            for torsion in _rotors(self.rdmol):
+            for torsion in torsions(self.rdmol, methyl=False):
                 angle = rdMolTransforms.GetDihedralDeg(mol.GetConformer(), *torsion)
                 for turn in ANGLES if np.isfinite(angle) else ():
                     rdMolTransforms.SetDihedralDeg(mol.GetConformer(), *torsion, angle + turn)
@@ -292,13 +292,3 @@ class _Field:
         self.field.Initialize()
         self.field.Minimize(maxIts=500)
         return self.field.CalcEnergy() * KCAL_PER_MOL, self.mol.GetConformer().GetPositions()
-
-
-def _rotors(rdmol: Chem.Mol) -> list[tuple[int, int, int, int]]:
-    """Torsions whose turning gives another conformer: methyl groups and their like do not."""
-
-    def moves(atom: int, other: int) -> bool:
-        near = [n.GetAtomicNum() for n in rdmol.GetAtomWithIdx(atom).GetNeighbors() if n.GetIdx() != other]
-        return any(z > 1 for z in near) or 0 < len(near) < 3
-
-    return [t for t in torsions(rdmol) if moves(t[1], t[2]) and moves(t[2], t[1])]

@@ -100,6 +100,13 @@ def molecule_items(lines: Sequence[str], origin: str) -> tuple[list[Item], list[
 
 
 def crystal_items(folder: str | Path | None) -> list[Item]:
+    """Items of the CIFs in a folder and those within; none without a folder.
+
+    Raises
+    ------
+    InputError
+        No such folder, one without a CIF, or a file that cannot be read.
+    """
     if folder is None:
         return []
     root = Path(folder)
@@ -173,7 +180,7 @@ def excluded_skeletons(source: str | Path | Sequence[str | Path] | None) -> dict
 
 def _smiles_of_file(file: Path) -> list[str]:
     if file.name.lower().endswith((".sdf", ".sdf.gz")):
-        from molflow_sim.dataset.conformer_files import smiles_of_sdf
+        from molflow_sim.io.sdf import smiles_of_sdf
 
         return smiles_of_sdf(file)
     return _smiles(read_lines(file)[0])

@@ -36,17 +36,14 @@ def dihedral(x: np.ndarray, indices: Sequence[int] | np.ndarray) -> np.ndarray:
     InputError
         Shapes that do not fit.
     """
-    import torch
-
-    from molflow_sim.geometry.torsions import dihedral_angle
+    from molflow_sim.geometry.torsions import torsion_angles
 
     x, beads = np.asarray(x), np.asarray(indices)
     if x.ndim < 2 or x.shape[-1] != 3 or beads.shape[-1:] != (4,) or beads.dtype.kind not in "iu":
         raise InputError(f"positions of shape {x.shape} and torsions of shape {beads.shape}: (..., B, 3) and (..., 4)")
     if beads.size and not (-x.shape[-2] <= beads.min() and beads.max() < x.shape[-2]):
         raise InputError(f"a torsion names bead {beads.max()} of {x.shape[-2]}")
-    points = (torch.from_numpy(np.ascontiguousarray(x[..., beads[..., n], :])) for n in range(4))
-    return dihedral_angle(*points).numpy()
+    return torsion_angles(x, beads)
 
 
 def histogram(

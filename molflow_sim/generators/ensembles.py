@@ -16,13 +16,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from ase.units import kB
 
 from molflow_sim.chemistry import conformers as conf
 from molflow_sim.chemistry.soundness import sound
 from molflow_sim.errors import InputError, MolflowError, NoCandidatesError
 from molflow_sim.generators.protocol import ConformerRequest, Generator, whole_number
 from molflow_sim.generators.selection import covering, distinct, heavy_atom_distances
+from molflow_sim.io.ensembles import boltzmann_shares
 from molflow_sim.relax.intramolecular import DIELECTRIC, Intramolecular, check_spec, intramolecular
 from molflow_sim.units import KJ_PER_MOL
 
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
 DEFAULT_ENERGY = "restrained"
 """Where torsions are few, conformers that keep those they were drawn with come nearer to measured poses, where they are
 many the minima do: both are there to choose from."""
-TEMPERATURE = 298.15
-"""K, of Boltzmann shares."""
 DUPLICATE = 0.125
 """Å over heavy atoms and polar hydrogens; closer conformers are one."""
 STRAINED = 200.0
@@ -128,17 +126,9 @@ def ensemble(
         positions, energies = positions[chosen], energies[chosen]
     told = {**(info or {}), "energy_model": energy.spec, "drawn": drawn, **notes}
     return replace(
-        molecule, conformers=positions, energies=energies, shares=boltzmann(energies),
+        molecule, conformers=positions, energies=energies, shares=boltzmann_shares(energies),
         info=told | {"lost": _counts(lost)},
     )  # fmt: skip
-
-
-def boltzmann(energies: np.ndarray, temperature: float = TEMPERATURE) -> np.ndarray:
-    """Boltzmann weights (K,) of energies (K,) in eV, normalised; equal where an energy is unknown."""
-    if not np.isfinite(energies).all():
-        return np.full(len(energies), 1.0 / len(energies))
-    weights = np.exp(-(energies - energies.min()) / (kB * temperature))
-    return np.asarray(weights / weights.sum())
 
 
 def _counts(lost: Counter[str]) -> str:

@@ -95,7 +95,7 @@ def generate(
     several = not isinstance(molecules, (str, Molecule))
     listed: Any = molecules if several else [molecules]
     method = method or DEFAULT_METHOD[kind]
-    search = kind != "conformers" and getattr(generator, "uses_conformers", True)
+    search = searches_conformers(kind, generator)
     given: list[Molecule] = [Molecule.from_smiles(m, search=search) if isinstance(m, str) else m for m in listed]
     request = REQUESTS[kind](tuple(given) if several else given[0], **asked)
     version = f"{molflow_sim.__version__}+{identity['code']}"
@@ -182,6 +182,11 @@ def checked(
     if "space_groups" in asked:
         asked["space_groups"] = space_group_names(asked["space_groups"])
     return generator, generator_identity(generator), asked
+
+
+def searches_conformers(kind: str, generator: Generator) -> bool:
+    """Whether conformers of a SMILES are searched for before the generator gets its molecule."""
+    return kind != "conformers" and bool(getattr(generator, "uses_conformers", True))
 
 
 def ensemble_options(options: Mapping[str, Any]) -> dict[str, Any]:

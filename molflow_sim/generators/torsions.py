@@ -141,7 +141,7 @@ class _Start:
 
 @lru_cache(maxsize=2)
 def _start(binary: bytes, of: TorsionConformers, seed: int) -> _Start:
-    from molflow_sim.geometry.turning import torsion_angles
+    from molflow_sim.geometry.torsions import torsion_angles
 
     rdmol = Chem.Mol(binary)  # type: ignore[call-overload]
     found, energies, terms = _relaxed(rdmol, of, seed, of.bases, 0)

@@ -135,15 +135,12 @@ def conformers_of(molecule: Molecule) -> list[Molecule]:
 
 def sdf_text(conformer: Molecule) -> str:
     """A record of an SDF with the notes of a molecule's first conformer as properties."""
-    from rdkit import Chem
-
     from molflow_sim.chemistry.conformers import with_positions
+    from molflow_sim.io.sdf import record_text
 
-    mol = with_positions(conformer.rdmol, conformer.conformers[0])
-    mol.SetProp("_Name", " ".join(str(conformer.name or conformer.formula).split()))
     notes = {"smiles": conformer.smiles, **{k: v for k, v in conformer.info.items() if k != "name" and str(v)}}
-    properties = "".join(f">  <{key}>\n{' '.join(str(value).split())}\n\n" for key, value in notes.items())
-    return f"{Chem.MolToMolBlock(mol)}{properties}$$$$\n"
+    mol = with_positions(conformer.rdmol, conformer.conformers[0])
+    return record_text(mol, str(conformer.name or conformer.formula), notes)
 
 
 def _to_sdf(file: Any, conformer: Molecule, molecule: str) -> None:

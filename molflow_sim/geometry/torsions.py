@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,3 +22,20 @@ def dihedral_angle(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
     first, second = torch.linalg.cross(b - a, axis), torch.linalg.cross(axis, d - c)
     sine = axis.norm(dim=-1) * ((b - a) * second).sum(dim=-1)
     return torch.atan2(sine, (first * second).sum(dim=-1))
+
+
+def torsion_angles(positions: np.ndarray, atoms: np.ndarray) -> np.ndarray:
+    """As `dihedral_angle`, in double precision, of atoms that are named.
+
+    Parameters
+    ----------
+    positions : ndarray, shape (..., N, 3)
+    atoms : ndarray of int, shape (4,) or (T, 4)
+
+    Returns
+    -------
+    ndarray, shape (...) or (..., T)
+    """
+    x, named = np.asarray(positions, dtype=float), np.asarray(atoms, dtype=int)
+    points = (torch.from_numpy(np.ascontiguousarray(x[..., named[..., n], :])) for n in range(4))
+    return np.asarray(dihedral_angle(*points).numpy())

@@ -5,16 +5,6 @@ from __future__ import annotations
 import math
 
 import numba as nb
-import numpy as np
-
-
-def torsion_angles(positions: np.ndarray, torsions: np.ndarray) -> np.ndarray:
-    """Torsions (K, T) in rad of conformers (K, N, 3), IUPAC's sign; `torsions` (T, 4) names their atoms."""
-    i, j, k, l = (positions[:, atoms] for atoms in np.asarray(torsions, dtype=int).reshape(-1, 4).T)
-    axis = k - j
-    first, second = np.cross(j - i, axis), np.cross(axis, l - k)
-    sine = np.linalg.norm(axis, axis=-1) * np.einsum("ktx,ktx->kt", j - i, second)
-    return np.arctan2(sine, np.einsum("ktx,ktx->kt", first, second))
 
 
 @nb.njit(nogil=True, cache=True)

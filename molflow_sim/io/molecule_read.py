@@ -12,6 +12,7 @@ from rdkit import Chem, rdBase
 from molflow_sim.chemistry.bond_orders import molecule_from_graph
 from molflow_sim.chemistry.bonds import perceive_bonds, skeleton
 from molflow_sim.errors import MoleculeError, MoleculeTooLargeError, UnsupportedElementError
+from molflow_sim.io.sdf import split_records
 
 MAX_BYTES = 2_000_000
 """Largest molecule file read."""
@@ -38,7 +39,7 @@ def read_file(path: Path, charge: int = 0) -> tuple[Chem.Mol, str]:
         raise MoleculeError(f"cannot read {path}: {error}") from error
     if suffix == ".xyz":
         return read_xyz(text, charge, str(path))
-    first, *others = text.split("\n$$$$")
+    first, *others = split_records(text) or [""]
     count = 1 + sum("M  END" in other for other in others)
     if count > 1:
         warnings.warn(f"{path} holds {count} molecules; the first is taken", stacklevel=2)
@@ -54,7 +55,7 @@ def read_conformers(path: Path, rdmol: Chem.Mol) -> np.ndarray:
         A file that cannot be read, or a record without hydrogens, without coordinates, or of another molecule.
     """
     try:
-        records = path.read_text(encoding="utf-8", errors="replace").split("\n$$$$")
+        records = split_records(path.read_text(encoding="utf-8", errors="replace"))
     except OSError as error:
         raise MoleculeError(f"cannot read {path}: {error}") from error
     goal, found = skeleton(rdmol), []
@@ -63,7 +64,7 @@ def read_conformers(path: Path, rdmol: Chem.Mol) -> np.ndarray:
             continue
         what = f"{path}, record {number}"
         with rdBase.BlockLogs():
-            mol = Chem.MolFromMolBlock(record.lstrip("\n") if number > 1 else record, removeHs=False)
+            mol = Chem.MolFromMolBlock(record, removeHs=False)
         if mol is None or not mol.GetNumConformers() or not mol.GetConformer().Is3D():
             raise MoleculeError(f"{what} cannot be read, or has no coordinates in space")
         if any(a.GetTotalNumHs() for a in mol.GetAtoms()):

@@ -25,7 +25,8 @@ RIGID_SHARE = 0.4
 """Of the evaluations, at most, that the rigid stage takes."""
 CHART = 60
 """Iterations after which rotation vectors are counted from the orientations reached, far from their singular point."""
-_HUGE = 1e12  # eV: where the energy is not finite, so that a line search steps back
+HUGE = 1e12
+"""eV: where the energy is not finite, so that a line search steps back."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +78,7 @@ def relax_cluster(
     CrystalError
         The potential is of other molecules.
     """
-    evaluate = _Evaluations(cluster, potential)
+    evaluate = Evaluations(cluster, potential)
     x = cluster.positions
     with one_torch_thread():
         energy, forces = evaluate(x)
@@ -87,14 +88,14 @@ def relax_cluster(
         component = fmax / np.sqrt(3.0)
         if rigid and cluster.n_molecules > 1:
             while evaluate.count < RIGID_SHARE * max_steps:
-                body = _RigidBodies(cluster, x)
+                body = RigidBodies(cluster, x)
                 left = int(RIGID_SHARE * max_steps) - evaluate.count
-                found = _minimised(lambda q, b=body: b.energy(q, evaluate), body.zero, component, CHART, left)  # type: ignore[misc]
+                found = minimised(lambda q, b=body: b.energy(q, evaluate), body.zero, component, CHART, left)  # type: ignore[misc]
                 x = body.positions(found.x)[0]
                 if found.nit < CHART:
                     break
         left = max(max_steps - evaluate.count, 1)
-        found = _minimised(lambda q: _plain(q, evaluate), x.ravel(), component, left, left)
+        found = minimised(lambda q: plain(q, evaluate), x.ravel(), component, left, left)
         x = found.x.reshape(-1, 3)
         energy, forces = evaluate(x)
     force = float(np.linalg.norm(forces, axis=1).max())
@@ -108,11 +109,11 @@ def relax_cluster(
 def single_point(cluster: MolecularCluster, potential: Any) -> tuple[float, float]:
     """Energy in eV per molecule, and the longest force in eV/Å, of a cluster as it is."""
     with one_torch_thread():
-        energy, forces = _Evaluations(cluster, potential)(cluster.positions)
+        energy, forces = Evaluations(cluster, potential)(cluster.positions)
     return energy / cluster.n_molecules, float(np.linalg.norm(forces, axis=1).max())
 
 
-class _Evaluations:
+class Evaluations:
     """Energy and forces of a cluster at other positions, counted."""
 
     def __init__(self, cluster: MolecularCluster, potential: Any) -> None:
@@ -130,7 +131,7 @@ class _Evaluations:
         return float(out["energy"][0]), out["forces"].double().numpy()
 
 
-class _RigidBodies:
+class RigidBodies:
     """Coordinates of rigid molecules: shifts, and rotation vectors times their radii of gyration, all in Å."""
 
     def __init__(self, cluster: MolecularCluster, positions: np.ndarray) -> None:
@@ -150,11 +151,11 @@ class _RigidBodies:
         arms = np.einsum("nij,nj->ni", turn, self._arms)
         return (self._centres + shift)[self._owner] + arms, arms, vector
 
-    def energy(self, q: np.ndarray, evaluate: _Evaluations) -> tuple[float, np.ndarray]:
+    def energy(self, q: np.ndarray, evaluate: Evaluations) -> tuple[float, np.ndarray]:
         x, arms, vector = self.positions(q)
         energy, forces = evaluate(x)
         if not np.isfinite(energy):
-            return _HUGE, np.zeros_like(q)
+            return HUGE, np.zeros_like(q)
         torque = np.add.reduceat(np.cross(arms, forces), self._firsts)
         turning = np.einsum("nji,nj->ni", _left_jacobian(vector), torque) / self._radius
         return energy, -np.concatenate([np.add.reduceat(forces, self._firsts), turning], axis=1).ravel()
@@ -171,13 +172,29 @@ def _left_jacobian(vector: np.ndarray) -> np.ndarray:
     )
 
 
-def _plain(q: np.ndarray, evaluate: _Evaluations) -> tuple[float, np.ndarray]:
+def plain(q: np.ndarray, evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]]) -> tuple[float, np.ndarray]:
+    """Energy in eV and gradient (3 N,) in eV/Å at positions (3 N,) in Å; `HUGE` and none where it is not finite.
+
+    `evaluate` takes positions (N, 3) to the energy and the forces (N, 3).
+    """
     energy, forces = evaluate(q.reshape(-1, 3))
-    return (energy, -forces.ravel()) if np.isfinite(energy) else (_HUGE, np.zeros_like(q))
+    return (energy, -forces.ravel()) if np.isfinite(energy) else (HUGE, np.zeros_like(q))
 
 
-def _minimised(
+def minimised(
     function: Callable[[np.ndarray], tuple[float, np.ndarray]], start: np.ndarray, gtol: float, most: int, calls: int
 ) -> Any:
+    """SciPy's result of L-BFGS from `start`.
+
+    Parameters
+    ----------
+    function : callable
+        Coordinates (n,) to energy and gradient (n,).
+    start : ndarray (n,)
+    gtol : float
+        Largest component of the gradient at the end.
+    most, calls : int
+        Iterations and evaluations at most.
+    """
     options = {"maxcor": MEMORY, "gtol": gtol, "ftol": 1e-13, "maxiter": most, "maxfun": max(calls, 1)}
     return minimize(function, start, jac=True, method="L-BFGS-B", options=options)

@@ -171,7 +171,7 @@ def _gfn2(molecule: Molecule) -> Callable[[np.ndarray], tuple[float, np.ndarray]
 
 def _on_surface(molecule: Molecule, surface: Callable[[np.ndarray], tuple[float, np.ndarray]]) -> Relax:
     """Minima of an expensive energy, begun at those of the restrained force field where that knows the molecule."""
-    from molflow_sim.relax.clusters import _HUGE, _minimised, _plain
+    from molflow_sim.relax.clusters import HUGE, minimised, plain
 
     def forces(x: np.ndarray) -> tuple[float, np.ndarray]:
         energy, gradient = surface(x)
@@ -180,8 +180,8 @@ def _on_surface(molecule: Molecule, surface: Callable[[np.ndarray], tuple[float,
     def relax(positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         with suppress(MolflowError):
             positions = _mmff(molecule, "restrained", DIELECTRIC)(positions)[0]
-        found = [_minimised(lambda q: _plain(q, forces), x.ravel(), FMAX, MAX_STEPS, MAX_STEPS) for x in positions]  # type: ignore[arg-type]
+        found = [minimised(lambda q: plain(q, forces), x.ravel(), FMAX, MAX_STEPS, MAX_STEPS) for x in positions]
         energies = np.array([f.fun for f in found])
-        return np.array([f.x.reshape(-1, 3) for f in found]), np.where(energies < 0.5 * _HUGE, energies, np.nan)
+        return np.array([f.x.reshape(-1, 3) for f in found]), np.where(energies < 0.5 * HUGE, energies, np.nan)
 
     return relax

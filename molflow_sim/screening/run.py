@@ -312,5 +312,6 @@ class Chosen:
 
 
 def counted(values: dict[str, int]) -> str:
+    """Reasons with their numbers as a message tells them, the most frequent first; candidates are not told."""
     shown = {name: n for name, n in values.items() if n and name != "candidates"}
     return ", ".join(f"{shown[name]} {name}" for name in sorted(shown, key=lambda name: -shown[name]))

@@ -72,7 +72,7 @@ def weights_file() -> Path:
     """
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise MissingDependencyError("so3krates-torch", "so3lr")
+        raise MissingDependencyError("so3krates-torch==0.2.1")
     return Path(next(iter(spec.submodule_search_locations))) / FILE
 
 

@@ -10,7 +10,8 @@ from refusals import refuses
 from molflow_sim import Molecule
 from molflow_sim.chemistry.bonds import automorphisms
 from molflow_sim.chemistry.conformers import best_rmsd, core_atoms
-from molflow_sim.chemistry.crystal_conformers import SAME_RMSD, torsions
+from molflow_sim.chemistry.crystal_conformers import SAME_RMSD
+from molflow_sim.chemistry.rotors import torsions
 from molflow_sim.errors import MoleculeError
 from molflow_sim.packing import random_packings
 from molflow_sim.screening.serialise import molecule_from_json, molecule_identity, molecule_to_json
@@ -62,6 +63,15 @@ def test_torsions_are_those_of_single_bonds_with_something_on_both_sides():
     assert count("c1ccccc1") == 0 and count("c1ccc(-c2ccccc2)cc1") == 1
     assert count("OC(=O)c1ccccc1") == 2
     assert count("CC#CC") == 0
+
+
+def test_torsions_without_methyl_groups_are_those_that_make_conformers():
+    def count(smiles: str) -> int:
+        return len(torsions(Chem.AddHs(Chem.MolFromSmiles(smiles)), methyl=False))
+
+    assert count("CC") == count("CN") == count("C[NH3+]") == 0
+    assert count("CCO") == count("CCN") == 1, "the hydroxyl or amino group, not the methyl group"
+    assert count("CCCC") == count("CC(=O)NCC") - 1 == 1
 
 
 def test_random_packings_draw_conformers_by_their_shares(succinic):

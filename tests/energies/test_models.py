@@ -73,7 +73,7 @@ def test_best_falls_back_to_the_potential_for_elements_that_so3lr_does_not_know(
 
 def test_best_falls_back_with_the_install_command_where_the_wheel_is_missing(monkeypatch):
     def missing():
-        raise MissingDependencyError("so3krates-torch", "so3lr")
+        raise MissingDependencyError("so3krates-torch==0.2.1")
 
     monkeypatch.setattr(weights, "weights_file", missing)
     spec, why = recipe("best", molecule("NC=O"))

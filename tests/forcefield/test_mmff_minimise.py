@@ -9,7 +9,8 @@ from molflow_sim.chemistry.embedding import embedded
 from molflow_sim.chemistry.rotors import rotors
 from molflow_sim.forcefield.mmff import extract_mmff
 from molflow_sim.forcefield.mmff_minimise import _hold, _sine_and_cosine, energies, in_dielectric, minimise
-from molflow_sim.geometry.turning import torsion_angles, turn
+from molflow_sim.geometry.torsions import torsion_angles
+from molflow_sim.geometry.turning import turn
 from molflow_sim.units import KJ_PER_MOL
 
 MOLECULE = Molecule.from_smiles("OC[C@@H](F)COc1ccccc1C(=O)NC", search=False)

@@ -7,7 +7,7 @@ from scipy.spatial.transform import Rotation
 
 from molflow_sim import CrystalPotential, MolecularCluster, Molecule, parametrize
 from molflow_sim.packing.clusters import random_cluster
-from molflow_sim.relax.clusters import _Evaluations, _RigidBodies, relax_cluster
+from molflow_sim.relax.clusters import Evaluations, RigidBodies, relax_cluster
 
 MOLECULES = [Molecule.from_smiles("CC(N)=O", n_conformers=1), Molecule.from_smiles("O")]
 POTENTIAL = CrystalPotential([parametrize(m) for m in MOLECULES])
@@ -16,10 +16,10 @@ POTENTIAL = CrystalPotential([parametrize(m) for m in MOLECULES])
 @pytest.mark.parametrize("periodic", [False, True], ids=["open", "box"])
 def test_a_loose_cluster_ends_at_a_minimum_well_below_its_start(periodic):
     start = random_cluster(MOLECULES, (3, 2), density=0.4, periodic=periodic, seed=1)
-    before = _Evaluations(start, POTENTIAL)(start.positions)[0] / 5
+    before = Evaluations(start, POTENTIAL)(start.positions)[0] / 5
     done = relax_cluster(start, POTENTIAL, fmax=0.02)
     assert done.converged and not done.reason and done.max_force <= 0.02 and done.energy < before - 0.2
-    energy, forces = _Evaluations(done.cluster, POTENTIAL)(done.cluster.positions)
+    energy, forces = Evaluations(done.cluster, POTENTIAL)(done.cluster.positions)
     assert energy / 5 == pytest.approx(done.energy) and np.linalg.norm(forces, axis=1).max() <= 0.02
     again = relax_cluster(done.cluster, POTENTIAL, fmax=0.021)
     assert again.energy == pytest.approx(done.energy, abs=3e-3) and again.n_steps < 40
@@ -35,8 +35,8 @@ def test_the_result_does_not_depend_on_what_was_relaxed_before():
 
 def test_the_rigid_gradient_is_that_of_the_energy():
     cluster = random_cluster(MOLECULES, (2, 1), density=0.9, seed=3)
-    evaluate = _Evaluations(cluster, POTENTIAL)
-    bodies = _RigidBodies(cluster, cluster.positions)
+    evaluate = Evaluations(cluster, POTENTIAL)
+    bodies = RigidBodies(cluster, cluster.positions)
     q = np.random.default_rng(0).normal(scale=0.3, size=len(bodies.zero))
     _, gradient = bodies.energy(q, evaluate)
     for k in range(len(q)):

@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import torch
 from scipy.spatial.transform import Rotation
 
-from molflow_sim.geometry.torsions import dihedral_angle
+from molflow_sim.geometry.torsions import torsion_angles
 from molflow_sim.models.coarsenconf.graphs import ConformerGraph
-
-
-def torsion_angles(graph: ConformerGraph, positions: np.ndarray) -> np.ndarray:
-    """Angles (..., T) in radians of the torsions between beads, positions (..., n, 3) in Å."""
-    x = torch.as_tensor(np.asarray(positions, float))
-    a, b, c, d = (x[..., i, :] for i in graph.torsions.T)
-    return np.asarray(dihedral_angle(a, b, c, d).numpy())
 
 
 def turned(graph: ConformerGraph, positions: np.ndarray, angles: np.ndarray) -> np.ndarray:
@@ -29,6 +21,6 @@ def turned(graph: ConformerGraph, positions: np.ndarray, angles: np.ndarray) -> 
 
 def with_torsions_of(graph: ConformerGraph, positions: np.ndarray, other: np.ndarray) -> np.ndarray:
     """A conformer (n, 3) with the torsions of another one (n, 3), about its mean."""
-    gap = torsion_angles(graph, other) - torsion_angles(graph, positions)
+    gap = torsion_angles(other, graph.torsions) - torsion_angles(positions, graph.torsions)
     x = turned(graph, positions, gap)
     return x - x.mean(0)

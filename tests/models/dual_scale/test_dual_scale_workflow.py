@@ -1,6 +1,7 @@
 """From frames to weights to whole molecules: training that is killed, hydrogens, relaxation, failures with reasons."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -121,6 +122,16 @@ def test_blocks_hold_every_molecule_once_and_all_species_evenly(counts, most):
 def test_no_conformers_are_searched_for_that_the_flow_does_not_use(weights):
     (cluster,) = generate("clusters", "CCCC", 1, method="dual-scale", weights=weights, copies=3, relax=0, check=False)
     assert len(cluster.species[0].conformers) == 1 and np.isnan(cluster.species[0].energies).all()
+
+
+def test_nor_by_the_command_line(molflow, tmp_path, weights, monkeypatch):
+    monkeypatch.setattr("molflow_sim.systems.molecule.crystal_conformers", lambda *_: pytest.fail("a search"))
+    (tmp_path / "butane.smi").write_text("CCCC\n")
+    options = ["--copies", 3, "-n", 1, "--method", "dual-scale", "--weights", weights, "--option", "relax=0"]
+    for molecule in ("CCCC", tmp_path / "butane.smi"):
+        out = tmp_path / f"{Path(molecule).stem}.extxyz"
+        code, _, err = molflow("generate", "clusters", molecule, *options, "--option", "check=false", "-o", out)
+        assert code == 0, err
 
 
 def test_a_molecule_that_was_not_trained_on_is_named(weights):
