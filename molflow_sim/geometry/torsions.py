@@ -37,5 +37,8 @@ def torsion_angles(positions: np.ndarray, atoms: np.ndarray) -> np.ndarray:
     ndarray, shape (...) or (..., T)
     """
     x, named = np.asarray(positions, dtype=float), np.asarray(atoms, dtype=int)
-    points = (torch.from_numpy(np.ascontiguousarray(x[..., named[..., n], :])) for n in range(4))
-    return np.asarray(dihedral_angle(*points).numpy())
+    i, j, k, l = (x[..., named[..., n], :] for n in range(4))
+    axis = k - j
+    first, second = np.cross(j - i, axis), np.cross(axis, l - k)
+    sine = np.linalg.norm(axis, axis=-1) * np.einsum("...x,...x->...", j - i, second)
+    return np.arctan2(sine, np.einsum("...x,...x->...", first, second))
