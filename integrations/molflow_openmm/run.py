@@ -38,6 +38,8 @@ Built = tuple[app.Topology, openmm.System, unit.Quantity]
 
 def finished(folder: Path, settings: RunSettings) -> dict[str, Any] | None:
     """The summary of a run that already has the length asked for."""
+    if not (folder / "state.xml").exists():
+        return None
     try:
         summary = json.loads((folder / "summary.json").read_text())
         return summary if summary["time_ps"] >= settings.total_steps * settings.timestep * 1e-3 - 1e-6 else None

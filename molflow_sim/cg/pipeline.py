@@ -31,6 +31,15 @@ OUTPUTS = {
     "distill": _STUDENT,
 }
 """What a stage writes; a fit of something else takes the student with it."""
+CODE = {
+    "fit": ("molflow_sim.cg.teacher.training:fit_teacher",),
+    "distill": (
+        "molflow_sim.cg.teacher.flow",
+        "molflow_sim.cg.teacher.forces:sample_with_forces",
+        "molflow_sim.cg.student.training:fit_student",
+    ),
+}
+"""What decides the numbers of a stage, see `molflow_sim.runs.identity.code_identity`."""
 Progress = Callable[[str], None]
 
 
@@ -79,7 +88,7 @@ def fit(
     TrajectoryError, MappingError, InputError
         Something about the trajectory or the mapping; nothing has been written.
     StoreError
-        The folder holds another model, or other files.
+        The folder holds another model, an unfinished one of other code, or other files.
     TrainingError
         The training broke down.
     """
@@ -93,7 +102,8 @@ def fit(
     frames.validate(settings.min_frames)
     train = train or _asked(teacher_training(frames.n_frames), steps, seed, device)
     identity = {"frames": frames.fingerprint, "flow": asdict(settings), "training": train.identity()}
-    with JobFolder(folder, identity, OUTPUTS["fit"], overwrite=overwrite, name="fit") as stage:
+    with JobFolder(folder, identity, OUTPUTS["fit"], overwrite=overwrite, name="fit", code=CODE["fit"]) as stage:
+        stage.check_code(stage.done)
         if stage.done:
             _say(progress, f"{folder} holds this model already")
             return ModelFolder(folder).load_teacher()
@@ -168,7 +178,7 @@ def distill(
     InputError
         An unknown method, too few samples, or frames without forces for "force-matching".
     StoreError
-        The folder holds another student.
+        The folder holds another student, or an unfinished one of other code.
     """
     from molflow_sim.cg.frames import BeadFrames
     from molflow_sim.cg.model import ModelFolder
@@ -197,7 +207,10 @@ def distill(
         n = frames.n_frames
     train = train or _asked(student_train_settings(n, method), steps, seed, device)
     identity |= {"training": train.identity()}
-    with JobFolder(folder, identity, OUTPUTS["distill"], overwrite=overwrite, name="distill", among=True) as stage:
+    with JobFolder(
+        folder, identity, OUTPUTS["distill"], overwrite=overwrite, name="distill", among=True, code=CODE["distill"]
+    ) as stage:
+        stage.check_code(stage.done)
         if stage.done:
             _say(progress, f"{folder} holds this force field already")
             return ModelFolder(folder).load_student()

@@ -27,6 +27,8 @@ COLUMNS = (
     "file", "name", "smiles", "source", "conformers", "lowest_ev", "range_kj_per_mol", "energy", "lost", "seconds",
     "warnings", "reason",
 )  # fmt: skip
+CODE = ("molflow_sim.generators.ensembles:ensemble",)
+"""What decides the numbers besides the generator, which says so itself."""
 REPORT_EVERY = 30.0
 """Seconds between lines of progress where there is no terminal."""
 
@@ -68,7 +70,7 @@ def conformers_of_list(
     InputError, WeightsError
         Settings that no molecule could be used with.
     StoreError
-        The folder belongs to another job, or cannot be written.
+        The folder belongs to another job, holds an unfinished one of other code, or cannot be written.
     """
     options = {"seed": 0, "weights": None, **options}
     identity = checked("conformers", n, press=False, charges="mmff94", **options)[1]
@@ -77,10 +79,11 @@ def conformers_of_list(
     names = ("*.sdf", "rows", "summary.csv")
     start = time.monotonic()
     try:
-        with JobFolder(output, job, names, overwrite=overwrite) as folder:
+        with JobFolder(output, job, names, overwrite=overwrite, code=CODE) as folder:
+            done = [_stored(folder.folder, item) for item in items]
+            folder.check_code(all(row is not None for row in done))
             rows_at = folder.folder / "rows"
             rows_at.mkdir(exist_ok=True)
-            done = [_stored(folder.folder, item) for item in items]
             before = sum(row is not None for row in done)
             told = start
             with Progress(progress).stage("Conformers", len(items), before) as advance:

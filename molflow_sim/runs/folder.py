@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from shutil import rmtree
@@ -20,6 +21,7 @@ from filelock import FileLock, Timeout
 import molflow_sim
 from molflow_sim.errors import StoreError
 from molflow_sim.runs.files import write_json
+from molflow_sim.runs.identity import code_identity
 
 
 class JobFolder:
@@ -40,6 +42,8 @@ class JobFolder:
         Of the file with the identity, without ``.json``.
     among : bool
         This job is a further stage of what the folder holds, which need not be empty.
+    code : sequence of str
+        What decides the numbers, as `runs.identity.code_identity` takes it; kept beside the identity, see `check_code`.
 
     Raises
     ------
@@ -64,10 +68,12 @@ class JobFolder:
         overwrite: bool = False,
         name: str = "run",
         among: bool = False,
+        code: Sequence[str] = (),
     ) -> None:
         self.folder = Path(folder).expanduser().resolve()
         self.identity = json.loads(json.dumps(identity))
         self.name, self.outputs = name, outputs
+        self.code = code_identity(*code) if code else None
         self.file = self.folder / f"{name}.json"
         if self.folder.exists() and not self.folder.is_dir():
             raise StoreError(f"{self.folder} is a file; give a folder for the results")
@@ -105,8 +111,37 @@ class JobFolder:
     def write_run(self, **fields: Any) -> dict[str, Any]:
         """Write the identity and whatever else is to be told of the job, its `status` ("running", "done") for one."""
         run = {"format": self.format, "version": molflow_sim.__version__, "identity": self.identity, **fields}
+        run |= {"code": self.code} if self.code else {}
         write_json(self.file, run)
         return run
+
+    def check_code(self, finished: bool) -> None:
+        """Compare the code that left what is here with this one.
+
+        A finished job is read as it is, with a warning if it is known to be of other code. To go on with an unfinished
+        one would mix the results of both.
+
+        Raises
+        ------
+        StoreError
+            Other code, or a version that did not say which, left the job unfinished.
+        """
+        run = read_run(self.folder, self.name)
+        found = run.get("code")
+        if found == self.code:
+            return
+        there = f"{self.name} of other code (version {run.get('version')}, code {found or 'unknown'}; here {self.code})"
+        if finished:
+            self.code = found  # whatever is still written of it
+            if found:
+                warnings.warn(f"{self.folder} holds a {there}, read as it is; {self.replace}", stacklevel=3)
+        elif any(self._written()):
+            raise StoreError(
+                f"{self.folder} holds an unfinished {there}, which this one must not go on with; give another folder, "
+                f"or {self.replace}"
+            )
+        else:
+            self.write_run(status="running")
 
     def _claim(self, overwrite: bool) -> None:
         """Refuse what belongs to another job; a job refused in its first step leaves nothing to lose."""

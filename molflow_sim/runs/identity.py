@@ -24,7 +24,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -111,6 +111,19 @@ def parts(*roots: str) -> dict[str, str]:
             found |= {**others, name: _module(name).hash}
             todo += names
     return found
+
+
+def modules_of(*objects: Any) -> list[str]:
+    """Modules that define functions, or the classes of other objects: roots of `code_identity`.
+
+    Those of libraries, whose versions count where they are imported, and what has no source are left out.
+    """
+    found = set()
+    for thing in objects:
+        while isinstance(thing, partial):
+            thing = thing.func
+        found.add(getattr(thing, "__module__", None) or "")
+    return sorted(name for name in found if name.split(".")[0] not in LIBRARIES and name and _path(name) is not None)
 
 
 @dataclass(frozen=True, eq=False)

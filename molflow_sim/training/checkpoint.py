@@ -9,9 +9,26 @@ import torch
 from lightning.fabric.plugins.io import CheckpointIO
 from torch import Tensor
 
-from molflow_sim.training.weights import load_weights, save_weights
+from molflow_sim.errors import WeightsError
+from molflow_sim.training.weights import load_weights, read_card, save_weights
 
 NAME = "checkpoint"
+
+
+def stored_step(folder: Path) -> int:
+    """The step of the checkpoint in a folder, 0 without one.
+
+    Raises
+    ------
+    WeightsError
+        It is damaged.
+    """
+    if not (folder / f"{NAME}.json").exists():
+        return 0
+    try:
+        return int(dict(read_card(folder, NAME)["tree"]["dict"])["global_step"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{folder / NAME}.json is no checkpoint of a training: {error}") from error
 
 
 class SafetensorsIO(CheckpointIO):

@@ -8,7 +8,7 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from dataclasses import dataclass, field
@@ -25,11 +25,14 @@ from torch.optim.swa_utils import AveragedModel
 from molflow_sim.errors import TrainingError
 from molflow_sim.runs.files import write_bytes_atomically
 from molflow_sim.runs.folder import JobFolder
+from molflow_sim.runs.identity import modules_of
 from molflow_sim.training.batches import Batches
-from molflow_sim.training.checkpoint import NAME, SafetensorsIO
+from molflow_sim.training.checkpoint import NAME, SafetensorsIO, stored_step
 from molflow_sim.training.settings import TrainSettings
 
 Loss = Callable[[nn.Module, Any], dict[str, Tensor]]
+_CODE = ("molflow_sim.training.loop:_Shell", "molflow_sim.training.settings:TrainSettings")
+"""What decides the weights besides the modules of the network, of its loss and of the batches."""
 
 
 @dataclass
@@ -89,7 +92,8 @@ def train(
     batches : Batches
     settings : TrainSettings
     folder : path, optional
-        Gets ``metrics.csv`` and the checkpoint; the same training found here goes on where it was.
+        Gets ``metrics.csv`` and the checkpoint; the same training found here goes on where it was, unless other code
+        of the network, its loss, the batches or this loop began it.
     validation : Batches, optional
         Looked at with the averaged weights every `settings.validate_every` steps, without gradients unless the loss
         asks for them; logged with the prefix "val_".
@@ -103,7 +107,7 @@ def train(
     Raises
     ------
     StoreError
-        If the folder holds another training, or is being written by another process.
+        If the folder holds another training, an unfinished one of other code, or is being written by another process.
     TrainingError
         If the loss stops being finite, or the best weights are to be kept and there is no validation set.
     WeightsError
@@ -116,8 +120,11 @@ def train(
     path = None if folder is None else Path(folder)
     accelerator = {"auto": "auto", "cpu": "cpu", "cuda": "gpu"}[settings.device]
     precision: Any = {"32": "32-true", "64": "64-true", "bf16-mixed": "bf16-mixed"}[settings.precision]
-    job = nullcontext() if path is None else _Job(path, {"settings": settings.identity(), **(identity or {})})
-    with job, warnings.catch_warnings(), _quiet():
+    code = (*_CODE, *modules_of(type(module), loss, type(batches), type(validation)))
+    job = None if path is None else _Job(path, {"settings": settings.identity(), **(identity or {})}, code=code)
+    with job or nullcontext(), warnings.catch_warnings(), _quiet():
+        if job is not None:
+            job.check_code(stored_step(job.folder) >= settings.max_steps)
         warnings.simplefilter("ignore")
         trainer = lightning.Trainer(
             accelerator=accelerator, devices=1, precision=precision, max_steps=settings.max_steps, max_epochs=-1,
@@ -140,9 +147,11 @@ class _Job(JobFolder):
 
     replace = "--overwrite (overwrite=True) to train anew"
 
-    def __init__(self, folder: Path, identity: Mapping[str, Any], overwrite: bool = False) -> None:
+    def __init__(
+        self, folder: Path, identity: Mapping[str, Any], overwrite: bool = False, code: Sequence[str] = ()
+    ) -> None:
         outputs = (f"{NAME}.*", "metrics.csv")
-        super().__init__(folder, identity, outputs, overwrite=overwrite, name="training", among=True)
+        super().__init__(folder, identity, outputs, overwrite=overwrite, name="training", among=True, code=code)
 
 
 def discard(folder: str | Path) -> None:

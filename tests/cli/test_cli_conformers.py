@@ -98,6 +98,19 @@ def test_a_killed_batch_goes_on_with_what_is_missing(conformers, tmp_path, monke
     assert code == 2 and "another" in err
 
 
+def test_a_list_of_other_code_is_told_of_and_not_gone_on_with(conformers, tmp_path, monkeypatch):
+    (tmp_path / "some.smi").write_text("CO first\n")
+    ask = partial(conformers, tmp_path / "some.smi", "-n", 2, "-o", tmp_path / "out", *FAST)
+    assert ask()[0] == 0
+    monkeypatch.setattr("molflow_sim.runs.folder.code_identity", lambda *_: "other")
+    for _ in range(2):
+        code, _, err = ask()
+        assert code == 0 and "of other code" in err
+    (tmp_path / "some.smi").write_text("CO first\nCCO second\n")
+    code, _, err = ask()
+    assert code != 0 and "unfinished run of other code" in err and "--overwrite" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

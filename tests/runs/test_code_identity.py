@@ -4,16 +4,26 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from shutil import copytree
 
+import molflow_openmm.cg.simulate as beads
+import molflow_openmm.cluster.record as record
+import molflow_openmm.cluster.simulate as cluster
+import molflow_openmm.crystal.simulate as crystal
 import pytest
 from refusals import refuses
+from torch import nn
 
 import molflow_sim
+from molflow_sim.cg import pipeline
+from molflow_sim.cg.student.cgnet import CGNet
 from molflow_sim.errors import StoreError
+from molflow_sim.generators import batches
 from molflow_sim.runs import identity
-from molflow_sim.runs.identity import code_identity, parts
+from molflow_sim.runs.identity import code_identity, modules_of, parts
+from molflow_sim.training import TensorBatches
 
 TREE = {
     "__init__.py": "import lazy_loader\n"
@@ -121,6 +131,36 @@ def test_a_root_that_does_not_exist_is_refused(toy, root):
 def test_no_root_and_an_import_that_leads_nowhere_are_refused(toy):
     refuses(StoreError, "no code is named", code_identity)
     refuses(StoreError, r"toy\.gone is not there", toy, {"bonds.py": "import toy.gone\n"})
+
+
+@pytest.mark.parametrize(
+    ("roots", "reached", "left_out"),
+    [
+        (crystal.CODE, "forcefield.exp6 OPENMM.crystal.forces systems.crystal", "evaluate OPENMM.crystal.analysis"),
+        (cluster.CODE, "forcefield.exp6 OPENMM.cluster.system OPENMM.compiled", "evaluate runs.pages"),
+        (record.CODE, "forcefield.exp6 OPENMM.cluster.recipe packing.clusters", "evaluate OPENMM.cluster.drift"),
+        (beads.CODE, "cg.forcefield OPENMM.cg.replicas OPENMM.cg.settings", "cg.reports evaluate"),
+        (pipeline.CODE["fit"], "cg.teacher.flow training.loop", "cg.student cg.reports"),
+        (pipeline.CODE["distill"], "cg.teacher.flow cg.student.cgnet training.loop", "cg.reports evaluate"),
+        (batches.CODE, "relax.intramolecular so3lr.network forcefield.mmff_minimise", "screening cli"),
+    ],
+)
+def test_long_jobs_depend_on_what_decides_their_numbers(roots, reached, left_out):
+    def full(names: str) -> list[str]:
+        return [n.replace("OPENMM", "molflow_openmm") if "OPENMM" in n else f"molflow_sim.{n}" for n in names.split()]
+
+    found = set(parts(*roots))
+    assert set(full(reached)) <= found
+    assert not [name for name in found for other in full(left_out) if name.startswith(other)]
+
+
+def test_a_training_depends_on_the_modules_of_network_loss_and_batches():
+    def loss(module, batch): ...
+
+    assert modules_of(nn.Linear, partial(loss, batch=1), type(TensorBatches), CGNet) == [
+        "molflow_sim.cg.student.cgnet", __name__,
+    ]  # fmt: skip
+    assert modules_of(TensorBatches) == ["molflow_sim.training.batches"]
 
 
 SEARCH = """

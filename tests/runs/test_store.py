@@ -154,6 +154,58 @@ def test_outputs_whose_description_is_gone_are_not_replaced(tmp_path):
     refuses(StoreError, r"run\.json: there \"missing\"", JobFolder, tmp_path, RUN, ("log.csv",))
 
 
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """A job of one code or another."""
+
+    def opened(code: str, overwrite: bool = False) -> JobFolder:
+        monkeypatch.setattr("molflow_sim.runs.folder.code_identity", lambda *_: code)
+        roots = (code,) if code else ()
+        return JobFolder(tmp_path / "run", RUN, ("log.csv",), overwrite=overwrite, code=roots)
+
+    return opened
+
+
+@pytest.mark.parametrize("before", ["old", ""])
+def test_an_unfinished_job_of_other_code_is_not_gone_on_with(job, before):
+    with job(before) as first:
+        (first.folder / "log.csv").write_text("1")
+    with job("new") as second:
+        refuses(StoreError, r"unfinished run of other code .*here new.*--overwrite", second.check_code, False)
+        assert (second.folder / "log.csv").read_text() == "1"
+    with job("new", overwrite=True) as third:
+        third.check_code(False)
+        assert not (third.folder / "log.csv").exists()
+    with job("new") as again:
+        again.check_code(False)
+
+
+def test_a_job_of_other_code_that_has_written_nothing_is_begun_anew(job):
+    job("old").close()
+    with job("new") as second:
+        second.check_code(False)
+        (second.folder / "log.csv").write_text("1")
+    with job("new") as again:
+        again.check_code(False)
+
+
+def test_a_finished_job_of_other_code_is_read_and_stays_that_of_its_code(job):
+    with job("old") as first:
+        (first.folder / "log.csv").write_text("1")
+    for _ in range(2):
+        with job("new") as second, pytest.warns(UserWarning, match=r"other code .*code old; here new.*read as it is"):
+            second.check_code(True)
+            second.write_run(status="done")
+
+
+def test_a_finished_job_of_a_version_that_did_not_say_its_code_is_read(job, recwarn):
+    with job("") as first:
+        (first.folder / "log.csv").write_text("1")
+    with job("new") as second:
+        second.check_code(True)
+    assert not recwarn.list
+
+
 def test_results_of_another_format_are_refused_with_what_to_do_and_stay(tmp_path):
     with Store(tmp_path, RUN) as store:
         store.write("press/0.npz", "abc", b"numbers")

@@ -132,6 +132,24 @@ def test_a_folder_with_other_settings_is_refused(tmp_path) -> None:
     assert result.steps == other.max_steps and result.metrics[0][0] < other.max_steps, "from the first step on"
 
 
+def test_what_other_code_has_begun_is_not_gone_on_with_and_what_it_has_ended_is_read(tmp_path, monkeypatch) -> None:
+    settings = TrainSettings(**{**SETTINGS.__dict__, "checkpoint_minutes": 0.0})
+    with pytest.raises(Stop):
+        train(network(), squares, Breaking(data(), 32, 37), settings, tmp_path, progress=False)
+    batches = TensorBatches(data(), 32)
+    with monkeypatch.context() as patch:
+        patch.setattr("molflow_sim.runs.folder.code_identity", lambda *_: "other")
+        with pytest.raises(StoreError, match=r"unfinished training of other code.*--overwrite"):
+            train(network(), squares, batches, settings, tmp_path, progress=False)
+    ended = network()
+    train(ended, squares, batches, settings, tmp_path, progress=False)
+    monkeypatch.setattr("molflow_sim.runs.folder.code_identity", lambda *_: "other")
+    module = network()
+    with pytest.warns(UserWarning, match="training of other code.*read as it is"):
+        train(module, squares, batches, settings, tmp_path, progress=False)
+    assert torch.equal(module.weight, ended.weight)
+
+
 def test_a_loss_that_is_not_finite_stops_the_training() -> None:
     x, y = data()
     y[3] = float("nan")

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 import mdtraj
@@ -90,6 +91,28 @@ def test_a_simulation_is_extended_by_asking_for_more(model):
     first = simulate_cg(model, 4, 0.01, report_every_ps=0.1, output=model.parent / "run").positions()
     longer = simulate_cg(model, 4, 0.012, report_every_ps=0.1, output=model.parent / "run").positions()
     assert longer.shape[1] == 120 and np.array_equal(longer[:, :100], first)
+
+
+def test_other_code_reads_a_model_and_does_not_go_on_with_it(model, frames, tmp_path, monkeypatch):
+    copy = tmp_path / "copy"
+    shutil.copytree(model, copy)
+    quick = {"report_every_ps": 0.1, "output": tmp_path / "run"}
+    simulate_cg(copy, 2, 0.001, **quick)
+    monkeypatch.setattr("molflow_sim.runs.folder.code_identity", lambda *_: "other")
+    with pytest.warns(UserWarning, match="run of other code"):
+        assert simulate_cg(copy, 2, 0.001, **quick).reports == 10
+    refuses(StoreError, "other code.*--overwrite", simulate_cg, copy, 2, 0.002, **quick)
+    stages = {
+        "fit": partial(fit, frames, copy, steps=60),
+        "distill": partial(distill, copy, samples=2000, steps=150),
+    }
+    for name, again in stages.items():
+        with pytest.warns(UserWarning, match=f"{name} of other code"):
+            again()
+        told = json.loads((copy / f"{name}.json").read_text())
+        (copy / f"{name}.json").write_text(json.dumps({**told, "status": "running"}))
+        refuses(StoreError, f"unfinished {name} of other code", again)
+        (copy / f"{name}.json").write_text(json.dumps(told))
 
 
 def test_a_changed_or_cut_off_model_is_refused_by_every_verb(capsys, model, tmp_path):

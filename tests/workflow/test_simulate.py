@@ -87,6 +87,20 @@ def test_a_finished_run_is_not_repeated_and_can_be_extended(cif, tmp_path):
     assert log_steps(tmp_path / "run") == list(range(20, 201, 20))
 
 
+def test_a_run_of_other_code_is_read_and_not_extended(cif, tmp_path, monkeypatch):
+    short, long = (SimulationSettings(picoseconds=ps, **SETTINGS) for ps in (0.04, 0.08))
+    first = run(cif, tmp_path / "run", short)
+    monkeypatch.setattr("molflow_sim.runs.folder.code_identity", lambda *_: "other")
+    with pytest.warns(UserWarning, match="run of other code"):
+        assert run(cif, tmp_path / "run", short) == first
+    refuses(StoreError, "other code.*--overwrite", run, cif, tmp_path / "run", long)
+    assert log_steps(tmp_path / "run") == [20, 40]
+    told = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps({k: v for k, v in told.items() if k != "code"}))
+    assert run(cif, tmp_path / "run", short) == first, "of a version that did not say its code"
+    refuses(StoreError, "code unknown.*--overwrite", run, cif, tmp_path / "run", long)
+
+
 def test_a_folder_of_another_run_is_refused_unless_overwritten(cif, tmp_path):
     folder = tmp_path / "run"
     settings = {**SETTINGS, "picoseconds": 0.04}

@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 
 OUTPUTS = ("state.npz", "topology.pdb", "log.csv", "walkers.csv", "*K.dcd", "summary.json")
 """Every file a run writes, beside ``run.json`` and ``lock``."""
+CODE = ("molflow_openmm.cg.simulate:_run",)
+"""What decides a trajectory, see `molflow_sim.runs.identity.code_identity`."""
 HOTTER = 0.03
 """Share by which a kinetic temperature may exceed the bath's before the run is called too hot."""
 
@@ -99,7 +101,7 @@ def simulate_cg(
     MissingDependencyError
         The backend's library is not installed.
     StoreError
-        The folder belongs to another run.
+        The folder belongs to another run, or holds one of other code that is to be carried on.
     NonFiniteError
         Positions that are not finite: the copy and the time are named.
     TrajectoryError
@@ -118,29 +120,44 @@ def simulate_cg(
     chosen = find_platform(plan.platform)
     weights = forcefield.origin[1] if forcefield.origin else None
     identity = {"kind": "coarse-grained", "model": weights, **plan.identity()}
-    with JobFolder(folder, identity, OUTPUTS, overwrite=overwrite):
-        carry_on = (folder / "state.npz").exists()
-        if carry_on and (done := _finished(folder, plan)):
+    with JobFolder(folder, identity, OUTPUTS, overwrite=overwrite, code=CODE) as job:
+        done = _finished(folder, plan)
+        job.check_code(done is not None)
+        if done is not None:
             return done
-        files = RunFiles(folder, forcefield.beads, plan)
-        state = files.carry_on() if carry_on else None
         try:
-            copies = Replicas(forcefield, plan, chosen, int(state["report"]) if state else 0)
-            if state:
-                copies.restore(state)
-                bonds = state["bonds"]
-            else:
-                n = plan.replicas * len(plan.temperatures)
-                first = starting_positions(forcefield.forcefield, source, start, n, plan.seed)
-                files.begin(first[0])
-                copies.set(first.reshape(copies.shape), copies.draw_velocities())
-                bonds = bond_lengths(first, forcefield.beads.bonds).mean(axis=0)
-            _run(forcefield, copies, files, plan, int(state["report"]) if state else 0, bonds, progress)
+            _run(forcefield, source, start, folder, plan, chosen, progress)
         except openmm.OpenMMException as error:
             raise _explained(error, "at the start") from error
     done = CGSimulation.load(folder)
     _warn_if_hot(done)
     return done
+
+
+def _run(
+    forcefield: CGForceField,
+    source: Path | None,
+    start: BeadFrames | None,
+    folder: Path,
+    plan: CGSimulationSettings,
+    platform: openmm.Platform | None,
+    progress: Callable[[dict[str, Any]], None] | None,
+) -> None:
+    """Begin, or carry on from the checkpoint, and go to the end."""
+    files = RunFiles(folder, forcefield.beads, plan)
+    state = files.carry_on() if (folder / "state.npz").exists() else None
+    reports = int(state["report"]) if state else 0
+    copies = Replicas(forcefield, plan, platform, reports)
+    if state:
+        copies.restore(state)
+        bonds = state["bonds"]
+    else:
+        n = plan.replicas * len(plan.temperatures)
+        first = starting_positions(forcefield.forcefield, source, start, n, plan.seed)
+        files.begin(first[0])
+        copies.set(first.reshape(copies.shape), copies.draw_velocities())
+        bonds = bond_lengths(first, forcefield.beads.bonds).mean(axis=0)
+    _steps(forcefield, copies, files, plan, reports, bonds, progress)
 
 
 def _warn_if_hot(run: CGSimulation) -> None:
@@ -155,7 +172,7 @@ def _warn_if_hot(run: CGSimulation) -> None:
             )
 
 
-def _run(
+def _steps(
     forcefield: CGForceField,
     replicas: Replicas,
     files: RunFiles,
@@ -211,6 +228,8 @@ def _run(
 
 def _finished(folder: Path, settings: CGSimulationSettings) -> CGSimulation | None:
     """A run that already has the length asked for."""
+    if not (folder / "state.npz").exists():
+        return None
     try:
         done = CGSimulation.load(folder)
     except MolflowError:

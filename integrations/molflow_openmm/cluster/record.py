@@ -48,6 +48,12 @@ from molflow_sim.systems.molecule import Molecule
 from molflow_sim.units import AMU_PER_A3
 
 OUTPUTS = ("box_*.npz", "work_*", "recipe.json")
+CODE = (
+    "molflow_openmm.cluster.record:_Box",
+    "molflow_openmm.cluster.record:_write_shard",
+    "molflow_openmm.cluster.recipe",
+)
+"""What decides the frames, see `molflow_sim.runs.identity.code_identity`."""
 BAROSTAT_INTERVAL = 15
 """Steps between Monte Carlo changes of the volume."""
 MINIMISATION_STEPS = 300
@@ -89,7 +95,7 @@ def record_clusters(
     Raises
     ------
     StoreError
-        The folder belongs to another data set.
+        The folder belongs to another data set, or holds an unfinished one of other code.
     PackingError, MissingDependencyError
         The start could not be packed.
     ParameterError, UnsupportedElementError
@@ -99,7 +105,8 @@ def record_clusters(
     """
     folder, where = Path(output), find_platform(platform)
     identity = {"kind": "cluster dynamics", "smiles": molecule.smiles, **asdict(recipe)}
-    with JobFolder(folder, identity, OUTPUTS, overwrite=overwrite):
+    with JobFolder(folder, identity, OUTPUTS, overwrite=overwrite, code=CODE) as job:
+        job.check_code(all((folder / f"box_{box:03d}.npz").exists() for box in range(recipe.boxes)))
         split = split_frames(recipe.frames, recipe.seed)
         first, boxes = 0, []
         for box in range(recipe.boxes):

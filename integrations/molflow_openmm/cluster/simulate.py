@@ -44,6 +44,12 @@ from molflow_sim.units import AMU_PER_A3
 
 OUTPUTS = (*STARTED, "final.pdb", "final.extxyz", "run.svg", "summary.json")
 """Every file a run writes, beside ``run.json`` and ``lock``."""
+CODE = (
+    "molflow_openmm.cluster.simulate:_run",
+    "molflow_openmm.cluster.simulate:in_a_cube",
+    "molflow_openmm.cluster.settings:ClusterSettings",
+)
+"""What decides a trajectory, see `molflow_sim.runs.identity.code_identity`."""
 MARGIN = 1.5
 """Å; between an open cluster and the faces of the cube it is put into."""
 PRESS_STEPS = 500
@@ -88,7 +94,7 @@ def simulate_cluster(
     InputError, ParameterError, UnsupportedElementError
         Something about the cluster or the settings.
     StoreError
-        The folder belongs to another run.
+        The folder belongs to another run, or holds one of other code that is to be carried on.
     MolflowError
         The density asked for was not reached.
     NonFiniteError
@@ -99,7 +105,28 @@ def simulate_cluster(
     asked = cluster
     if settings.density is not None and cluster.cell is None:
         cluster = in_a_cube(cluster)
-    periodic = cluster.cell is not None
+    identity = {
+        "kind": "cluster",
+        "cluster": fingerprint(asked.numbers, asked.positions, asked.cell),
+        **settings.identity(),
+    }
+    with JobFolder(folder, identity, OUTPUTS, overwrite=overwrite, code=CODE) as job:
+        done = finished(folder, settings)
+        job.check_code(done is not None)
+        if done is not None:
+            return done
+        simulation, speed = _run(cluster, settings, where, folder, progress)
+        return _finish(simulation, cluster, settings, folder, speed)
+
+
+def _run(
+    cluster: MolecularCluster,
+    settings: ClusterSettings,
+    platform: openmm.Platform | None,
+    folder: Path,
+    progress: Callable[[dict[str, Any]], None] | None,
+) -> tuple[app.Simulation, float | None]:
+    """The dynamics, begun or carried on, and its speed in ns/day."""
 
     def build(compiled: bool) -> Built:
         cutoff = settings.box_cutoff
@@ -113,26 +140,17 @@ def simulate_cluster(
         )
 
     barostat = None
-    if periodic and (settings.pressure is not None or settings.density is not None):
+    if cluster.cell is not None and (settings.pressure is not None or settings.density is not None):
         barostat = openmm.MonteCarloBarostat(settings.pressure or 1.0, settings.temperature, BAROSTAT_INTERVAL)
-    identity = {
-        "kind": "cluster",
-        "cluster": fingerprint(asked.numbers, asked.positions, asked.cell),
-        **settings.identity(),
-    }
-    with JobFolder(folder, identity, OUTPUTS, overwrite=overwrite):
-        if (folder / "state.xml").exists() and (done := finished(folder, settings)):
-            return done
-        simulation, carry_on = prepare(build, barostat, settings, where, folder)
-        name = simulation.context.getPlatform().getName()
-        note(progress, step=simulation.currentStep, total=settings.total_steps, cluster=cluster, platform=name)
-        begin = None
-        if settings.density is not None and not carry_on:
-            begin = partial(press, simulation, float(cluster.masses.sum()), settings, progress)
-        if barostat is not None and settings.pressure is None and carry_on:
-            barostat_off(simulation)
-        speed = advance(simulation, settings, folder, carry_on, progress, begin=begin)
-        return _finish(simulation, cluster, settings, folder, speed)
+    simulation, carry_on = prepare(build, barostat, settings, platform, folder)
+    name = simulation.context.getPlatform().getName()
+    note(progress, step=simulation.currentStep, total=settings.total_steps, cluster=cluster, platform=name)
+    begin = None
+    if settings.density is not None and not carry_on:
+        begin = partial(press, simulation, float(cluster.masses.sum()), settings, progress)
+    if barostat is not None and settings.pressure is None and carry_on:
+        barostat_off(simulation)
+    return simulation, advance(simulation, settings, folder, carry_on, progress, begin=begin)
 
 
 def in_a_cube(cluster: MolecularCluster) -> MolecularCluster:

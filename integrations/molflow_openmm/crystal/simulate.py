@@ -52,6 +52,8 @@ KEPT_RMSD = 1.0
 than what counts as found, for heat moves molecules but seldom from one packing to another."""
 OUTPUTS = (*STARTED, "average.cif", "final.cif", "final.pdb", "summary.json")
 """Every file a run writes, beside ``run.json`` and ``lock``."""
+CODE = ("molflow_openmm.crystal.simulate:_run", "molflow_openmm.crystal.settings:SimulationSettings")
+"""What decides a trajectory, see `molflow_sim.runs.identity.code_identity`."""
 
 
 def simulate(
@@ -91,7 +93,7 @@ def simulate(
     InputError, CrystalError, ParameterError
         Something about the crystal or the settings.
     StoreError
-        The folder belongs to another run.
+        The folder belongs to another run, or holds one of other code that is to be carried on.
     NonFiniteError
         The dynamics blew up.
     """
@@ -100,12 +102,38 @@ def simulate(
     supercell, cutoff, warning = choose_box(crystal, settings)
     platform = find_platform(settings.platform)
     box = crystal_box(crystal, supercell, cutoff)
+    identity = {
+        "kind": "npt",
+        "crystal": fingerprint(box.numbers, box.cell, box.positions),
+        "cutoff_used": cutoff,
+        **settings.identity(),
+    }
+    with JobFolder(folder, identity, OUTPUTS, overwrite=overwrite, code=CODE) as job:
+        done = finished(folder, settings)
+        job.check_code(done is not None)
+        if done is not None:
+            return done
+        about = {"box": box, "cutoff": cutoff, "warning": warning}
+        simulation, speed = _run(crystal, supercell, settings, platform, folder, progress, about)
+        return _finish(simulation, box, settings, cutoff, warning, folder, speed)
+
+
+def _run(
+    crystal: MolecularCrystal,
+    supercell: tuple[int, int, int],
+    settings: SimulationSettings,
+    platform: openmm.Platform | None,
+    folder: Path,
+    progress: Callable[[dict[str, Any]], None] | None,
+    about: dict[str, Any],
+) -> tuple[app.Simulation, float | None]:
+    """The dynamics, begun or carried on, and its speed in ns/day; `about` is told before the first step."""
 
     def build(compiled: bool) -> Built:
         return crystalSystem(
             crystal,
             supercell,
-            nonbondedCutoff=0.1 * cutoff,
+            nonbondedCutoff=0.1 * about["cutoff"],
             compiled=compiled,
             **system_options(settings),
         )
@@ -113,21 +141,10 @@ def simulate(
     barostat = None
     if settings.pressure is not None:
         barostat = openmm.MonteCarloFlexibleBarostat(settings.pressure, settings.temperature, BAROSTAT_INTERVAL)
-    identity = {
-        "kind": "npt",
-        "crystal": fingerprint(box.numbers, box.cell, box.positions),
-        "cutoff_used": cutoff,
-        **settings.identity(),
-    }
-    with JobFolder(folder, identity, OUTPUTS, overwrite=overwrite):
-        if (folder / "state.xml").exists() and (done := finished(folder, settings)):
-            return done
-        simulation, carry_on = prepare(build, barostat, settings, platform, folder)
-        start, total = simulation.currentStep, settings.total_steps
-        name = simulation.context.getPlatform().getName()
-        note(progress, step=start, total=total, box=box, cutoff=cutoff, warning=warning, platform=name)
-        speed = advance(simulation, settings, folder, carry_on, progress)
-        return _finish(simulation, box, settings, cutoff, warning, folder, speed)
+    simulation, carry_on = prepare(build, barostat, settings, platform, folder)
+    name = simulation.context.getPlatform().getName()
+    note(progress, step=simulation.currentStep, total=settings.total_steps, platform=name, **about)
+    return simulation, advance(simulation, settings, folder, carry_on, progress)
 
 
 def _frame(simulation: app.Simulation, box: CrystalBox) -> tuple[np.ndarray, np.ndarray]:
