@@ -30,6 +30,7 @@ _STAGES = {
     "bespoke.json": "bespoke potential",
     "press": "press",
     "compare": "compare (duplicates)",
+    "free": "compare (atoms free)",
     "evaluate": "compare (Ewald energies)",
     "relax": "relax",
     "unique": "merge duplicates",

@@ -103,7 +103,7 @@ class Run:
         ids = [pool.ids[i] for i in chosen.index]
         tasks = []
         for k in range(0, len(ids), size):
-            key = digest(self.code["relax"], ids[k : k + size], self._relax_settings())
+            key = digest(self.code["relax"], ids[k : k + size], self._relax_settings(), *chosen.start)
             tasks.append((f"relax/{key}.json", key, chosen.crystals[k : k + size], len(ids[k : k + size])))
         parts = [from_bytes(d) for d in self._batches(title, steps.relax_batch, tasks)]
         stored = [row for part in parts for row in part]
@@ -303,12 +303,16 @@ class Pool:
 
 @dataclass(frozen=True, eq=False)
 class Chosen:
-    """Packings to relax: rows of the pool, press energies (eV per molecule), how often each was found, and crystals."""
+    """Packings to relax: rows of the pool, press energies (eV per molecule), how often each was found, and crystals.
+
+    `start` tells crystals apart that are no longer as pressed.
+    """
 
     index: np.ndarray
     energy: np.ndarray
     copies: np.ndarray
     crystals: list[dict[str, Any]]
+    start: tuple[str, ...] = ()
 
 
 def counted(values: dict[str, int]) -> str:

@@ -16,10 +16,11 @@ from molflow_sim.screening import stages as steps
 from molflow_sim.screening.landscape import Landscape
 from molflow_sim.screening.ranking import build_landscape, distinct, in_turn, rerank
 from molflow_sim.screening.run import Chosen, Pool, Run, code_of, counted
-from molflow_sim.screening.serialise import crystal_to_json, from_bytes, molecule_identity, to_bytes
+from molflow_sim.screening.serialise import crystal_from_json, crystal_to_json, from_bytes, molecule_identity, to_bytes
 from molflow_sim.screening.settings import ENERGY_DIGITS
 from molflow_sim.screening.stages import Shared
 
+_FREE_BATCH = 128
 _EVALUATE_BATCH = 50
 _ENERGY_BATCH = 16
 # The code that the stored results of a step depend on, beside the results of the steps before it.
@@ -28,6 +29,7 @@ _CODE = {
     "bespoke": ("stages:distil", "stages:with_bespoke"),
     "press": ("stages:press_batch", "stages:parametrize", "stages:generate", "stages:press", "stages:load_packings"),
     "compare": ("search:Search._distinct_packings", "stages:deduplicate_packings"),
+    "free": ("search:Search._lowest_freed", "stages:free_batch", "stages:parametrize", "stages:free"),
     "evaluate": ("stages:evaluate_batch", "stages:parametrize", "stages:evaluate"),
     "relax": ("stages:relax_batch", "stages:parametrize", "stages:relax", "stages:validity"),
     "unique": ("run:Run._representatives", "stages:deduplicate_crystals"),
@@ -54,7 +56,7 @@ class Search(Run):
         code = code_of(_CODE)
         code["press"] = digest(code["press"], generator_identity(self.settings.make_generator()))
         if self.settings.potential == "bespoke":
-            code |= {name: digest(code[name], code["bespoke"]) for name in ("press", "evaluate", "relax")}
+            code |= {name: digest(code[name], code["bespoke"]) for name in ("press", "free", "evaluate", "relax")}
         return self.in_folder(identity, code, scheduler, lambda: self._steps(experiment))
 
     def _steps(self, experiment: Any) -> Landscape:
@@ -128,16 +130,22 @@ class Search(Run):
 
     def _compare(self, pool: Pool, tally: dict[str, dict[str, int]]) -> Chosen:
         s = self.settings
-        key = digest(pool.key, self.code["compare"], s.compare_top, s.minimum_density, s.maximum_density)
-        data = self.store.once("compare/distinct.npz", key, lambda: self._distinct_packings(pool))
+        flexible = s.free_top > 0 and self.molecule.n_rotatable > 0
+        most = max(s.free_top, s.compare_top) if flexible else s.compare_top
+        key = digest(pool.key, self.code["compare"], most, s.minimum_density, s.maximum_density)
+        data = self.store.once("compare/distinct.npz", key, lambda: self._distinct_packings(pool, most))
         table = unpack_arrays(data)
-        tally["compare"] = {"distinct": int(table["n_distinct"]), "evaluated": len(table["index"])}
+        tally["compare"] = {"distinct": int(table["n_distinct"])}
         if len(table["index"]) == 0:
             raise NoCandidatesError(
                 f"none of {len(pool.ids)} packings survived the press ({counted(tally['press'])}); try more "
                 f"candidates, other space groups or another conformer. What was computed is kept in {self.store.folder}"
             )
         rows = [crystal_to_json(pool.packings.crystal(int(i))) for i in table["index"]]
+        if flexible:
+            key = digest(key, self.code["free"])
+            table, rows = self._freed(key, table, rows, tally)
+        tally["compare"]["evaluated"] = len(rows)
         tasks = []
         for k in range(0, len(rows), _EVALUATE_BATCH):
             batch, id = rows[k : k + _EVALUATE_BATCH], digest(key, self.code["evaluate"], k)
@@ -152,7 +160,38 @@ class Search(Run):
             order = self._liked_by_either(order, [rows[i] for i in order], key)
         order = order[: s.relax_top]
         tally["compare"]["chosen to relax"] = len(order)
-        return Chosen(table["index"][order], table["energy"][order], table["copies"][order], [rows[i] for i in order])
+        start = (self.code["free"],) if flexible else ()
+        crystals = [rows[i] for i in order]
+        return Chosen(table["index"][order], table["energy"][order], table["copies"][order], crystals, start)
+
+    def _freed(
+        self, key: str, table: dict[str, np.ndarray], rows: list[dict[str, Any]], tally: dict[str, dict[str, int]]
+    ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
+        """Packings relaxed loosely with all atoms free: the lowest of those that are different then."""
+        tasks = []
+        for k in range(0, len(rows), _FREE_BATCH):
+            id = digest(key, k)
+            tasks.append((f"free/{id}.json", id, rows[k : k + _FREE_BATCH], len(rows[k : k + _FREE_BATCH])))
+        freed = [row for d in self._batches("Freeing torsions", steps.free_batch, tasks) for row in from_bytes(d)]
+        good = [k for k, row in enumerate(freed) if row["crystal"] is not None]
+        if not good:
+            raise NoCandidatesError(f"none of {len(rows)} packings could be relaxed: {freed[0]['reason']}")
+        data = self.store.once(
+            "compare/freed.npz", digest(key, self.settings.compare_top), lambda: self._lowest_freed(freed, good, table)
+        )
+        found = unpack_arrays(data)
+        tally["compare"] |= {"relaxed loosely": len(good), "then distinct": int(found["n_distinct"])}
+        chosen = {"index": table["index"][found["row"]], "energy": table["energy"][found["row"]]}
+        return {**chosen, "copies": found["copies"]}, [freed[k]["crystal"] for k in found["row"]]
+
+    def _lowest_freed(self, freed: list[dict[str, Any]], good: list[int], table: dict[str, np.ndarray]) -> bytes:
+        energies = np.array([freed[k]["energy"] for k in good])
+        crystals = [crystal_from_json(freed[k]["crystal"], [self.molecule]) for k in good]
+        kept, group = np.unique(self.stages.deduplicate_packings(crystals, energies), return_inverse=True)
+        copies = np.bincount(group, weights=table["copies"][good]).astype(int)
+        order = np.argsort(np.round(energies[kept], ENERGY_DIGITS), kind="stable")[: self.settings.compare_top]
+        row = np.array(good)[kept[order]]
+        return pack_arrays({"row": row, "copies": copies[order], "n_distinct": np.array(len(kept))})
 
     def _liked_by_either(self, order: np.ndarray, rows: list[dict[str, Any]], key: str) -> np.ndarray:
         """Packings in turn from the order of the potential and from that of the energy that ranks."""
@@ -162,17 +201,18 @@ class Search(Run):
         other = order[np.argsort(np.round(ranking, ENERGY_DIGITS), kind="stable")]
         return np.array(in_turn(order, other))
 
-    def _distinct_packings(self, pool: Pool) -> bytes:
+    def _distinct_packings(self, pool: Pool, most: int) -> bytes:
         p, s = pool.packings, self.settings
         inside = (p.density >= s.minimum_density) & (p.density <= s.maximum_density)
         usable = np.flatnonzero((p.status == 0) & np.isfinite(p.energy) & inside)
         kept = np.empty(0, dtype=int)
         copies = np.empty(0, dtype=int)
         if len(usable):
-            representative = self.stages.deduplicate_packings(p.select(usable), p.energy[usable])
+            crystals = [p.crystal(int(i)) for i in usable]
+            representative = self.stages.deduplicate_packings(crystals, p.energy[usable])
             kept, copies = np.unique(representative, return_counts=True)
         index = usable[kept]
-        order = np.argsort(np.round(p.energy[index], ENERGY_DIGITS), kind="stable")[: s.compare_top]
+        order = np.argsort(np.round(p.energy[index], ENERGY_DIGITS), kind="stable")[:most]
         return pack_arrays(
             {
                 "index": index[order],

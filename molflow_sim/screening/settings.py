@@ -61,6 +61,9 @@ class ScreenSettings:
         What presses, compares and relaxes: ``"fit"``, or ``"bespoke"``, the molecule's own, see `molflow_sim.bespoke`.
     batch_size : int
         Candidates pressed at once.
+    free_top : int
+        Lowest distinct pressed packings that are relaxed loosely with all atoms free before any is chosen, so that a
+        conformer that is a little off comes home; at least those compared. With rotatable bonds only; 0: none.
     compare_top : int
         Distinct pressed packings whose energy is evaluated again with the full potential (Ewald sums).
     relax_top : int
@@ -103,6 +106,7 @@ class ScreenSettings:
     charges: str = "mmff94"
     potential: str = "fit"
     batch_size: int = 500
+    free_top: int = 3000
     compare_top: int = 1000
     relax_top: int = 250
     relax_batch: int = 16
@@ -125,7 +129,7 @@ class ScreenSettings:
         counts = ("candidates", "z_prime", "batch_size", "compare_top", "relax_top", "relax_batch", "energy_top")
         for name in (*counts, "temperature_top"):
             whole_number(name, getattr(self, name), 1)
-        for name in ("seed", "top", "refine_top"):
+        for name in ("seed", "top", "refine_top", "free_top"):
             whole_number(name, getattr(self, name), 0)
         if self.charges not in CHARGE_MODELS:
             raise InputError(f"unknown charge model {self.charges!r}; choose from {', '.join(CHARGE_MODELS)}")

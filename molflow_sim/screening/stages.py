@@ -83,11 +83,11 @@ def load_packings(path: Path, molecule: Molecule) -> Any:
     return RigidPackings.load(path, molecule)
 
 
-def deduplicate_packings(packings: Any, energies: np.ndarray) -> np.ndarray:
+def deduplicate_packings(crystals: Sequence[MolecularCrystal], energies: np.ndarray) -> np.ndarray:
     """For each packing the index of the one that stands for it."""
     from molflow_sim.evaluate.deduplicate import deduplicate_packings as implementation
 
-    return np.asarray(implementation([packings.crystal(i) for i in range(len(packings))], energies))
+    return np.asarray(implementation(crystals, energies))
 
 
 def deduplicate_crystals(crystals: Sequence[MolecularCrystal], energies: np.ndarray) -> np.ndarray:
@@ -111,6 +111,18 @@ def evaluate(crystals: Sequence[MolecularCrystal], parameters: MoleculeParameter
     with torch.no_grad():
         energy = potential(state)["energy"]
     return energy.double().cpu().numpy() / np.array([c.z for c in crystals])
+
+
+def free(crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters) -> list[Any]:
+    """Loose relaxation with flexible molecules and free cells (list of `RelaxResult`, energies in eV per molecule).
+
+    For an order of thousands: energies are some .4 kJ/mol from those of the minimum, at a quarter of the cost.
+    """
+    from molflow_sim.forcefield import CrystalPotential
+    from molflow_sim.relax.flexible import relax_flexible
+
+    potential = CrystalPotential([parameters], cutoff=10.0)
+    return list(relax_flexible(crystals, potential, fmax=0.05, max_stress_gpa=0.3, max_steps=60, batch_size=128))
 
 
 def relax(crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters) -> list[Any]:
@@ -172,6 +184,7 @@ class Stages:
     load_packings: Callable[..., Any] = load_packings
     deduplicate_packings: Callable[..., Any] = deduplicate_packings
     deduplicate_crystals: Callable[..., Any] = deduplicate_crystals
+    free: Callable[..., Any] = free
     evaluate: Callable[..., Any] = evaluate
     relax: Callable[..., Any] = relax
     refine: Callable[..., Any] = refine
@@ -239,6 +252,11 @@ def _one_energy(shared: Shared, crystal: Any) -> float:
         return float("nan")
 
 
+def free_batch(shared: Shared, item: Sequence[dict[str, Any]]) -> bytes:
+    """Relax stored crystals loosely; for each the crystal and its energy, or null and the reason."""
+    return to_bytes(_relaxed_rows(shared, item, shared.stages.free, _freed_row))
+
+
 def relax_batch(shared: Shared, item: Sequence[dict[str, Any]]) -> bytes:
     """Relax stored crystals together; one row each, with a reason instead of a crystal where it failed."""
     return to_bytes(_relaxed_rows(shared, item, shared.stages.relax))
@@ -257,31 +275,44 @@ def refine_batch(shared: Shared, item: Sequence[dict[str, Any]]) -> bytes:
     return to_bytes(rows)
 
 
-def _relaxed_rows(shared: Shared, item: Sequence[dict[str, Any]], relaxer: Callable[..., Any]) -> list[dict[str, Any]]:
-    crystals = [crystal_from_json(data, [shared.molecule]) for data in item]
+def _relaxed_rows(
+    shared: Shared,
+    item: Sequence[dict[str, Any]],
+    relaxer: Callable[..., Any],
+    row: Callable[[Shared, Any], dict[str, Any]] | None = None,
+) -> list[dict[str, Any]]:
+    crystals, row = [crystal_from_json(data, [shared.molecule]) for data in item], row or _relaxed_row
     try:
-        return [_relaxed_row(shared, r) for r in relaxer(crystals, shared.parameters)]
+        return [row(shared, r) for r in relaxer(crystals, shared.parameters)]
     except (MolflowError, RuntimeError, ValueError, FloatingPointError):
-        return [_relax_one(shared, crystal, relaxer) for crystal in crystals]  # find the one that spoilt the batch
+        return [_relax_one(shared, crystal, relaxer, row) for crystal in crystals]  # find the one that spoilt the batch
 
 
-def _relax_one(shared: Shared, crystal: Any, relaxer: Callable[..., Any]) -> dict[str, Any]:
+def _relax_one(
+    shared: Shared, crystal: Any, relaxer: Callable[..., Any], row: Callable[[Shared, Any], dict[str, Any]]
+) -> dict[str, Any]:
     try:
-        return _relaxed_row(shared, relaxer([crystal], shared.parameters)[0])
+        return row(shared, relaxer([crystal], shared.parameters)[0])
     except MolflowError as error:
-        return {"crystal": None, "reason": error.reason}
+        return {"crystal": None, "energy": None, "reason": error.reason}
     except (RuntimeError, ValueError, FloatingPointError) as error:
-        return {"crystal": None, "reason": f"relaxation failed: {type(error).__name__}: {error}"}
+        return {"crystal": None, "energy": None, "reason": f"relaxation failed: {type(error).__name__}: {error}"}
+
+
+def _freed_row(shared: Shared, result: Any) -> dict[str, Any]:
+    if result.crystal is None or not np.isfinite(result.energy):
+        return {"crystal": None, "energy": None, "reason": result.reason or "relaxation gave no finite energy"}
+    return {"crystal": crystal_to_json(result.crystal), "energy": float(result.energy)}
 
 
 def _relaxed_row(shared: Shared, result: Any) -> dict[str, Any]:
-    if result.crystal is None or not np.isfinite(result.energy):
-        return {"crystal": None, "reason": result.reason or "relaxation gave no finite energy"}
+    freed = _freed_row(shared, result)
+    if freed["crystal"] is None:
+        return freed
     stress = float(result.residual_stress_gpa)
     valid = shared.stages.validity(result.crystal, shared.settings)
     return {
-        "crystal": crystal_to_json(result.crystal),
-        "energy": float(result.energy),
+        **freed,
         "converged": bool(result.converged and stress <= shared.settings.maximum_stress),
         "max_force": float(result.max_force),
         "residual_stress_gpa": stress,
