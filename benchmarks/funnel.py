@@ -87,6 +87,8 @@ def look(target: Target, data: Path, folder: Path, candidates: int) -> Funnel:
     near = set(good.index[np.isin(group, found)].tolist())
     table = unpack_arrays(run.store.path("compare/distinct.npz").read_bytes())
     distinct, lowest = packings.index[table["index"]], min(good.energy[found], default=np.nan)
+    if (freed := run.store.path("compare/freed.npz")).exists():  # the lowest once their molecules are flexible
+        distinct = distinct[unpack_arrays(freed.read_bytes())["row"]]
     relaxed = [row.crystal for row in run.rows if row.valid]
     forms = [target.crystal]
     try:

@@ -12,6 +12,7 @@ from molflow_sim import CrystalPotential, Molecule, parametrize, screen
 from molflow_sim.chemistry.rotors import rotors
 from molflow_sim.errors import NoCandidatesError
 from molflow_sim.evaluate import packing_similarity
+from molflow_sim.packing import press, random_packings
 from molflow_sim.relax.flexible import relax_flexible
 from molflow_sim.runs.store import Store
 from molflow_sim.screening import ScreenSettings
@@ -92,6 +93,21 @@ def test_a_packing_that_comes_apart_is_left_out_and_none_left_is_an_error(glycol
 
     assert run(glycol, tmp_path / "a", some).tally["compare"]["relaxed loosely"] == 15
     refuses(NoCandidatesError, "came apart", run, glycol, tmp_path / "b", none)
+
+
+def test_what_a_packing_becomes_does_not_depend_on_its_company(glycol):
+    parameters = parametrize(glycol)
+    pressed = press(random_packings(glycol, 12, seed=1), parameters)
+    crystals = [pressed.crystal(int(k)) for k in np.flatnonzero(pressed.ok)]
+
+    def numbers(found):
+        return [(r.energy, r.n_steps, r.crystal.cell.tobytes(), r.crystal.unit_cell()[1].tobytes()) for r in found]
+
+    together = numbers(steps.free(crystals, parameters))
+    assert [n for c in crystals[::-1] for n in numbers(steps.free([c], parameters))] == together[::-1]
+    assert all(
+        a.crystal.space_group.name == b.space_group.name for a, b in zip(steps.free(crystals, parameters), crystals)
+    )
 
 
 def test_a_conformer_twenty_degrees_off_comes_home_with_its_space_group():
