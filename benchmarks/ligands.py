@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -220,19 +221,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     rows: list[Found] = []
     for ligand in ligands[: args.targets or None]:
         mine = [_one(parts, ligand, side, n, args.seed, makers.get(side)) for n in counts for side in sides]
-        done = [found for found in mine if found is not None]
-        if len(done) == len(mine):  # all sides on the same ligands
-            rows += done
-        elif parts.out_of_time():
+        rows += [found for found in mine if found is not None]
+        if None in mine and parts.out_of_time():
             break
-    if not rows:
+    same = on_the_same(rows)
+    if not same:
         raise SystemExit("no ligand has results of all sides")
-    tables = [table(rows, counts), by_rotors(rows, counts)]
+    tables = [table(same, counts), by_rotors(same, counts), table(rows, counts)]
+    tables[2].title = "Each side on all ligands that it has done"
     write_json(args.output, {"version": __version__, "seed": args.seed, "tables": [t.rows for t in tables],
                              "results": [asdict(r) for r in rows]})  # fmt: skip
     print_tables(tables)
     if args.keep:
-        keep("ligands", lines(rows, counts), {"best": tables[0].rows, "rotors": tables[1].rows})
+        keep("ligands", lines(same, counts), dict(zip(("best", "rotors", "each"), (t.rows for t in tables))))
     return 0
 
 
@@ -245,11 +246,18 @@ def _one(parts: Parts, ligand: Chem.Mol, side: str, n: int, seed: int, make: Any
     )
 
 
+def on_the_same(rows: Sequence[Found]) -> list[Found]:
+    """Results for those ligands that, at the same N, all sides have done that have done any."""
+    done = Counter((r.n, r.ligand) for r in rows)
+    sides = {n: len({r.side for r in rows if r.n == n}) for n in {r.n for r in rows}}
+    return [r for r in rows if done[r.n, r.ligand] == sides[r.n]]
+
+
 def table(rows: Sequence[Found], counts: Sequence[int]) -> Table:
     """Each side at each N, over all ligands."""
     lines_ = []
     for n in counts:
-        for side in dict.fromkeys(r.side for r in rows):
+        for side in dict.fromkeys(r.side for r in rows if r.n == n):
             mine = [r for r in rows if r.n == n and r.side == side]
             best = np.array([r.best for r in mine])
             made = sum(len(r.rmsd) + r.wrong for r in mine)

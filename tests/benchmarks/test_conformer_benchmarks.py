@@ -82,7 +82,23 @@ def test_sides_are_compared_on_ligands_that_all_of_them_have_done(data, tmp_path
     both = f"{FAST};torsions (default)"
     ligands.main(["-o", str(out), "--data", str(data), "--sides", both, "--counts", "1", "--targets", "1"])
     ligands.main(["-o", str(out), "--data", str(data), "--sides", both, "--counts", "1", "--print-only"])
-    assert len(json.loads(out.read_text())["results"]) == 2
+    kept = json.loads(out.read_text())
+    best, _, each = kept["tables"]
+    assert [(row["side"], row["ligands"]) for row in best] == [(FAST, 1), ("torsions (default)", 1)]
+    assert [(row["side"], row["ligands"]) for row in each] == [(FAST, 2), ("torsions (default)", 1)]
+    assert len(kept["results"]) == 3
+
+
+def test_a_side_that_was_not_run_at_some_n_does_not_hide_that_n(data, tmp_path):
+    words = ["-o", str(tmp_path / "out.json"), "--data", str(data)]
+    both = f"{FAST};torsions (default)"
+    ligands.main([*words, "--sides", both, "--counts", "1", "--targets", "1"])
+    ligands.main([*words, "--sides", FAST, "--counts", "2"])
+    ligands.main([*words, "--sides", both, "--counts", "1,2", "--print-only"])
+    best = json.loads((tmp_path / "out.json").read_text())["tables"][0]
+    assert [(row["N"], row["side"], row["ligands"]) for row in best] == [
+        (1, FAST, 1), (1, "torsions (default)", 1), (2, FAST, 2),
+    ]  # fmt: skip
 
 
 def test_ensembles_ask_for_twice_as_many_as_are_known(tmp_path, monkeypatch):
