@@ -38,8 +38,8 @@ from molflow_sim.runs.identity import digest
 FAILED = 2.0
 """Å."""
 POOL = "pool"
-SIDES = ("default=", "extended 0=extended:0", "extended 1=extended:1", "extended 3=extended:3", "focus 12=focus:12",
-         "jitter 8=jitter:8", "bases 90=bases:90", "pool 1400=pool:1400", POOL)  # fmt: skip
+SIDES = ("default=", "focus 10=focus:10", "focus 40=focus:40", "jitter 8=jitter:8", "bases 90=bases:90",
+         "pool 1400=pool:1400", POOL)  # fmt: skip
 
 
 @dataclass

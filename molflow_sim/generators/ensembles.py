@@ -3,8 +3,7 @@
 More are drawn than are asked for. Draws that are torn, overlap or show another stereoisomer are left out; the rest is
 relaxed on the restrained force field (`molflow_sim.relax.intramolecular`), twice n are chosen that cover it best, low
 energies counting more, and taken to minima of the energy asked for. Of the distinct ones the lowest and those that
-cover the others best stay. With the restrained force field itself, n are chosen among its minima and the whole pool,
-extended ones counting more: what surrounds a molecule in a crystal or protein takes the place of contacts within it.
+cover the others best stay. With the restrained force field itself, n are chosen among its minima and the whole pool.
 """
 
 from __future__ import annotations
@@ -59,8 +58,6 @@ class EnsembleSettings:
         kJ/mol above the lowest; higher conformers are left out.
     focus : float
         kJ/mol; conformers count by exp(-E / focus) where n are chosen. Small values prefer low energies to coverage.
-    extended : float
-        1/Å; with the restrained force field they count by exp(extended · R) beside, R their radius of gyration.
     pool : int or None
         Draws; by default what the generator's method ``most`` says for n, or n with ``energy="none"``.
     """
@@ -68,7 +65,6 @@ class EnsembleSettings:
     energy: str = DEFAULT_ENERGY
     window: float | None = None
     focus: float = 20.0
-    extended: float = 2.0
     pool: int | None = None
 
     def __post_init__(self) -> None:
@@ -77,8 +73,6 @@ class EnsembleSettings:
             raise InputError(f"the window must be above 0 kJ/mol, not {self.window}")
         if not 0.0 < self.focus < np.inf:
             raise InputError(f"the focus must be above 0 kJ/mol, not {self.focus}")
-        if not 0.0 <= self.extended < np.inf:
-            raise InputError(f"the preference for extended conformers must be at least 0 /Å, not {self.extended}")
         if self.pool is not None:
             whole_number("pool", self.pool, 1)
 
@@ -116,10 +110,9 @@ def ensemble(
         positions, energies = energy.relax(pool)
     elif energy.minimises:
         pool, energies, distances = _softly_relaxed(molecule, pool, lost)
-        weights = _weights(molecule, pool, energies, settings)
-        positions, energies = energy.relax(pool[covering(distances, MINIMA * n, weights)])
+        positions, energies = energy.relax(pool[covering(distances, MINIMA * n, _weights(energies, settings.focus))])
     else:
-        positions, energies = _among_minima(molecule, pool, n, settings, lost)
+        positions, energies = _among_minima(molecule, pool, n, settings.focus, lost)
     positions, energies = _kept(molecule, positions, energies, settings, lost)
     if not len(positions):
         raise NoCandidatesError(
@@ -127,8 +120,9 @@ def ensemble(
         )
     if len(positions) > n:
         distances = heavy_atom_distances(molecule.rdmol, positions)
-        weights = _weights(molecule, positions, energies, settings)
-        chosen = np.sort(covering(distances, n, weights, first=int(settings.energy != "none")))
+        chosen = np.sort(
+            covering(distances, n, _weights(energies, settings.focus), first=int(settings.energy != "none"))
+        )
         positions, energies = positions[chosen], energies[chosen]
     told = {**(info or {}), "energy_model": energy.spec, "drawn": drawn, **notes}
     return replace(
@@ -141,18 +135,11 @@ def _counts(lost: Counter[str]) -> str:
     return ", ".join(f"{count} {reason}" for reason, count in lost.most_common() if count)
 
 
-def _weights(
-    molecule: Molecule, positions: np.ndarray, energies: np.ndarray, settings: EnsembleSettings
-) -> np.ndarray | None:
+def _weights(energies: np.ndarray, focus: float) -> np.ndarray | None:
     """How much conformers count where n are chosen; all the same where an energy is unknown."""
-    if not len(energies) or not np.isfinite(energies).all():
+    if not np.isfinite(energies).all():
         return None
-    exponents = -energies / (settings.focus * KJ_PER_MOL)
-    if settings.energy == "restrained":
-        heavy = positions[:, np.asarray(molecule.numbers) > 1]
-        spread = heavy - heavy.mean(1, keepdims=True)
-        exponents += settings.extended * np.sqrt((spread * spread).sum(2).mean(1))
-    return np.asarray(np.exp(exponents - exponents.max()))
+    return np.asarray(np.exp(-(energies - energies.min(initial=np.inf)) / (focus * KJ_PER_MOL)))
 
 
 def _energy(spec: str, molecule: Molecule) -> tuple[Intramolecular, dict[str, str]]:
@@ -208,22 +195,21 @@ def _softly_relaxed(
 
 
 def _among_minima(
-    molecule: Molecule, pool: np.ndarray, n: int, settings: EnsembleSettings, lost: Counter[str]
+    molecule: Molecule, pool: np.ndarray, n: int, focus: float, lost: Counter[str]
 ) -> tuple[np.ndarray, np.ndarray]:
     """About n that cover the relaxed pool and the minima near it, taken from both; energies in eV."""
     pool, energies, within = _softly_relaxed(molecule, pool, lost)
     if not len(pool):
         return pool, energies
-    near = covering(within, MINIMA * n, _weights(molecule, pool, energies, settings))
+    near = covering(within, MINIMA * n, _weights(energies, focus))
     minima, low = intramolecular(f"mmff94:{DIELECTRIC:g}", molecule).relax(pool[near])
     minima, right = _sifted(molecule, minima, lost)
     across = heavy_atom_distances(molecule.rdmol, minima, pool)
     among = heavy_atom_distances(molecule.rdmol, minima)
     positions, energies = np.concatenate([minima, pool]), np.concatenate([low[right], energies])
     order = np.argsort(energies, kind="stable")
-    positions, energies = positions[order], energies[order]
     distances = np.block([[among, across], [across.T, within]])[np.ix_(order, order)]
-    chosen = covering(distances, n + n // 10, _weights(molecule, positions, energies, settings), first=1)
+    chosen = order[covering(distances, n + n // 10, _weights(energies[order], focus), first=1)]
     return positions[chosen], energies[chosen]
 
 

@@ -25,7 +25,7 @@ from molflow_sim.units import KJ_PER_MOL
 if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
 
-ENSEMBLE = ("energy", "window", "focus", "extended", "pool")
+ENSEMBLE = ("energy", "window", "focus", "pool")
 """Options of conformers that say what is made of the draws, see `molflow_sim.generators.ensembles`."""
 BATCH = 500
 """Candidates generated and pressed at once."""

@@ -78,7 +78,6 @@ def test_boron_is_refused_by_mmff_alone():
         ({"dielectric": 0.5}, "dielectric"),
         ({"press": True}, "pressed"),
         ({"n": 0}, "at least 1"),
-        ({"extended": -1.0}, "extended"),
         ({"x": 1}, "unknown"),
     ],
 )
@@ -94,15 +93,6 @@ def test_what_leaves_is_distinct_sound_and_of_the_stereoisomer_asked_for():
     assert rmsd[~np.eye(12, dtype=bool)].min() > 0.05
     again = generate("conformers", CHIRAL, n=12, seed=2, pool=60, bases=6)
     assert np.array_equal(again.conformers, found.conformers)
-
-
-def test_extended_conformers_are_preferred_as_strongly_as_is_asked_for():
-    def spread(extended):
-        found = generate("conformers", CHIRAL, n=6, pool=60, bases=6, extended=extended)
-        heavy = found.conformers[:, found.numbers > 1]
-        return np.linalg.norm(heavy - heavy.mean(1, keepdims=True), axis=2).mean()
-
-    assert spread(0.0) < spread(20.0)
 
 
 def test_a_rigid_molecule_has_one_conformer():
