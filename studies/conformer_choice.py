@@ -16,6 +16,7 @@ import argparse
 import ast
 import sys
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -133,19 +134,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise SystemExit(str(error)) from None
     parts = Parts(args.output, print_only=args.print_only)
     rows: list[Best] = []
-    for rotors, ensemble in chosen:
-        mine = [
-            parts.result(
-                f"{digest(ensemble.name, side)}-{args.n}-{seed}",
-                lambda row: Best(**row),
-                partial(judged, rotors, ensemble, side, args.n, seed),
-                lambda found: f"{found.molecule}, {found.side}: {found.rmsd:.2f} Å",
-            )
-            for side in args.sides
-            for seed in range(args.seeds)
-        ]
-        if all(mine):  # all sides on the same molecules
-            rows += [found for found in mine if found is not None]
+    for side in args.sides:  # outermost: generators keep what they began with for a molecule, which would cost no time
+        for seed in range(args.seeds):
+            made = [
+                parts.result(
+                    f"{digest(ensemble.name, side)}-{args.n}-{seed}",
+                    lambda row: Best(**row),
+                    partial(judged, rotors, ensemble, side, args.n, seed),
+                    lambda found: f"{found.molecule}, {found.side}: {found.rmsd:.2f} Å",
+                )
+                for rotors, ensemble in chosen
+            ]
+            rows += [found for found in made if found is not None]
+    done = Counter(row.molecule for row in rows)
+    rows = [row for row in rows if done[row.molecule] == args.seeds * len(args.sides)]  # all sides on the same ones
     if not rows:
         raise SystemExit("no molecule has results of all sides")
     found = table(rows)
