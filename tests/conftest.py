@@ -3,10 +3,17 @@
 import os
 
 import pytest
+from hypothesis import settings
 
 # Two workers share the cores, and networks this small only wait for the threads of one another: four to six times as
 # long. Tests that are about threads ask for them. Before torch and tblite are imported, which read it once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# The same examples in every run, so that a failure belongs to the change it appears with.
+# pytest --hypothesis-profile explore looks at others.
+settings.register_profile("same", derandomize=True)
+settings.register_profile("explore", derandomize=False)
+settings.load_profile("same")
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ import gemmi
 import numpy as np
 import pytest
 from ase.io import read
-from hypothesis import HealthCheck, given, settings
+from ase.neighborlist import neighbor_list
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from pymatgen.core import Structure
 from refusals import refuses
@@ -48,6 +49,7 @@ def same(a: MolecularCrystal, b: MolecularCrystal) -> None:
 def test_cif_round_trip_is_exact_in_every_crystal_system(symbol, seed, scale):
     cell = np.array([31.0, 34.0, 37.0, 84.0, 97.0, 103.0]) * np.array([*scale[:3], *(0.5 + 0.5 * s for s in scale[3:])])
     crystal = general("NC=O", symbol, tuple(cell), (0.113, 0.231, 0.177), seed)
+    assume(len(neighbor_list("d", crystal.to_ase(), 0.9)) == 0)  # near a mirror some overlap, and are refused as such
     back = MolecularCrystal.from_cif(crystal.to_cif())
     same(crystal, back)
     # in a general position even the atom order and the copies' places are kept
