@@ -84,7 +84,7 @@ def judged(rotors: int, ensemble: ConformerEnsemble, side: str, n: int, seed: in
             warnings.simplefilter("ignore")
             rdmol, positions, seconds = ours(options, ensemble.smiles, wanted, seed)
         reference = Chem.AddHs(Chem.MolFromSmiles(ensemble.smiles))
-        best = float(heavy_atom_rmsds(reference, ensemble.positions.astype(float), rdmol, positions).min())
+        best = float(heavy_atom_rmsds(reference, ensemble.positions, rdmol, positions).min())
     except MolflowError as error:
         print(f"{ensemble.name}: {error.reason}", file=sys.stderr)
     return Best(ensemble.name, side.partition("=")[0], seed, rotors, best, len(positions), round(seconds, 3))

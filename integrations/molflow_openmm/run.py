@@ -9,6 +9,7 @@ import json
 import platform as host
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -162,7 +163,7 @@ def advance(
         _reporters(simulation, settings, folder, append)
         began = time.perf_counter()
         while simulation.currentStep < settings.total_steps:
-            simulation.step(settings.report_steps)
+            integrate(simulation.context, partial(simulation.step, settings.report_steps))  # reports come last
             _save_state(simulation, folder)
             seconds = time.perf_counter() - began
             note(progress, step=simulation.currentStep, total=settings.total_steps)
@@ -172,8 +173,8 @@ def advance(
     return 86400.0 * 1e-6 * settings.timestep * steps / seconds if steps else None
 
 
-def integrate(context: openmm.Context, steps: int) -> None:
-    """Integrate some steps while a box may be collapsing.
+def integrate(context: openmm.Context, piece: Callable[[], None]) -> None:
+    """Do a piece of dynamics in which a box may collapse.
 
     OpenMM's barostats scale their moves to the volume that was: where a thin box condenses within a few of them, the
     next asks for a box smaller than nothing. Such a piece is done again with moves that begin small, as at first.
@@ -185,14 +186,14 @@ def integrate(context: openmm.Context, steps: int) -> None:
     """
     before = context.getState(positions=True, velocities=True, parameters=True)
     try:
-        context.getIntegrator().step(steps)
+        piece()
     except openmm.OpenMMException as error:
         if not any(words in str(error) for words in NO_BOX):
             raise
         context.getSystem().setDefaultPeriodicBoxVectors(*before.getPeriodicBoxVectors())  # moves begin at 1 % of it
         context.reinitialize()
         context.setState(before)
-        context.getIntegrator().step(steps)
+        piece()
 
 
 def _begin(simulation: app.Simulation, settings: RunSettings) -> None:

@@ -259,12 +259,12 @@ def free_batch(shared: Shared, item: Sequence[dict[str, Any]]) -> bytes:
 
 def relax_batch(shared: Shared, item: Sequence[dict[str, Any]]) -> bytes:
     """Relax stored crystals together; one row each, with a reason instead of a crystal where it failed."""
-    return to_bytes(_relaxed_rows(shared, item, shared.stages.relax))
+    return to_bytes(_relaxed_rows(shared, item, shared.stages.relax, _relaxed_row))
 
 
 def refine_batch(shared: Shared, item: Sequence[dict[str, Any]]) -> bytes:
     """Relax stored crystals on the potential of ``best``; energies are those of ``best`` there, with its members'."""
-    rows = _relaxed_rows(replace(shared, parameters=shared.ranking), item, shared.stages.refine)
+    rows = _relaxed_rows(replace(shared, parameters=shared.ranking), item, shared.stages.refine, _relaxed_row)
     for row in rows:
         if row["crystal"] is not None:
             crystal = crystal_from_json(row["crystal"], [shared.molecule])
@@ -279,9 +279,9 @@ def _relaxed_rows(
     shared: Shared,
     item: Sequence[dict[str, Any]],
     relaxer: Callable[..., Any],
-    row: Callable[[Shared, Any], dict[str, Any]] | None = None,
+    row: Callable[[Shared, Any], dict[str, Any]],
 ) -> list[dict[str, Any]]:
-    crystals, row = [crystal_from_json(data, [shared.molecule]) for data in item], row or _relaxed_row
+    crystals = [crystal_from_json(data, [shared.molecule]) for data in item]
     try:
         return [row(shared, r) for r in relaxer(crystals, shared.parameters)]
     except (MolflowError, RuntimeError, ValueError, FloatingPointError):

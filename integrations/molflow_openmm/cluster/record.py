@@ -25,6 +25,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,7 @@ class _Box:
             self.context.setParameter(openmm.MonteCarloBarostat.Temperature(), segment.temperature)
             self.context.setParameter(openmm.MonteCarloBarostat.Pressure(), segment.pressure)
             try:
-                integrate(self.context, segment.steps)
+                integrate(self.context, partial(self.integrator.step, segment.steps))
                 density = self._save(segment.frame, segment, began)
             except (openmm.OpenMMException, ValueError, NonFiniteError) as error:
                 raise explained(error, self.recipe.timestep) from error

@@ -181,7 +181,7 @@ def press(
                 f"{settings.press_ps:g} ps at {settings.press_pressure:g} bar pressed the box to {found:.3f} g/cm³, "
                 f"not to the {wanted:g} asked for: ask for less, or press longer or harder"
             )
-        integrate(context, PRESS_STEPS)
+        integrate(context, partial(simulation.integrator.step, PRESS_STEPS))
         steps += PRESS_STEPS
         note(progress, step=0, total=settings.total_steps, density=found)
     if settings.pressure is None:

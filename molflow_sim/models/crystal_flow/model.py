@@ -75,7 +75,7 @@ class CrystalFlow(nn.Module):
     def integrate(
         self, packings: RigidPackings, *, steps: int = STEPS, excess: float = 0.0, begin: float = 0.0, end: float = 1.0
     ) -> RigidPackings:
-        """Carry packings from one time to another; one whose numbers fail on the way stays where it began."""
+        """Integrate the flow from one time to another; one whose numbers fail on the way stays where it began."""
         from molflow_sim.symmetry.spacegroup import SpaceGroup, cell_matrix, cell_parameters
 
         cell, centroid, rotation = packings.cell.copy(), packings.centroid.copy(), packings.rotation.copy()
