@@ -129,6 +129,8 @@ class JobFolder:
         run = read_run(self.folder, self.name)
         found = run.get("code")
         if found == self.code:
+            if self.done and not finished:  # more is asked for
+                self.write_run(status="running")
             return
         there = f"{self.name} of other code (version {run.get('version')}, code {found or 'unknown'}; here {self.code})"
         if finished:

@@ -82,6 +82,7 @@ def test_a_finished_run_is_not_repeated_and_can_be_extended(cif, tmp_path):
     written = (tmp_path / "run" / "state.xml").stat().st_mtime_ns
     again = run(cif, tmp_path / "run", SimulationSettings(picoseconds=0.1, **SETTINGS))
     assert again == first and (tmp_path / "run" / "state.xml").stat().st_mtime_ns == written
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["status"] == "done"
     longer = run(cif, tmp_path / "run", SimulationSettings(picoseconds=0.2, **SETTINGS))
     assert longer["time_ps"] == pytest.approx(0.2)
     assert log_steps(tmp_path / "run") == list(range(20, 201, 20))

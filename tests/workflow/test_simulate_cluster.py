@@ -59,6 +59,7 @@ def test_a_droplet_writes_its_files_and_stays_open(molflow_simulate, file, tmp_p
     assert last.n_molecules == 6 and last.cell is None
     for name in ("initial.pdb", "system.xml", "state.xml", "final.pdb", "run.svg"):
         assert (folder / name).stat().st_size > 0
+    assert json.loads((folder / "run.json").read_text())["status"] == "done"
     again = molflow_simulate(file, *QUICK, "-o", folder)
     assert again[0] == 0 and steps(folder) == list(range(20, 201, 20))
 

@@ -129,6 +129,7 @@ def simulate_cg(
             _run(forcefield, source, start, folder, plan, chosen, progress)
         except openmm.OpenMMException as error:
             raise _explained(error, "at the start") from error
+        job.write_run(status="done")
     done = CGSimulation.load(folder)
     _warn_if_hot(done)
     return done

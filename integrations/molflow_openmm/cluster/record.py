@@ -129,6 +129,7 @@ def record_clusters(
             "molflow_sim": molflow_sim.__version__, "openmm": openmm.__version__,
         }  # fmt: skip
         write_json(folder / "recipe.json", summary)
+        job.write_run(status="done")
     return summary
 
 

@@ -116,7 +116,9 @@ def simulate_cluster(
         if done is not None:
             return done
         simulation, speed = _run(cluster, settings, where, folder, progress)
-        return _finish(simulation, cluster, settings, folder, speed)
+        summary = _finish(simulation, cluster, settings, folder, speed)
+        job.write_run(status="done")
+    return summary
 
 
 def _run(

@@ -115,7 +115,9 @@ def simulate(
             return done
         about = {"box": box, "cutoff": cutoff, "warning": warning}
         simulation, speed = _run(crystal, supercell, settings, platform, folder, progress, about)
-        return _finish(simulation, box, settings, cutoff, warning, folder, speed)
+        summary = _finish(simulation, box, settings, cutoff, warning, folder, speed)
+        job.write_run(status="done")
+    return summary
 
 
 def _run(
