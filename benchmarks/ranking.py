@@ -10,6 +10,7 @@ the line says whether the force field keeps the measured structure at all. Runs 
 """
 
 import argparse
+import math
 import statistics
 import sys
 from collections.abc import Callable, Sequence
@@ -56,7 +57,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, then print the table and the summary."""
 
     def rows(places: Sequence[Place]) -> Any:
-        return {"ranks": [row(p) for p in places], "places": [asdict(p) for p in places]}
+        return {
+            "ranks": [row(p) for p in places],
+            "calibration": calibration(places),
+            "places": [asdict(p) for p in places],
+        }
 
     return over_targets(argv, __doc__, "ranking", "places.json", Place, run, line, summarise, rows)
 
@@ -177,6 +182,25 @@ def row(place: Place) -> dict[str, str]:
         "by FIT": or_dash(place.by_fit),
         "by SO3LR": or_dash(place.by_so3lr),
     }
+
+
+def calibration(places: Sequence[Place]) -> list[dict[str, str]]:
+    """How often the known form lies within so many spreads of the lowest structure."""
+    bars = [
+        (p.relative, p.uncertainty)
+        for p in places
+        if p.rank is not None and p.relative is not None and p.uncertainty is not None
+    ]
+    return [
+        {
+            "within": f"{k:g} ±",
+            "known forms": f"{(inside := sum(relative <= k * bar for relative, bar in bars))} of {len(bars)}",
+            "share, %": f"{100 * inside / len(bars):.0f}",
+            "if ± were a standard deviation, %": f"{100 * math.erf(k / 2**0.5):.0f}",
+        }
+        for k in (0.5, 1.0, 2.0, 3.0)
+        if bars
+    ]
 
 
 def summarise(places: Sequence[Place]) -> list[tuple[str, str]]:
