@@ -54,14 +54,14 @@ def keep(name: str, lines: Sequence[tuple[str, str]], rows: Any = None, folder: 
     return path
 
 
-def table(names: Sequence[str], folder: Path = RESULTS) -> str:
-    """A Markdown table of the kept results of some benchmarks."""
+def table(names: Sequence[str], folder: Path = RESULTS, docs: str = "docs/") -> str:
+    """A Markdown table of the kept results of some benchmarks; `docs` is the way from the page to the folder docs."""
     lines = ["| what | figure | command | when |", "|---|---|---|---|"]
     for name in names:
         kept = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
         for k, (what, figure) in enumerate(kept["lines"]):
             command = "same run" if k else f"`{kept['command']}`"
-            lines.append(f"| {what} | {figure} | {command} | {kept['date']} |")
+            lines.append(f"| {what} | {figure} | {command} | {kept['date']} |".replace("](docs/", f"]({docs}"))
     return "\n".join(lines) + "\n"
 
 
@@ -72,10 +72,10 @@ def rows_table(name: str, title: str, folder: Path = RESULTS) -> str:
     return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
 
 
-def filled(page: str, folder: Path = RESULTS) -> str:
-    """A page with its tables made anew."""
+def filled(page: str, folder: Path = RESULTS, docs: str = "docs/") -> str:
+    """A page with its tables made anew; `docs` as in `table`."""
     page = ROWS.sub(lambda m: m.group(1) + rows_table(m.group(2), m.group(3), folder) + m.group(4), page)
-    return PLACE.sub(lambda m: m.group(1) + table(m.group(2).split(), folder) + m.group(3), page)
+    return PLACE.sub(lambda m: m.group(1) + table(m.group(2).split(), folder, docs) + m.group(3), page)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -86,7 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     stale = 0
     for path in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]:
         before = path.read_text(encoding="utf-8")
-        after = filled(before)
+        way = path.relative_to(ROOT).parts[:-1]  # links of the results are the README's
+        after = filled(before, docs="../" * (len(way) - 1) if way else "docs/")
         if after != before:
             print(f"{path.relative_to(ROOT)}: {'differs from the results' if args.check else 'written'}")
             stale += 1

@@ -17,6 +17,14 @@ def test_a_table_names_command_and_date_of_each_run(tmp_path) -> None:
     assert "| drift | 0.1 kJ/mol | same run |" in page and "old" not in page and page.endswith("After.\n")
 
 
+def test_links_hold_from_the_page_they_are_on(tmp_path) -> None:
+    keep("toy", [("speed", "3 ([table](docs/methods/toy.md))")], folder=tmp_path)
+    empty = "<!-- results: toy -->\n<!-- end -->\n"
+    assert "(docs/methods/toy.md)" in filled(empty, tmp_path) and "(../methods/toy.md)" in filled(
+        empty, tmp_path, "../"
+    )
+
+
 def test_a_table_of_all_figures_goes_where_the_page_wants_it(tmp_path) -> None:
     keep("toy", [], {"small": [{"energy": "fit", "ρ": "0.7"}, {"energy": "best", "ρ": "0.9"}]}, tmp_path)
     page = filled("<!-- rows: toy small -->\nold\n<!-- end -->\n", tmp_path)
