@@ -134,14 +134,28 @@ class DualScaleGenerator(TrainedGenerator):
 
 
 def _warn_of_others(flow: DualScale, smiles: list[str]) -> None:
-    """Molecules that the weights were not trained on are named."""
+    """Molecules that the weights were not trained on are named, and those of which they know another stereoisomer."""
+    from rdkit import Chem
+
     from molflow_sim.chemistry.checks import canonical_smiles, parse_smiles
 
     systems = flow.card.get("data", {}).get("systems", [])
-    known = {canonical_smiles(parse_smiles(s.rpartition(" ")[2])) for s in systems}
-    if known and (others := [s for s in smiles if s not in known]):
+    trained = [parse_smiles(s.rpartition(" ")[2]) for s in systems]
+    known = {canonical_smiles(m) for m in trained}
+    flat = {Chem.MolToSmiles(m, isomericSmiles=False) for m in trained}
+    if not known:
+        return
+    others = [s for s in smiles if s not in known]
+    isomers = [s for s in others if Chem.MolToSmiles(parse_smiles(s), isomericSmiles=False) in flat]
+    if isomers:
         warnings.warn(
-            f"{', '.join(others)} was not trained on ({', '.join(systems)} was); train on frames of it with "
+            f"{', '.join(isomers)} is another stereoisomer than was trained on ({', '.join(systems)}); stereocentres on "
+            "the wrong side are put right, and more clusters may be drawn in vain",
+            stacklevel=3,
+        )
+    if strangers := [s for s in others if s not in isomers]:
+        warnings.warn(
+            f"{', '.join(strangers)} was not trained on ({', '.join(systems)} was); train on frames of it with "
             "molflow train dual-scale, or expect poor clusters",
             stacklevel=3,
         )

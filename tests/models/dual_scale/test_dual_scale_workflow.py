@@ -1,5 +1,6 @@
 """From frames to weights to whole molecules: training that is killed, hydrogens, relaxation, failures with reasons."""
 
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from molflow_sim.generators.protocol import ClusterRequest
 from molflow_sim.models.dual_scale import DualScale, DualScaleConfig, DualScaleSettings, read_frames, train_dual_scale
 from molflow_sim.models.dual_scale.blocks import block_rows
 from molflow_sim.models.dual_scale.completion import completed, failure, relaxed, with_hands, with_hydrogens
-from molflow_sim.models.dual_scale.generator import DualScaleGenerator
+from molflow_sim.models.dual_scale.generator import DualScaleGenerator, _warn_of_others
 from molflow_sim.models.dual_scale.paths import PathBatches
 from molflow_sim.systems.cluster import MolecularCluster
 from molflow_sim.testing import validate_generator
@@ -138,6 +139,16 @@ def test_a_molecule_that_was_not_trained_on_is_named(weights):
     generator = DualScaleGenerator(weights=str(weights), relax=0, check=False)
     with pytest.warns(UserWarning, match="CCO was not trained on"):
         generator.sample(ClusterRequest(Molecule.from_smiles("CCO", n_conformers=1), copies=2), 1, seed=0)
+
+
+def test_another_stereoisomer_of_what_was_trained_on_is_said_to_be_one(weights, monkeypatch):
+    flow = DualScaleGenerator(weights=str(weights)).load()
+    monkeypatch.setitem(flow.card, "data", {"systems": ["2 x C[C@H](N)C(=O)O"]})
+    with pytest.warns(UserWarning, match="another stereoisomer than was trained on"):
+        _warn_of_others(flow, ["C[C@@H](N)C(=O)O"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        _warn_of_others(flow, ["C[C@H](N)C(=O)O"])
 
 
 # ------------------------------------------------------------------ completion
