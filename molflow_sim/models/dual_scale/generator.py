@@ -149,7 +149,7 @@ def _warn_of_others(flow: DualScale, smiles: list[str]) -> None:
     isomers = [s for s in others if Chem.MolToSmiles(parse_smiles(s), isomericSmiles=False) in flat]
     if isomers:
         warnings.warn(
-            f"{', '.join(isomers)} is another stereoisomer than was trained on ({', '.join(systems)}); stereocentres on "
+            f"{', '.join(isomers)} is another stereoisomer than trained on ({', '.join(systems)}); stereocentres on "
             "the wrong side are put right, and more clusters may be drawn in vain",
             stacklevel=3,
         )

@@ -144,7 +144,7 @@ def test_a_molecule_that_was_not_trained_on_is_named(weights):
 def test_another_stereoisomer_of_what_was_trained_on_is_said_to_be_one(weights, monkeypatch):
     flow = DualScaleGenerator(weights=str(weights)).load()
     monkeypatch.setitem(flow.card, "data", {"systems": ["2 x C[C@H](N)C(=O)O"]})
-    with pytest.warns(UserWarning, match="another stereoisomer than was trained on"):
+    with pytest.warns(UserWarning, match="another stereoisomer than trained on"):
         _warn_of_others(flow, ["C[C@@H](N)C(=O)O"])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
