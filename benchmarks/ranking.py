@@ -151,7 +151,7 @@ def run(target: Target, data: Path, folder: Path, candidates: int) -> Place:
         rank=hit.rank if hit else None, relative=hit.relative_energy if hit else None,
         uncertainty=hit.uncertainty if hit else None, rmsd=match.rmsd15 if match else None,
         by_potential=place(lambda e: e.potential_relative), potential_relative=hit.potential_relative if hit else None,
-        by_fit=place(lambda e: e.parts.get("fit", np.nan)), by_so3lr=place(lambda e: e.parts.get("so3lr", np.nan)),
+        by_fit=place(lambda e: e.parts.get("fit-hf", np.nan)), by_so3lr=place(lambda e: e.parts.get("so3lr", np.nan)),
         drift=match.relaxed_drift if match else None, seconds=sum(landscape.run["timings_s"].values()),
         note=match.note if match else "",
     )  # fmt: skip
@@ -179,7 +179,7 @@ def row(place: Place) -> dict[str, str]:
         "rank by best": or_dash(place.rank),
         "ΔE ± spread, kJ/mol": f"{or_dash(place.relative, '.1f')} ± {or_dash(place.uncertainty, '.1f')}",
         "by the force field": or_dash(place.by_potential),
-        "by FIT": or_dash(place.by_fit),
+        "by FIT with HF charges": or_dash(place.by_fit),
         "by SO3LR": or_dash(place.by_so3lr),
     }
 
@@ -207,7 +207,7 @@ def summarise(places: Sequence[Place]) -> list[tuple[str, str]]:
     """How many forms are found, and among the first of each ranking."""
     found = [p for p in places if p.rank is not None]
     lines = [("known forms found", f"{len(found)} of {len(places)}")]
-    fields = {"best": "rank", "the force field": "by_potential", "FIT": "by_fit", "SO3LR": "by_so3lr"}
+    fields = {"best": "rank", "the force field": "by_potential", "FIT with HF charges": "by_fit", "SO3LR": "by_so3lr"}
     for name, field in fields.items():
         ranks = [r for p in found if (r := getattr(p, field)) is not None]
         if ranks:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -108,7 +109,10 @@ class CrystalCalculator(Calculator):
                     )
                 species.append(molecule)
         distinct = distinct_species(species)
-        table = [m if isinstance(m, MoleculeParameters) else parametrize(m, self._charges) for m in distinct]
+        sites = self._energy == "best" and find_spec("pyscf") is not None
+        table = [
+            m if isinstance(m, MoleculeParameters) else parametrize(m, self._charges, sites=sites) for m in distinct
+        ]
         return _POTENTIALS[self._energy](table, **self._options)
 
     @classmethod

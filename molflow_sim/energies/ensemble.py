@@ -11,20 +11,24 @@ from torch_sim.state import SimState
 
 from molflow_sim.forcefield.parameters import MoleculeParameters
 from molflow_sim.forcefield.potential import CrystalPotential
+from molflow_sim.forcefield.site_potential import SitePotential
 from molflow_sim.so3lr.potential import SO3LR, Orbits, check_elements
 from molflow_sim.switched_model import SwitchedModel, state_of
+
+SHARE = 2.0 / 3.0
+"""Of exp-6 with charges beside the atoms in the energy between molecules; with MMFF94's charges it has a half."""
 
 
 class EnsemblePotential(SwitchedModel):
     """Between molecules the mean of this package's exp-6 and charges with SO3LR, inside them SO3LR; a torch-sim model.
 
-    ``E = ½ E_FIT + ½ E_SO3LR(crystal) + ½ Σ_molecules E_SO3LR(alone)``, SO3LR's atomic energies left out. The last term
-    gives the molecules their full stiffness; without it cells relax to densities 3 % higher.
+    ``E = w E_FIT + (1 - w) E_SO3LR(crystal) + w Σ_molecules E_SO3LR(alone)``, SO3LR's atomic energies left out. The
+    last term gives the molecules their full stiffness; without it cells relax to densities 3 % higher.
 
     Parameters
     ----------
     parameters : sequence of MoleculeParameters
-        The species, as for `CrystalPotential`.
+        The species, as for `CrystalPotential`. Where all have `sites`, the exp-6 model has these charges.
     cutoff : float
         Of exp-6, real-space charges and dispersion, Å.
 
@@ -38,7 +42,12 @@ class EnsemblePotential(SwitchedModel):
 
     def __init__(self, parameters: Sequence[MoleculeParameters], cutoff: float = 15.0) -> None:
         super().__init__(torch.device("cpu"), torch.float64)
-        self.fit = CrystalPotential(parameters, cutoff, intramolecular=False)
+        if all(p.sites is not None for p in parameters):
+            self.fit: CrystalPotential = SitePotential(parameters, cutoff)
+            self.share = SHARE
+        else:
+            self.fit = CrystalPotential(parameters, cutoff, intramolecular=False)
+            self.share = 0.5
         self.so3lr = SO3LR(cutoff)
         self.parameters = self.fit.parameters
         for p in self.parameters:
@@ -73,13 +82,14 @@ class EnsemblePotential(SwitchedModel):
             0, state.system_idx, torch.as_tensor(self.so3lr.weights.shift)[state.atomic_numbers - 1]
         )
         inside = inside - zero
-        total = 0.5 * (fit["energy"] + net["energy"] - zero + inside)
+        a, b = self.share, 1.0 - self.share
+        total = a * (fit["energy"] + inside) + b * (net["energy"] - zero)
         out = {"energy": total}
         if self._compute_forces:
-            out["forces"] = 0.5 * (fit["forces"] + net["forces"] - gradient)
+            out["forces"] = a * (fit["forces"] - gradient) + b * net["forces"]
         if self._compute_stress and "stress" in fit:
             volume = torch.linalg.det(state.row_vector_cell.double()).abs()
-            out["stress"] = 0.5 * (fit["stress"] + net["stress"] + virial / volume[:, None, None])
+            out["stress"] = a * (fit["stress"] + virial / volume[:, None, None]) + b * net["stress"]
         return out | {"intermolecular_energy": total - inside, "intramolecular_energy": inside}
 
     def _inside(self, state: SimState) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

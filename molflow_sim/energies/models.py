@@ -1,13 +1,15 @@
 """Energy models by name, and means of them.
 
 ==============================  ==========================================================================
-``best``                        ``mean(fit,so3lr)``; `potential` for molecules that SO3LR does not know
+``best``                        ``mean(2*fit-hf,so3lr)``; ``mean(fit,so3lr)`` without pyscf; `potential` for molecules
+                                that SO3LR does not know
 ``fit``                         this package's force field between the molecules: exp-6 and charges
+``fit-hf``                      the same exp-6, with charges on atoms and beside them fitted to HF/6-31G* potentials
 ``potential``                   the same with MMFF94 inside the molecules
 ``so3lr``                       SO3LR, a pretrained network for H, C, N, O, F, P, S and Cl
 ``gfn2-xtb``, ``mace:FILE`` ... see `molflow_sim.energies.foreign`
-``mean(a,b,...)``               the mean of several: between molecules that of all, inside them that of those which
-                                say something about it (``fit`` does not)
+``mean(a,b,...)``               the mean of several, ``2*a`` counting twice: between molecules that of all, inside them
+                                that of those which say something about it (``fit`` does not)
 ==============================  ==========================================================================
 
 All are single points on structures as they are, per molecule. Zeros differ from model to model: only differences
@@ -17,8 +19,9 @@ between structures of one molecule mean anything.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -35,8 +38,11 @@ if TYPE_CHECKING:
     from molflow_sim.systems.crystal import MolecularCrystal
     from molflow_sim.systems.molecule import Molecule
 
-BEST = "mean(fit,so3lr)"
-"""What ``best`` stands for: the errors of the two are nearly independent, see docs/methods/potential.md."""
+BEST = "mean(2*fit-hf,so3lr)"
+"""What ``best`` stands for: the errors of the two are nearly independent, see docs/methods/energies.md."""
+PLAIN_BEST = "mean(fit,so3lr)"
+"""What it stands for where the charges of ``fit-hf`` cannot be computed."""
+BESTS = (BEST, PLAIN_BEST)
 FALLBACK = "potential"
 """What ranks where ``best`` cannot."""
 DISAGREEMENT = (40.0 * KJ_PER_MOL, 0.75)
@@ -59,6 +65,8 @@ class Value:
         Energy inside the molecules; NaN where the model has none, or does not tell it apart.
     reason : str
         Why there is no energy, or why not to believe it.
+    between : float
+        Energy between the molecules; NaN where the model does not tell it apart.
     """
 
     energy: float
@@ -66,6 +74,7 @@ class Value:
     intermolecular: dict[str, float] = field(default_factory=dict)
     inside: float = float("nan")
     reason: str = ""
+    between: float = float("nan")
 
 
 class Energy(Protocol):
@@ -88,24 +97,30 @@ class Energy(Protocol):
 
 @dataclass(frozen=True)
 class FitEnergy:
-    """This package's force field, with the energy inside the molecules or without."""
+    """This package's force field, with the energy inside the molecules or without, or with charges beside the atoms."""
 
     spec: str
     name: str
-    inside: bool
+    inside: bool = False
+    sites: bool = False
 
     def check(self, molecule: Molecule) -> None:
         """Refuse a molecule without parameters."""
         from molflow_sim.forcefield import parametrize
 
+        if self.sites and not find_spec("pyscf"):
+            raise MissingDependencyError("pyscf")
         parametrize(molecule)
 
     def evaluate(self, crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters | None) -> list[Value]:
         """See `Energy`."""
-        from molflow_sim.forcefield import CrystalPotential, parametrize
+        from molflow_sim.forcefield import CrystalPotential, SitePotential, charge_sites, parametrize
 
         table = parameters or parametrize(crystals[0].molecules[0])
-        potential = CrystalPotential([table], compute_stress=False, compute_forces=False)
+        if self.sites and table.sites is None:
+            table = replace(table, sites=charge_sites(crystals[0].molecules[0]))
+        potential = SitePotential([table]) if self.sites else CrystalPotential([table])
+        potential.compute_forces = potential.compute_stress = False
         out = []
         for crystal in crystals:
             state = torch_sim.initialize_state([crystal.to_ase()], potential.device, potential.dtype)
@@ -114,7 +129,7 @@ class FitEnergy:
             inter = float(found["intermolecular_energy"]) / crystal.z
             inside = float(found["intramolecular_energy"]) / crystal.z if self.inside else float("nan")
             total = inter + inside if self.inside else inter
-            out.append(Value(total, {self.spec: total}, {self.spec: inter}, inside, potential.torn))
+            out.append(Value(total, {self.spec: total}, {self.spec: inter}, inside, potential.torn, inter))
         return out
 
 
@@ -163,7 +178,8 @@ class SO3LREnergy:
             shift = float(model.weights.shift[np.asarray(parts[0][0]) - 1].sum())
             total = found[0] / crystal.z - shift
             inside = float(np.dot(own, weights)) / crystal.z - shift
-            out.append(Value(total, {self.spec: total}, {self.spec: total - inside}, inside))
+            between = total - inside
+            out.append(Value(total, {self.spec: total}, {self.spec: between}, inside, between=between))
         return out
 
 
@@ -214,6 +230,7 @@ class MeanEnergy:
     spec: str
     name: str
     members: tuple[Energy, ...]
+    weights: tuple[int, ...]
 
     def check(self, molecule: Molecule) -> None:
         """Refuse what any member refuses."""
@@ -224,6 +241,11 @@ class MeanEnergy:
         """See `Energy`."""
         columns = [member.evaluate(crystals, parameters) for member in self.members]
         return [self._mean(values) for values in zip(*columns)]
+
+    def _average(self, values: Sequence[float]) -> float:
+        """The weighted mean of those that are numbers."""
+        have = [k for k, value in enumerate(values) if np.isfinite(value)]
+        return float(np.average([values[k] for k in have], weights=[self.weights[k] for k in have])) if have else np.nan
 
     def _mean(self, values: Sequence[Value]) -> Value:
         parts = {name: energy for value in values for name, energy in value.parts.items()}
@@ -238,13 +260,14 @@ class MeanEnergy:
                     f"{low} and {high} differ by {gap / KJ_PER_MOL:.0f} kJ/mol in the energy between molecules, more "
                     "than physics allows"
                 )
-        mean, inside = float(np.mean([value.energy for value in values])), float("nan")
-        have = [value.inside for value in values if np.isfinite(value.inside)]
-        if len(inter) == len(parts) and have:
-            inside = float(np.mean(have))
+        mean, inside = self._average([value.energy for value in values]), float("nan")
+        between = float("nan")
+        if np.isfinite([value.between for value in values]).all() and np.isfinite([v.inside for v in values]).any():
+            inside = self._average([value.inside for value in values])
+            between = self._average([value.between for value in values])
             parts = {name: energy + inside for name, energy in inter.items()}
-            mean = float(np.mean(list(inter.values()))) + inside
-        return Value(float("nan") if reasons else mean, parts, inter, inside, "; ".join(reasons))
+            mean = between + inside
+        return Value(float("nan") if reasons else mean, parts, inter, inside, "; ".join(reasons), between)
 
 
 def energy_model(spec: str) -> Energy:
@@ -274,18 +297,21 @@ def _written_out(spec: str) -> str:
 def _built(text: str, origin: str) -> Energy:
     """The model of a spec; made again where the file behind it has changed (`origin`)."""
     if text == "fit":
-        return FitEnergy("fit", "FIT between molecules", False)
+        return FitEnergy("fit", "FIT between molecules")
+    if text == "fit-hf":
+        return FitEnergy("fit-hf", "FIT with HF charges", sites=True)
     if text == "potential":
-        return FitEnergy("potential", "potential", True)
+        return FitEnergy("potential", "potential", inside=True)
     if text == "so3lr":
         return SO3LREnergy()
     names = _members(text)
     if names is not None:
-        if len(names) < 2 or len(set(names)) < len(names):
+        if len(names) < 2 or len({name for _, name in map(_weighted, names)}) < len(names):
             raise InputError(f"--energy {text}: a mean needs two or more different models, as in mean(fit,so3lr)")
-        members = tuple(energy_model(name) for name in names)
-        name = "best" if text == BEST else f"mean of {' and '.join(m.name for m in members)}"
-        return MeanEnergy(text, name, members)
+        members = tuple(energy_model(name) for _, name in map(_weighted, names))
+        weights = tuple(weight for weight, _ in map(_weighted, names))
+        name = "best" if text in BESTS else f"mean of {' and '.join(m.name for m in members)}"
+        return MeanEnergy(text, name, members, weights)
     model = foreign.energy_model(text)
     return ForeignEnergy(text, model.name, model)
 
@@ -304,6 +330,12 @@ def _members(text: str) -> list[str] | None:
     return [name for name in out if name]
 
 
+def _weighted(text: str) -> tuple[int, str]:
+    """Weight and name of a member of a mean."""
+    number, star, name = text.partition("*")
+    return (int(number), name.strip()) if star and number.strip().isdigit() and int(number) > 0 else (1, text)
+
+
 def check_energy_spec(spec: str | None) -> None:
     """Refuse a wrong ``--energy`` before hours of work are done."""
     if spec is not None:
@@ -313,30 +345,36 @@ def check_energy_spec(spec: str | None) -> None:
 def recipe(spec: str, molecule: Molecule) -> tuple[str, str]:
     """The spec by which all structures of a molecule are ranked, and a word where it is not the one asked for.
 
-    ``best`` falls back to ``potential`` where SO3LR does not know an element or is not installed. Other means go on
-    without the members that cannot do the molecule.
+    ``best`` falls back to ``mean(fit,so3lr)`` without pyscf, and to ``potential`` where SO3LR does not know an element
+    or is not installed. Other means go on without the members that cannot do the molecule.
 
     Raises
     ------
     MolflowError
         No model of the spec can do the molecule.
     """
+    if spec.strip() == "best" and not find_spec("pyscf"):
+        left, why = recipe(PLAIN_BEST, molecule)
+        why = why.rpartition("; ")[0] or "pyscf is not installed (pip install pyscf): FIT has the charges of MMFF94"
+        left = left if left == PLAIN_BEST else FALLBACK
+        return left, f"{why}; ranked by {left}"
     model = energy_model(spec)
     if not isinstance(model, MeanEnergy):
         model.check(molecule)
         return model.spec, ""
     kept, reasons = [], []
-    for member in model.members:
+    for member, weight in zip(model.members, model.weights):
         try:
             member.check(molecule)
-            kept.append(member.spec)
+            kept.append(f"{weight}*{member.spec}" if weight > 1 else member.spec)
         except (UnsupportedElementError, MissingDependencyError) as error:
             reasons.append(f"{member.name} is left out: {error.reason}")
     if not reasons:
         return model.spec, ""
     if not kept:
         raise InputError(f"--energy {spec}: no model can do {molecule.formula}: {'; '.join(reasons)}")
-    left = FALLBACK if spec.strip() == "best" else kept[0] if len(kept) == 1 else f"mean({','.join(kept)})"
+    left = f"mean({','.join(kept)})" if len(kept) > 1 else kept[0].rpartition("*")[2]
+    left = FALLBACK if spec.strip() == "best" else left
     return left, f"{'; '.join(reasons)}; ranked by {left}"
 
 
@@ -345,7 +383,7 @@ def energy_identity(spec: str) -> str:
     text = _written_out(spec)
     names = _members(text)
     if names is not None:
-        return " ".join(energy_identity(name) for name in names)
+        return " ".join(energy_identity(name) for _, name in map(_weighted, names))
     if text == "so3lr":
         return SHA256
-    return "" if text in ("fit", "potential") else foreign.energy_identity(text)
+    return "" if text in ("fit", "fit-hf", "potential") else foreign.energy_identity(text)

@@ -12,5 +12,7 @@ __getattr__, __dir__, __all__ = lazy_loader.attach(
         "mmff_energy": ["mmff_energies"],
         "parameters": ["MoleculeParameters", "parametrize"],
         "potential": ["CrystalPotential"],
+        "site_potential": ["SitePotential"],
+        "sites": ["ChargeSites", "charge_sites"],
     },
 )

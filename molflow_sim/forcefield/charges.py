@@ -4,7 +4,7 @@
 model       what it is                                                          needs
 ==========  ==================================================================  ===========================
 mmff94      MMFF94's bond charge increments; the same for every conformer       RDKit
-hf-esp      fitted to the HF/6-31G* potential on Merz-Kollman shells            pyscf (extra ``esp``)
+hf-esp      fitted to the HF/6-31G* potential on Merz-Kollman shells            pyscf
 gfn2-esp    fitted to the potential of GFN2-xTB's atomic charges, dipoles and   tblite (extra ``xtb``)
             quadrupoles on the same shells
 gfn2        GFN2-xTB's Mulliken charges alone: a weak model of the              tblite (extra ``xtb``)
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from molflow_sim.errors import InputError
-from molflow_sim.forcefield.esp import equivalent_atoms, fit_charges, hf_potential, shell_points
+from molflow_sim.forcefield.esp import equivalent_atoms, fit_charges, hf_potential, inverse_distances, shell_points
 from molflow_sim.forcefield.gfn2 import gfn2_multipoles, multipole_potential
 from molflow_sim.forcefield.mmff import extract_mmff
 from molflow_sim.runs.files import write_bytes_atomically
@@ -82,7 +82,7 @@ def partial_charges(molecule: Molecule, model: str = "mmff94", *, conformer: int
         return compute(molecule, conformer)
     if not cache:
         return _average(compute(molecule, conformer), molecule)
-    path = cache_folder() / "charges" / f"{_cache_key(molecule, model, conformer)}.json"
+    path = cache_folder() / "charges" / f"{cache_key(molecule, model, conformer)}.json"
     charges = _read(path, molecule.n_atoms)
     if charges is None:
         charges = _average(compute(molecule, conformer), molecule)
@@ -136,7 +136,7 @@ CHARGE_MODELS: dict[str, Callable[[Molecule, int], np.ndarray]] = {
 
 def _fit(molecule: Molecule, positions: np.ndarray, points: np.ndarray, potential: np.ndarray) -> np.ndarray:
     classes = equivalent_atoms(molecule.rdmol)
-    return fit_charges(positions, points, potential, classes, np.asarray(molecule.numbers) > 1)
+    return fit_charges(inverse_distances(points, positions), potential, classes, np.asarray(molecule.numbers) > 1)
 
 
 def _neutral(charges: np.ndarray) -> np.ndarray:
@@ -152,7 +152,8 @@ def _average(charges: np.ndarray, molecule: Molecule) -> np.ndarray:
     return _neutral(mean[classes])
 
 
-def _cache_key(molecule: Molecule, model: str, conformer: int) -> str:
+def cache_key(molecule: Molecule, model: str, conformer: int) -> str:
+    """Name of the cached charges of a model for a conformer."""
     digest = hashlib.sha256(f"{model}:{_VERSION}:".encode())
     digest.update(np.ascontiguousarray(molecule.numbers, dtype="<i4").tobytes())
     digest.update(np.ascontiguousarray(equivalent_atoms(molecule.rdmol), dtype="<i4").tobytes())

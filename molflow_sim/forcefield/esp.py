@@ -86,23 +86,24 @@ def _fibonacci_sphere(n: int) -> np.ndarray:
     return np.stack([rho * np.cos(phi), rho * np.sin(phi), z], axis=1)
 
 
-def fit_charges(
-    positions: np.ndarray, points: np.ndarray, potential: np.ndarray, classes: np.ndarray, heavy: np.ndarray
-) -> np.ndarray:
+def inverse_distances(points: np.ndarray, positions: np.ndarray) -> np.ndarray:
+    """Potential (M, N) in e/Å at points (M, 3) of a unit charge at each of some positions (N, 3) in Å."""
+    return np.asarray(1.0 / np.linalg.norm(points[:, None] - positions, axis=-1))
+
+
+def fit_charges(unit: np.ndarray, potential: np.ndarray, classes: np.ndarray, restrained: np.ndarray) -> np.ndarray:
     """Charges that reproduce a potential.
 
     Parameters
     ----------
-    positions : (N, 3) array
-        Atoms in Å.
-    points : (M, 3) array
-        Points in Å.
+    unit : (M, N) array
+        `inverse_distances` of points and charges, of several conformers one after another.
     potential : (M,) array
         Potential in e/Å (that of a unit charge at 1 Å is 1).
     classes : (N,) array of int
-        Atoms of one class get equal charges.
-    heavy : (N,) array of bool
-        Atoms that the weak restraint acts on.
+        Charges of one class are equal.
+    restrained : (N,) array of bool
+        Charges that the weak restraint acts on.
 
     Returns
     -------
@@ -110,9 +111,9 @@ def fit_charges(
         Charges in e that sum to 0.
     """
     per_class = np.eye(classes.max() + 1)[classes]  # (N, classes)
-    design = (1 / np.linalg.norm(points[:, None] - positions, axis=-1)) @ per_class
+    design = unit @ per_class
     # the restraint weighs hartree/e against (hartree/e)² summed over the points: both to e/Å
-    restraint = per_class.T @ (heavy[:, None] * per_class) * _RESTRAINT / BOHR**2
+    restraint = per_class.T @ (restrained[:, None] * per_class) * _RESTRAINT / BOHR**2
     n = design.shape[1]
     system = np.zeros((n + 1, n + 1))
     system[:n, :n] = design.T @ design + restraint
@@ -151,7 +152,7 @@ def hf_potential(symbols: list[str], positions: np.ndarray, points: np.ndarray) 
     try:
         from pyscf import df, gto, scf
     except ImportError as error:
-        raise MissingDependencyError("pyscf (for HF/6-31G* charges)", "esp") from error
+        raise MissingDependencyError("pyscf") from error
     mol = gto.M(
         atom=list(zip(symbols, np.asarray(positions).tolist())),
         unit="Angstrom",

@@ -12,6 +12,7 @@ from molflow_sim.errors import InputError, NonFiniteError
 from molflow_sim.forcefield.charges import partial_charges
 from molflow_sim.forcefield.exp6 import GUARD_RADIUS, exp6_parameters
 from molflow_sim.forcefield.mmff import MMFFTerms, extract_mmff
+from molflow_sim.forcefield.sites import ChargeSites, charge_sites
 
 if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
@@ -42,6 +43,8 @@ class MoleculeParameters:
     mmff : MMFFTerms
         Intramolecular terms. Their electrostatics keep MMFF94's own charges whatever `charge_model` is, since the
         torsions were fitted with them.
+    sites : ChargeSites, optional
+        Charges on atoms and beside them, for `molflow_sim.forcefield.site_potential.SitePotential` alone.
     """
 
     numbers: np.ndarray
@@ -52,6 +55,7 @@ class MoleculeParameters:
     charges: np.ndarray
     charge_model: str
     mmff: MMFFTerms
+    sites: ChargeSites | None = None
 
 
 def distinct_species(items: Sequence[Molecule | MoleculeParameters]) -> list[Any]:
@@ -81,7 +85,7 @@ def _bonds(item: Molecule | MoleculeParameters) -> set[frozenset[int]]:
 
 
 def parametrize(
-    molecule: Molecule, charges: str = "mmff94", *, conformer: int = 0, cache: bool = True
+    molecule: Molecule, charges: str = "mmff94", *, conformer: int = 0, cache: bool = True, sites: bool = False
 ) -> MoleculeParameters:
     """Assign the force field to a molecule.
 
@@ -95,6 +99,8 @@ def parametrize(
         Conformer at which "hf-esp", "gfn2-esp" and "gfn2" charges are computed.
     cache : bool
         Whether computed charges are read from and written to the cache on disk.
+    sites : bool
+        Whether charges beside the atoms are fitted as well (`charge_sites`).
 
     Returns
     -------
@@ -127,4 +133,5 @@ def parametrize(
         charges=q,
         charge_model=charges,
         mmff=terms,
+        sites=charge_sites(molecule, cache=cache) if sites else None,
     )

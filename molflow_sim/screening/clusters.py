@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -244,7 +245,8 @@ def potentials_of(species: Sequence[Any], energy: str, charges: str) -> tuple[An
     from molflow_sim.forcefield import CrystalPotential, parametrize
     from molflow_sim.so3lr.potential import SO3LR
 
-    table = [parametrize(molecule, charges) for molecule in species]
+    sites = energy == "best" and find_spec("pyscf") is not None
+    table = [parametrize(molecule, charges, sites=sites) for molecule in species]
     force_field = CrystalPotential(table, compute_stress=False)
     if energy == "potential":
         return force_field, force_field

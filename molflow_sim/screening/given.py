@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
 
 _CODE = {
-    "charges": ("stages:parametrize", "stages:stored_charges", "stages:with_charges"),
+    "charges": ("stages:parametrize", "stages:sites", "stages:stored_charges", "stages:with_charges"),
     "relax": ("stages:relax_batch", "stages:parametrize", "stages:relax", "stages:validity", "given:as_given"),
     "unique": ("run:Run._representatives", "given:same_or_mirrored"),
     "energy": ("ranking:energy_batch", "stages:energies"),

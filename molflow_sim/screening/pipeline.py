@@ -65,7 +65,7 @@ def screen(
     z_prime : int, optional
         Molecules in the asymmetric unit.
     charges : str, optional
-        ``mmff94``, ``hf-esp`` (extra ``esp``), ``gfn2`` or ``gfn2-esp`` (extra ``xtb``).
+        ``mmff94``, ``hf-esp`` (pyscf), ``gfn2`` or ``gfn2-esp`` (extra ``xtb``).
     potential : str, optional
         ``fit``, or ``bespoke``: fitted to SO3LR for this molecule first, see `molflow_sim.bespoke`.
     relax_top : int, optional

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from molflow_sim.energies.models import BEST, energy_identity, recipe
-from molflow_sim.errors import NoCandidatesError
+from molflow_sim.energies.models import BEST, BESTS, PLAIN_BEST, energy_identity, recipe
+from molflow_sim.errors import NoCandidatesError, ParameterError
+from molflow_sim.forcefield.sites import ChargeSites
 from molflow_sim.io.powder_read import CU_K_ALPHA
 from molflow_sim.runs.files import sha256
 from molflow_sim.runs.folder import read_run
@@ -72,6 +73,17 @@ class Run:
     def _choose_energy(self) -> None:
         """What ranks this molecule: what was asked for, or what is left of it."""
         self.spec, self.energy_note = recipe(self.settings.energy, self.molecule)
+        if "fit-hf" in self.spec:
+            self.bars.say("Charges from Hartree-Fock (HF/6-31G*)")
+            key = digest(self.key, self.code["charges"])
+            try:
+                data = self.store.once("sites.npz", key, lambda: pack_arrays(vars(self.stages.sites(self.molecule))))
+                fit = replace(self.shared.ranking, sites=ChargeSites(**unpack_arrays(data)))
+                self.shared = replace(self.shared, fit=fit)
+            except ParameterError as error:
+                if self.spec != BEST:
+                    raise
+                self.spec, self.energy_note = PLAIN_BEST, f"{error.reason}; ranked by {PLAIN_BEST}"
         if self.energy_note:
             self.bars.say(self.energy_note)
 
@@ -159,7 +171,7 @@ class Run:
         keys = [(self.code["relax"], row.id, row.energy) for row in best]
         results = self._energies(f"Energies with {self.spec}", [crystal_to_json(row.crystal) for row in best], keys)
         failed = [result["reason"] for result in results if result["energy"] is None]
-        if self.spec == BEST and 2 * len(failed) > len(results):
+        if self.spec in BESTS and 2 * len(failed) > len(results):
             note = f"{failed[0]}: so for {len(failed)} of {len(results)} structures; ranked by potential"
             self.spec, self.energy_note = "potential", note
             self.bars.say(note)
@@ -196,7 +208,7 @@ class Run:
         The first by either energy, in turn: what ranks is asked about geometries of the force field, where strains that
         relaxation takes away hide several kJ/mol between structures.
         """
-        if self.spec != BEST:
+        if self.spec not in BESTS:
             return rows
         known = [row for row in rows if np.isfinite(row.second_energy)]
         chosen = sorted(in_turn(range(len(known)), by_potential(known))[: self.settings.refine_top])
@@ -207,7 +219,7 @@ class Run:
         for k in range(0, len(first), _REFINE_BATCH):
             batch = first[k : k + _REFINE_BATCH]
             key = digest(
-                self.code["relax"], self.code["refine"], energy_identity(self.spec), self._relax_settings(),
+                self.code["relax"], self.code["refine"], self.spec, energy_identity(self.spec), self._relax_settings(),
                 [(row.id, row.energy) for row in batch],
             )  # fmt: skip
             tasks.append((f"refine/{key}.json", key, [crystal_to_json(row.crystal) for row in batch], len(batch)))
@@ -239,7 +251,11 @@ class Run:
         tasks = []
         for entry in chosen:
             on_best, stored = entry.relaxed_on != "potential", crystal_to_json(entry.crystal)
-            code = self.code["vibrations"], self.code["relax"], energy_identity(BEST) if on_best else ""
+            code = (
+                self.code["vibrations"],
+                self.code["relax"],
+                self.spec + energy_identity(self.spec) if on_best else "",
+            )
             key = digest(code, self.shared.parameters.charge_model, stored)
             tasks.append((f"vibrations/{key}.json", key, (on_best, stored), 1))
         # A failure is no result: it is tried again by the next call.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from molflow_sim.energies.models import BEST, energy_model
+from molflow_sim.energies.models import BESTS, energy_model
 from molflow_sim.errors import NoCandidatesError
 from molflow_sim.generators.protocol import generator_identity
 from molflow_sim.runs.identity import digest
@@ -25,7 +25,7 @@ _EVALUATE_BATCH = 50
 _ENERGY_BATCH = 16
 # The code that the stored results of a step depend on, beside the results of the steps before it.
 _CODE = {
-    "charges": ("stages:parametrize", "stages:stored_charges", "stages:with_charges"),
+    "charges": ("stages:parametrize", "stages:sites", "stages:stored_charges", "stages:with_charges"),
     "bespoke": ("stages:distil", "stages:with_bespoke"),
     "press": ("stages:press_batch", "stages:parametrize", "stages:generate", "stages:press", "stages:load_packings"),
     "compare": ("search:Search._distinct_packings", "stages:deduplicate_packings"),
@@ -80,7 +80,7 @@ class Search(Run):
             code = self.code["relax"], self.code["reference"]
             energies = [(row.energy, row.refined_energy) for row in keep]
             key = digest(code, experiment.digest, self.spec, [row.id for row in keep], energies)
-            best = self.spec == BEST
+            best = self.spec in BESTS
             data = self.store.once(
                 "reference.json", key, lambda: to_bytes(locate(experiment, keep, self.shared, self.bars, best))
             )
@@ -156,7 +156,7 @@ class Search(Run):
         order = np.argsort(np.round(energies, ENERGY_DIGITS), kind="stable")[: int(np.sum(np.isfinite(energies)))]
         if len(order) == 0:
             raise NoCandidatesError(f"the potential gave no finite energy for any of {len(rows)} packings")
-        if self.spec == BEST:
+        if self.spec in BESTS:
             order = self._liked_by_either(order, [rows[i] for i in order], key)
         order = order[: s.relax_top]
         tally["compare"]["chosen to relax"] = len(order)

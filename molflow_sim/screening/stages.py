@@ -38,6 +38,13 @@ def parametrize(molecule: Molecule, charges: str) -> MoleculeParameters:
     return implementation(molecule, charges)
 
 
+def sites(molecule: Molecule) -> Any:
+    """Charges on atoms and beside them, of the energy that ranks (`ChargeSites`)."""
+    from molflow_sim.forcefield import charge_sites
+
+    return charge_sites(molecule)
+
+
 def distil(molecule: Molecule, parameters: MoleculeParameters, seed: int, say: Callable[[str], None]) -> bytes:
     """The molecule's own potential, as `with_bespoke` reads it."""
     from molflow_sim.bespoke import DistilSettings
@@ -178,6 +185,7 @@ class Stages:
     """The steps a screening is made of."""
 
     parametrize: Callable[..., Any] = parametrize
+    sites: Callable[..., Any] = sites
     distil: Callable[..., bytes] = distil
     generate: Callable[..., Any] = generate
     press: Callable[..., Any] = press
@@ -211,6 +219,13 @@ class Shared:
     def ranking(self) -> Any:
         """Parameters of the force field as a member of what ranks, also where another potential searches."""
         return self.parameters if self.fit is None else self.fit
+
+    @property
+    def best(self) -> str:
+        """What ``best`` is for this molecule."""
+        from molflow_sim.energies.models import BEST, PLAIN_BEST
+
+        return PLAIN_BEST if self.ranking.sites is None else BEST
 
 
 def press_batch(shared: Shared, index: int) -> bytes:
@@ -268,7 +283,7 @@ def refine_batch(shared: Shared, item: Sequence[dict[str, Any]]) -> bytes:
     for row in rows:
         if row["crystal"] is not None:
             crystal = crystal_from_json(row["crystal"], [shared.molecule])
-            value = shared.stages.energies("best", [crystal], shared.ranking)[0]
+            value = shared.stages.energies(shared.best, [crystal], shared.ranking)[0]
             row |= {"energy": value.energy, "parts": value.parts}
             if not np.isfinite(value.energy):
                 row |= {"crystal": None, "energy": None, "reason": value.reason}

@@ -27,7 +27,8 @@ def vibrations_batch(shared: Shared, item: tuple[bool, dict[str, Any]]) -> bytes
     on_best, stored = item
     crystal = crystal_from_json(stored, [shared.molecule])
     try:
-        found = shared.stages.vibrations(crystal, shared.parameters, on_best)
+        parameters = shared.ranking if on_best else shared.parameters
+        found = shared.stages.vibrations(crystal, parameters, on_best)
     except MolflowError as error:
         return to_bytes({"reason": error.reason})
     except (RuntimeError, ValueError, FloatingPointError) as error:

@@ -24,9 +24,12 @@ def potential_of(*crystals, exact=True) -> EnsemblePotential:
     return potential
 
 
-def test_it_passes_the_conformance_kit_for_potentials():
+@pytest.mark.parametrize("sites", [False, True])
+def test_it_passes_the_conformance_kit_for_potentials(sites):
     crystals = crystal("formamide"), crystal("urea")
-    validate_potential(potential_of(*crystals), crystals)
+    potential = EnsemblePotential([parametrize(c.molecules[0], sites=sites) for c in crystals])
+    potential.so3lr = SO3LR(dtype="float64")
+    validate_potential(potential, crystals)
 
 
 def test_the_energy_is_the_mean_between_molecules_and_that_of_the_network_inside():

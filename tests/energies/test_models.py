@@ -7,7 +7,7 @@ import torch_sim
 from crystal_examples import crystal, molecule
 
 from molflow_sim.energies import EnsemblePotential, models
-from molflow_sim.energies.models import BEST, MeanEnergy, Value, energy_identity, energy_model, recipe
+from molflow_sim.energies.models import BEST, PLAIN_BEST, MeanEnergy, Value, energy_identity, energy_model, recipe
 from molflow_sim.errors import InputError, MissingDependencyError, UnsupportedElementError
 from molflow_sim.forcefield import CrystalPotential, parametrize
 from molflow_sim.so3lr import weights
@@ -41,31 +41,59 @@ def test_so3lr_is_the_network_per_molecule_and_tells_what_is_between_molecules()
     assert first.intermolecular["so3lr"] == pytest.approx(energies[0] - inside[0], abs=2e-5)
 
 
-def test_best_is_the_mean_of_fit_and_so3lr_between_molecules_and_so3lr_inside():
+@pytest.mark.parametrize(("spec", "member", "weight"), [(BEST, "fit-hf", 2 / 3), (PLAIN_BEST, "fit", 1 / 2)])
+def test_best_is_a_mean_of_fit_and_so3lr_between_molecules_and_so3lr_inside(spec, member, weight):
     c = crystal("urea")
-    (best,), (fit,), (net,) = of("best", c), of("fit", c), of("so3lr", c)
-    assert best.energy == pytest.approx((fit.energy + net.intermolecular["so3lr"]) / 2 + net.inside, abs=1e-9)
-    assert best.parts == pytest.approx({"fit": fit.energy + net.inside, "so3lr": net.energy}, abs=1e-9)
-    potential = EnsemblePotential([parametrize(c.molecules[0])])
+    (best,), (fit,), (net,) = of(spec, c), of(member, c), of("so3lr", c)
+    mean = weight * fit.energy + (1 - weight) * net.intermolecular["so3lr"]
+    assert best.energy == pytest.approx(mean + net.inside, abs=1e-9)
+    assert best.parts == pytest.approx({member: fit.energy + net.inside, "so3lr": net.energy}, abs=1e-9)
+    potential = EnsemblePotential([parametrize(c.molecules[0], sites=member == "fit-hf")])
     found = potential(torch_sim.initialize_state([c.to_ase()], "cpu", torch.float64))
     assert best.energy == pytest.approx(float(found["energy"]) / c.z, abs=2e-5)
-    assert energy_model("best").spec == BEST == energy_model(" mean(fit,so3lr) ").spec
+    assert energy_model("best").spec == BEST and energy_model(f" {spec} ").name == "best"
 
 
-@pytest.mark.parametrize("spec", ["mean(fit)", "mean()", "mean(fit,fit)", "mean(fit,nothing)", "mean(fit", "bset"])
+def test_without_pyscf_best_has_the_charges_of_mmff94_and_says_so(monkeypatch):
+    monkeypatch.setattr(models, "find_spec", lambda name: None)
+    spec, why = recipe("best", molecule("NC=O"))
+    assert spec == PLAIN_BEST and "pip install pyscf" in why
+    with pytest.raises(MissingDependencyError, match="pyscf"):
+        recipe("fit-hf", molecule("NC=O"))
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        "mean(fit)",
+        "mean()",
+        "mean(fit,fit)",
+        "mean(fit,2*fit)",
+        "mean(0*fit,so3lr)",
+        "mean(fit,nothing)",
+        "mean(fit",
+        "bset",
+    ],
+)
 def test_a_spec_that_makes_no_sense_is_refused(spec):
     with pytest.raises(InputError, match=r"--energy|unknown energy model"):
         energy_model(spec)
 
 
 def test_means_may_be_nested():
-    assert [m.spec for m in energy_model("mean(potential,mean(fit,so3lr))").members] == ["potential", BEST]
+    nested = energy_model("mean(potential,mean(fit,so3lr))")
+    assert [m.spec for m in nested.members] == ["potential", PLAIN_BEST]
+    c = crystal("urea")
+    one, two = of("potential", c)[0], of(PLAIN_BEST, c)[0]
+    mean = (one.between + two.between + one.inside + two.inside) / 2
+    assert of(nested.spec, c)[0].energy == pytest.approx(mean, abs=1e-9)
 
 
 def test_best_falls_back_to_the_potential_for_elements_that_so3lr_does_not_know():
     spec, why = recipe("best", molecule("BrCC=O"))
     assert spec == "potential" and "Br" in why and "ranked by potential" in why
-    assert recipe("mean(fit,potential,so3lr)", molecule("BrCC=O"))[0] == "mean(fit,potential)"
+    assert recipe("mean(2*fit,potential,so3lr)", molecule("BrCC=O"))[0] == "mean(2*fit,potential)"
+    assert recipe("mean(2*fit,so3lr)", molecule("BrCC=O"))[0] == "fit"
     with pytest.raises(UnsupportedElementError, match="Br"):
         recipe("so3lr", molecule("BrCC=O"))
     assert recipe("best", molecule("NC=O")) == (BEST, "")
@@ -102,7 +130,7 @@ class Fixed:
     ],
 )
 def test_members_that_disagree_beyond_physics_or_fail_give_no_mean_and_say_why(a, b, words):
-    mean = MeanEnergy("mean(one,two)", "mean", (Fixed("one", *a), Fixed("two", *b)))
+    mean = MeanEnergy("mean(one,two)", "mean", (Fixed("one", *a), Fixed("two", *b)), (1, 1))
     (value,) = mean.evaluate([None], None)
     assert (words in value.reason) and np.isfinite(value.energy) == (not words)
     assert models.DISAGREEMENT[0] == pytest.approx(40 * KJ_PER_MOL)

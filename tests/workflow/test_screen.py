@@ -192,9 +192,9 @@ def test_a_crash_after_any_write_changes_nothing(urea, finished, tmp_path, monke
             break
         except Crash:
             stops += 1
-    # press, distinct, evaluate, energies of packings, relax, unique, energies (one a structure), refine, unique,
-    # vibrations: each once
-    assert stops == 3 + 1 + 1 + 2 + 3 + 1 + 6 + 1 + 1 + 3
+    # charges, press, distinct, evaluate, energies of packings, relax, unique, energies (one a structure), refine,
+    # unique, vibrations: each once
+    assert stops == 1 + 3 + 1 + 1 + 2 + 3 + 1 + 6 + 1 + 1 + 3
     pd.testing.assert_frame_equal(result.to_dataframe(), whole.to_dataframe())
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from molflow_sim.energies.models import Value
 from molflow_sim.evaluate import PackingMatch
 from molflow_sim.evaluate.vibrations import Vibrations
+from molflow_sim.forcefield import ChargeSites
 from molflow_sim.packing.packings import STATUS
 from molflow_sim.screening import Stages
 
@@ -49,12 +50,17 @@ def relax(crystals, parameters):
 
 
 def energies(spec, crystals, parameters):
-    return [Value(2 * float(e), {"fit": float(e), "so3lr": 3 * float(e)}) for e in evaluate(crystals, parameters)]
+    return [Value(2 * float(e), {"fit-hf": float(e), "so3lr": 3 * float(e)}) for e in evaluate(crystals, parameters)]
 
 
 def vibrations(crystal, parameters, on_best):
     """An Einstein crystal, the stiffer the denser."""
     return Vibrations(np.full(24, 50.0 + 1e4 * crystal.density), np.empty((0, 3)), 8, (1, 1, 1))
+
+
+def sites(molecule):
+    """Charges on the atoms alone, all zero."""
+    return ChargeSites(np.eye(molecule.n_atoms), np.zeros(molecule.n_atoms))
 
 
 def always_valid(crystal, settings):
@@ -85,6 +91,7 @@ def compare(a, b):
 
 
 TOY = Stages(
+    sites=sites,
     press=press,
     evaluate=evaluate,
     relax=relax,
