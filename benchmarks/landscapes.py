@@ -49,10 +49,10 @@ SYMPREC = 0.01
 ENERGIES = {
     "potential": "potential",
     "fit": "fit",
+    "fit-hf": "fit-hf",
     "so3lr": "so3lr",
+    "plain": "mean(fit,so3lr), the former best",
     "best": "best",
-    "totals": "(fit + so3lr)/2, totals",
-    "whole": "mean(potential,so3lr)",
 }
 """Energies of a landscape as they are kept, and what tables call them."""
 
@@ -116,18 +116,18 @@ def _done(_: Any) -> str:
 def _energies(crystal: MolecularCrystal) -> dict[str, Any]:
     """kJ/mol per molecule by name; zeros are the models' own."""
     # The order of a molecule's atoms differs from file to file, so parameters belong to one crystal.
-    parameters = parametrize(crystal.molecules[0])
+    parameters = parametrize(crystal.molecules[0], sites=True)
     best = energy_model("best").evaluate([crystal], parameters)[0]
     potential = energy_model("potential").evaluate([crystal], parameters)[0]
-    fit, so3lr = best.intermolecular["fit"], best.parts["so3lr"]
+    fit = potential.between
     found = {
         "potential": potential.energy,
         "fit": fit,
-        "so3lr": so3lr,
+        "fit-hf": best.intermolecular["fit-hf"],
+        "so3lr": best.parts["so3lr"],
+        "plain": (fit + best.intermolecular["so3lr"]) / 2 + best.inside,
         "best": best.energy,
-        "totals": (fit + so3lr) / 2,
-        "whole": (potential.energy + so3lr) / 2,
-        "so3lr inter": best.intermolecular["so3lr"],
+        "between": best.between,
         "so3lr inside": best.inside,
         "mmff inside": potential.inside,
     }
@@ -172,7 +172,7 @@ def _relaxed_rows(parts: Parts, name: str, n: int) -> list[dict[str, Any]]:
 
 def _relax(name: str, id: str, on: str) -> dict[str, Any]:
     crystal, start = _read(name, id), time.process_time()
-    found = relax_flexible([crystal], POTENTIALS[on]([parametrize(crystal.molecules[0])]))[0]
+    found = relax_flexible([crystal], POTENTIALS[on]([parametrize(crystal.molecules[0], sites=on == "best")]))[0]
     seconds = time.process_time() - start
     match = packing_similarity(crystal, found.crystal, n=15)
     return {
@@ -237,9 +237,9 @@ def relaxed_table(crystals: dict[str, list[dict[str, Any]]], relaxed: dict[str, 
         here = {m: [row for row in crystals[m] if row["id"] in ids[m]] for m in part}
         on = {key: {m: [row[key] for row in rows] for m, rows in part.items()} for key in ("potential", "best")}
         for where, rows, keys in (
-            ("as they are", here, ("potential", "so3lr", "best", "totals")),
+            ("as they are", here, ("potential", "so3lr", "plain", "best")),
             ("relaxed on potential", on["potential"], ("potential", "best")),
-            ("relaxed on best", on["best"], ("so3lr", "best", "totals")),
+            ("relaxed on best", on["best"], ("fit-hf", "so3lr", "best")),
         ):
             head = {"structures": f"{which}: {' + '.join(str(len(r)) for r in here.values())}", "geometry": where}
             table += [{**head, **row} for row in landscape_table(rows, {k: ENERGIES[k] for k in keys})]
@@ -278,7 +278,7 @@ def error_bar_table(crystals: dict[str, list[dict[str, Any]]], relaxed: dict[str
             if not rows:
                 continue
             fit, so3lr, best, truth = (
-                np.array([row[key] for row in rows]) for key in ("fit", "so3lr", "best", "reference")
+                np.array([row[key] for row in rows]) for key in ("fit-hf", "so3lr", "best", "reference")
             )
             first = int(np.argmin(best))
             fit = fit + np.array(
@@ -327,19 +327,19 @@ def _lattice(name: str, *, relax: bool) -> dict[str, Any]:
     alone, gain = _energies(free), 0.0
     row: dict[str, Any] = {"name": name, "reference": _x23()[name]}
     if relax:
-        potential = EnsemblePotential([parametrize(solid.molecules[0])])
+        potential = EnsemblePotential([parametrize(solid.molecules[0], sites=True)])
         found = relax_flexible([solid], potential)[0]
         row |= {"density": found.crystal.density / solid.density, "converged": found.converged}
         solid, gain = found.crystal, _gain(free)
     bound = _energies(solid)
     strain = bound["so3lr inside"] - alone["so3lr inside"] + gain
-    between = (bound["fit"] + bound["so3lr inter"]) / 2
     return row | {
         "fit": bound["fit"],
+        "fit-hf": bound["fit-hf"],
         "potential": None if relax else bound["fit"] + bound["mmff inside"] - alone["mmff inside"],
-        "so3lr": bound["so3lr inter"] + strain,
-        "best": between + strain,
-        "between": between,
+        "so3lr": bound["so3lr"] - bound["so3lr inside"] + strain,
+        "best": bound["between"] + strain,
+        "between": bound["between"],
         "strain": strain,
         "reason": bound["reason"],
     }
@@ -360,7 +360,7 @@ def _gain(free: MolecularCrystal) -> float:
 
 def lattice_table(lattices: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Errors of all lattice energies and of those whose members agree."""
-    titles = {name: name for name in ("fit", "potential", "so3lr", "best")} | {"between": "best, without strain"}
+    titles = {name: name for name in ("fit", "fit-hf", "potential", "so3lr", "best")} | {"between": "best, without strain"}
     table = []
     for where, rows in lattices.items():
         agreeing = [row for row in rows if not row["reason"]]
@@ -439,8 +439,9 @@ def kept_lines(tables: dict[str, list[dict[str, Any]]]) -> list[tuple[str, str]]
             "; ".join(means[name] for name in shown) + " ([tables](docs/methods/energies.md#what-was-measured))",
         ),
         (
-            "X23 lattice energies, those whose members agree: MAE in kJ/mol, force field, SO3LR, best",
-            "; ".join(lattice[name] for name in shown),
+            "X23 lattice energies, those whose members agree: MAE in kJ/mol, force field, FIT, FIT with HF charges, "
+            "SO3LR, best without strain",
+            "; ".join(lattice[name] for name in ("potential", "fit", "fit-hf", "so3lr", "best, without strain")),
         ),
     ]
 

@@ -19,7 +19,7 @@ import torch
 
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 _wanted = threading.local()
-_LOADERS = ("scipy.linalg", "tblite.interface")
+_LOADERS = ("scipy.linalg", "tblite.interface", "pyscf.lib")
 """Modules that bring further libraries with threads."""
 
 
@@ -47,10 +47,10 @@ def one_blas_thread() -> Iterator[None]:
 
 
 @contextmanager
-def one_tblite_thread() -> Iterator[None]:
-    """Keep tblite on the thread that calls it: its sums over OpenMP's threads have other last bits each time.
+def one_openmp_thread() -> Iterator[None]:
+    """Keep tblite and pyscf on the thread that calls them: sums over OpenMP's threads have other last bits each time.
 
-    tblite must have been imported before.
+    They must have been imported before.
     """
     with _libraries().limit(limits=1, user_api="openmp"):
         yield

@@ -26,7 +26,7 @@ from molflow_sim.errors import InputError, MissingDependencyError, MolflowError,
 from molflow_sim.registry import ENERGIES
 from molflow_sim.runs.files import sha256
 from molflow_sim.symmetry.spacegroup import repeats_for_axis
-from molflow_sim.threads import one_tblite_thread
+from molflow_sim.threads import one_openmp_thread
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -155,7 +155,7 @@ def _tblite(spec: str) -> EnergyModel:
 
     def cell_energy(atoms: Atoms) -> float:
         atoms.calc = TBLite(method=_XTB[spec], verbosity=0)
-        with one_tblite_thread():
+        with one_openmp_thread():
             return float(atoms.get_potential_energy())
 
     return EnergyModel(spec, _XTB[spec], cell_energy, minimum_axis=MINIMUM_AXIS)

@@ -14,6 +14,7 @@ from rdkit import Chem
 
 from molflow_sim.errors import MissingDependencyError, ParameterError
 from molflow_sim.forcefield.exp6 import EXP6_TYPES
+from molflow_sim.threads import one_blas_thread, one_openmp_thread
 from molflow_sim.units import BOHR
 
 SHELLS = (1.4, 1.6, 1.8, 2.0)
@@ -153,31 +154,32 @@ def hf_potential(symbols: list[str], positions: np.ndarray, points: np.ndarray) 
         from pyscf import df, gto, scf
     except ImportError as error:
         raise MissingDependencyError("pyscf") from error
-    mol = gto.M(
-        atom=list(zip(symbols, np.asarray(positions).tolist())),
-        unit="Angstrom",
-        basis={s: "def2-svp" if s == "I" else "6-31g*" for s in set(symbols)},
-        ecp={"I": "def2-svp"} if "I" in symbols else {},
-        verbose=0,
-    )
-    field = scf.RHF(mol).density_fit()
-    field.conv_tol = 1e-8
-    field.kernel()
-    if not field.converged:
-        field = field.newton()
+    with one_blas_thread(), one_openmp_thread():
+        mol = gto.M(
+            atom=list(zip(symbols, np.asarray(positions).tolist())),
+            unit="Angstrom",
+            basis={s: "def2-svp" if s == "I" else "6-31g*" for s in set(symbols)},
+            ecp={"I": "def2-svp"} if "I" in symbols else {},
+            verbose=0,
+        )
+        field = scf.RHF(mol).density_fit()
+        field.conv_tol = 1e-8
         field.kernel()
-    if not field.converged:
-        raise ParameterError("HF/6-31G* did not converge; use another charge model, for example charges='mmff94'")
-    density = field.make_rdm1()
-    packed = 2 * density - np.diag(np.diag(density))  # off-diagonal elements count twice in the lower triangle
-    packed = packed[np.tril_indices(mol.nao)]
+        if not field.converged:
+            field = field.newton()
+            field.kernel()
+        if not field.converged:
+            raise ParameterError("HF/6-31G* did not converge; use another charge model, for example charges='mmff94'")
+        density = field.make_rdm1()
+        packed = 2 * density - np.diag(np.diag(density))  # off-diagonal elements count twice in the lower triangle
+        packed = packed[np.tril_indices(mol.nao)]
 
-    grid = np.asarray(points) / BOHR
-    nuclei = mol.atom_coords()
-    potential = (mol.atom_charges() / np.linalg.norm(grid[:, None] - nuclei, axis=-1)).sum(1)
-    chunk = max(1, int(2e8 / (8 * len(packed))))  # 200 MB of integrals at a time
-    for start in range(0, len(grid), chunk):
-        probes = gto.fakemol_for_charges(grid[start : start + chunk])
-        integrals = df.incore.aux_e2(mol, probes, intor="int3c2e", aosym="s2ij")
-        potential[start : start + chunk] -= packed @ integrals
-    return potential / BOHR
+        grid = np.asarray(points) / BOHR
+        nuclei = mol.atom_coords()
+        potential = (mol.atom_charges() / np.linalg.norm(grid[:, None] - nuclei, axis=-1)).sum(1)
+        chunk = max(1, int(2e8 / (8 * len(packed))))  # 200 MB of integrals at a time
+        for start in range(0, len(grid), chunk):
+            probes = gto.fakemol_for_charges(grid[start : start + chunk])
+            integrals = df.incore.aux_e2(mol, probes, intor="int3c2e", aosym="s2ij")
+            potential[start : start + chunk] -= packed @ integrals
+        return potential / BOHR

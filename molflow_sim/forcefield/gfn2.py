@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from molflow_sim.errors import MissingDependencyError, ParameterError
-from molflow_sim.threads import one_tblite_thread
+from molflow_sim.threads import one_openmp_thread
 from molflow_sim.units import BOHR
 
 _QUADRUPOLE = {"xx": (0, 0), "xy": (0, 1), "yy": (1, 1), "xz": (0, 2), "yz": (1, 2), "zz": (2, 2)}
@@ -52,7 +52,7 @@ def gfn2_multipoles(numbers: np.ndarray, positions: np.ndarray) -> tuple[np.ndar
         calculator = Calculator("GFN2-xTB", np.asarray(numbers), np.asarray(positions) / BOHR)
         calculator.set("verbosity", 0)
         calculator.add("xtbml_xyz")
-        with one_tblite_thread():
+        with one_openmp_thread():
             result = calculator.singlepoint()
         charges = np.array(result.get("charges"))
         found = result.get("post-processing-dict")

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from molflow_sim.errors import MissingDependencyError, NonFiniteError
-from molflow_sim.threads import one_tblite_thread
+from molflow_sim.threads import one_openmp_thread
 from molflow_sim.units import BOHR, HARTREE
 
 ACCURACY = 30.0
@@ -58,7 +58,7 @@ class GFN2Energy:
         self.evaluations += 1
         x = np.ascontiguousarray(positions, float) / BOHR
         try:
-            with one_tblite_thread():
+            with one_openmp_thread():
                 result = self._singlepoint(x)
             energy, gradient = float(result.get("energy")), np.array(result.get("gradient"))
         except self._errors as error:

@@ -12,6 +12,7 @@ import json
 import warnings
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -72,15 +73,10 @@ def charge_sites(molecule: Molecule, *, cache: bool = True) -> ChargeSites:
     ParameterError
         More than `MAX_HEAVY` heavy atoms, or the self-consistent field does not converge.
     """
-    from molflow_sim.systems.molecule import Molecule
-
     heavy = int((np.asarray(molecule.numbers) > 1).sum())
     if heavy > MAX_HEAVY:
         raise ParameterError(f"{molecule.formula}: Hartree-Fock of {heavy} heavy atoms takes too long ({MAX_HEAVY})")
-    few = CONFORMERS if heavy <= SMALL else 1
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of stereochemistry that is not specified: any will do here
-        model = Molecule.from_smiles(molecule.smiles, n_conformers=few)
+    model = _model(molecule.smiles, CONFORMERS if heavy <= SMALL else 1)
     order = np.array(model.rdmol.GetSubstructMatch(molecule.rdmol), dtype=int)
     if len(order) != molecule.n_atoms:  # a SMILES that is read as another molecule than it was written for
         model, order = molecule, np.arange(molecule.n_atoms)
@@ -88,20 +84,35 @@ def charge_sites(molecule: Molecule, *, cache: bool = True) -> ChargeSites:
     path = cache_folder() / "charges" / f"{cache_key(model, _MODEL, 0)}.json"
     charges = _cached(path, len(weights)) if cache else None
     if charges is None:
-        symbols = list(model.symbols)
-        units, potentials = [], []
-        for positions in model.conformers[:few]:
-            points = shell_points(symbols, positions)
-            units.append(inverse_distances(points, weights @ positions))
-            potentials.append(hf_potential(symbols, positions, points))
-        restrained = np.append(np.asarray(model.numbers) > 1, np.ones(len(weights) - model.n_atoms, dtype=bool))
-        charges = fit_charges(np.concatenate(units), np.concatenate(potentials), classes, restrained)
+        charges = _fitted(model, weights, classes)
         if cache:
             with suppress(OSError):  # a folder that cannot be written is no error
                 record = {"model": _MODEL, "smiles": model.smiles, "charges": charges.tolist()}
                 write_bytes_atomically(path, json.dumps(record).encode())
     rows = np.append(order, np.arange(len(order), len(weights)))
     return ChargeSites(weights[rows][:, order], charges[rows])
+
+
+@lru_cache(maxsize=64)
+def _model(smiles: str, few: int) -> Molecule:
+    """The lowest conformers, at most so many, of what a SMILES says."""
+    from molflow_sim.systems.molecule import Molecule
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of stereochemistry that is not specified: any will do here
+        return Molecule.from_smiles(smiles, n_conformers=few)
+
+
+def _fitted(model: Molecule, weights: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Charges (S,) that fit the potentials of all conformers at once."""
+    symbols = list(model.symbols)
+    units, potentials = [], []
+    for positions in model.conformers[:CONFORMERS]:
+        points = shell_points(symbols, positions)
+        units.append(inverse_distances(points, weights @ positions))
+        potentials.append(hf_potential(symbols, positions, points))
+    restrained = np.append(np.asarray(model.numbers) > 1, np.ones(len(weights) - model.n_atoms, dtype=bool))
+    return fit_charges(np.concatenate(units), np.concatenate(potentials), classes, restrained)
 
 
 def _cached(path: Path, n: int) -> np.ndarray | None:

@@ -18,14 +18,14 @@ def test_the_opposite_order_finds_none_of_the_lowest() -> None:
 
 
 def test_lattice_energies_of_which_best_is_refused_count_in_the_column_of_all_only() -> None:
-    base = dict.fromkeys(("fit", "so3lr", "best", "between"), -50.0) | {"potential": None, "reference": -50.0}
+    base = dict.fromkeys(("fit", "fit-hf", "so3lr", "best", "between"), -50.0) | {"potential": None, "reference": -50.0}
     rows = [base | {"reason": ""}, base | {"best": 350.0, "reason": "fit and so3lr differ"}]
     (best,) = (row for row in lattice_table({"as given": rows}) if row["energy"] == "best")
     assert (best["MAE, all 2"], best["MAE, 1 not refused"]) == ("200.0", "0.0")
 
 
 def test_a_structure_that_moved_to_another_packing_is_left_out_of_the_second_half() -> None:
-    energies = ("potential", "so3lr", "best", "totals")
+    energies = ("potential", "so3lr", "plain", "fit-hf", "best")
     single = [{"id": str(k), "reference": float(k), **dict.fromkeys(energies, float(k))} for k in range(20)]
     relaxed = [{"id": r["id"], **{on: r | {"rmsd": 0.1} for on in ("potential", "best")}} for r in single]
     relaxed[0]["best"] |= {"rmsd": None, "best": 99.0}

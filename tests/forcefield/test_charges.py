@@ -179,7 +179,8 @@ def test_another_conformer_or_model_has_another_cache_entry(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("model", "library", "wanted"), [("hf-esp", "pyscf", "pip install pyscf"), ("gfn2", "tblite", r"molflow-sim\[xtb\]")]
+    ("model", "library", "wanted"),
+    [("hf-esp", "pyscf", "pip install pyscf"), ("gfn2", "tblite", r"molflow-sim\[xtb\]")],
 )
 def test_a_missing_library_is_named_with_its_install_command(monkeypatch, model, library, wanted):
     for name in [m for m in sys.modules if m.split(".")[0] == library]:
