@@ -360,7 +360,8 @@ def _gain(free: MolecularCrystal) -> float:
 
 def lattice_table(lattices: dict[str, list[dict[str, Any]]]) -> list[dict[str, Any]]:
     """Errors of all lattice energies and of those whose members agree."""
-    titles = {name: name for name in ("fit", "fit-hf", "potential", "so3lr", "best")} | {"between": "best, without strain"}
+    titles = {name: name for name in ("fit", "fit-hf", "potential", "so3lr", "best")}
+    titles |= {"between": "best, without strain"}
     table = []
     for where, rows in lattices.items():
         agreeing = [row for row in rows if not row["reason"]]

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
 
 TEACHERS = ("best", "so3lr")
-"""The mean of FIT and SO3LR; SO3LR alone."""
+"""The mean of FIT, with its charges of MMFF94, and SO3LR; SO3LR alone."""
 FARTHEST = 120.0
 """kJ/mol above the lowest packing beyond which nothing is learnt."""
 _ARRAYS = ("exp6_a", "exp6_b", "exp6_c", "charges")
