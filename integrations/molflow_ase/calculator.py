@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from ase.stress import full_3x3_to_voigt_6_stress
 from scipy.spatial import cKDTree
 
 from molflow_sim.energies import EnsemblePotential
+from molflow_sim.energies.ensemble import best_parameters
 from molflow_sim.errors import CrystalError, InputError, NonFiniteError
 from molflow_sim.forcefield.parameters import MoleculeParameters, distinct_species, parametrize
 from molflow_sim.forcefield.potential import CrystalPotential
@@ -109,10 +109,10 @@ class CrystalCalculator(Calculator):
                     )
                 species.append(molecule)
         distinct = distinct_species(species)
-        sites = self._energy == "best" and find_spec("pyscf") is not None
-        table = [
-            m if isinstance(m, MoleculeParameters) else parametrize(m, self._charges, sites=sites) for m in distinct
-        ]
+        if self._energy == "best":
+            table = best_parameters(distinct, self._charges)
+        else:
+            table = [m if isinstance(m, MoleculeParameters) else parametrize(m, self._charges) for m in distinct]
         return _POTENTIALS[self._energy](table, **self._options)
 
     @classmethod

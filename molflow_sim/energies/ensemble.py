@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch_sim.state import SimState
 
-from molflow_sim.forcefield.parameters import MoleculeParameters
+from molflow_sim.errors import MissingDependencyError, ParameterError
+from molflow_sim.forcefield.parameters import MoleculeParameters, parametrize
 from molflow_sim.forcefield.potential import CrystalPotential
 from molflow_sim.forcefield.site_potential import SitePotential
+from molflow_sim.forcefield.sites import charge_sites
 from molflow_sim.so3lr.potential import SO3LR, Orbits, check_elements
 from molflow_sim.switched_model import SwitchedModel, state_of
 
 SHARE = 2.0 / 3.0
 """Of exp-6 with charges beside the atoms in the energy between molecules; with MMFF94's charges it has a half."""
+
+
+def best_parameters(species: Sequence[Any], charges: str = "mmff94") -> list[MoleculeParameters]:
+    """Parameters of some species for the potential of ``best``: with charges beside the atoms where all can have them.
+
+    Parameters
+    ----------
+    species : sequence of Molecule or MoleculeParameters
+        Parameters are taken as they are.
+    charges : str
+        Of species without charges beside the atoms.
+    """
+    plain = [s if isinstance(s, MoleculeParameters) else parametrize(s, charges) for s in species]
+    try:
+        return [p if p is s else replace(p, sites=charge_sites(s)) for p, s in zip(plain, species)]
+    except (MissingDependencyError, ParameterError):
+        return plain
 
 
 class EnsemblePotential(SwitchedModel):

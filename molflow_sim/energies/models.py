@@ -28,7 +28,7 @@ import numpy as np
 import torch_sim
 
 from molflow_sim.energies import foreign
-from molflow_sim.errors import InputError, MissingDependencyError, MolflowError, UnsupportedElementError
+from molflow_sim.errors import InputError, MissingDependencyError, MolflowError, ParameterError, UnsupportedElementError
 from molflow_sim.relax.symmetry import orbits as orbits_of
 from molflow_sim.so3lr.weights import SHA256
 from molflow_sim.units import KJ_PER_MOL
@@ -105,11 +105,14 @@ class FitEnergy:
     sites: bool = False
 
     def check(self, molecule: Molecule) -> None:
-        """Refuse a molecule without parameters."""
+        """Refuse a molecule without parameters, or too large for Hartree-Fock."""
         from molflow_sim.forcefield import parametrize
+        from molflow_sim.forcefield.sites import checked_size
 
-        if self.sites and not find_spec("pyscf"):
-            raise MissingDependencyError("pyscf")
+        if self.sites:
+            if not find_spec("pyscf"):
+                raise MissingDependencyError("pyscf")
+            checked_size(molecule)
         parametrize(molecule)
 
     def evaluate(self, crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters | None) -> list[Value]:
@@ -353,11 +356,13 @@ def recipe(spec: str, molecule: Molecule) -> tuple[str, str]:
     MolflowError
         No model of the spec can do the molecule.
     """
-    if spec.strip() == "best" and not find_spec("pyscf"):
-        left, why = recipe(PLAIN_BEST, molecule)
-        why = why.rpartition("; ")[0] or "pyscf is not installed (pip install pyscf): FIT has the charges of MMFF94"
-        left = left if left == PLAIN_BEST else FALLBACK
-        return left, f"{why}; ranked by {left}"
+    if spec.strip() == "best":
+        try:
+            energy_model("fit-hf").check(molecule)
+        except (MissingDependencyError, ParameterError) as error:
+            left, why = recipe(PLAIN_BEST, molecule)
+            left = left if left == PLAIN_BEST else FALLBACK
+            return left, f"{why.rpartition('; ')[0] or error.reason}; ranked by {left}"
     model = energy_model(spec)
     if not isinstance(model, MeanEnergy):
         model.check(molecule)

@@ -30,10 +30,10 @@ REACH = 0.4
 """Of the mean bond vector (twice that for three bonds or more), from which a site stands off, backwards."""
 LEAST_OFFSET = 0.1
 """Å; nearer to its atom a site says nothing that the atom's charge does not."""
-CONFORMERS, SMALL = 3, 20
+CONFORMERS, SMALL = 3, 13
 """At most so many conformers are fitted together, of molecules of up to so many heavy atoms; of larger ones one is."""
-MAX_HEAVY = 45
-"""Larger molecules are refused."""
+MAX_HEAVY = 24
+"""Larger molecules are refused: Hartree-Fock would take longer than all the rest of a screening."""
 _MODEL = "hf-sites"
 
 
@@ -73,10 +73,7 @@ def charge_sites(molecule: Molecule, *, cache: bool = True) -> ChargeSites:
     ParameterError
         More than `MAX_HEAVY` heavy atoms, or the self-consistent field does not converge.
     """
-    heavy = int((np.asarray(molecule.numbers) > 1).sum())
-    if heavy > MAX_HEAVY:
-        raise ParameterError(f"{molecule.formula}: Hartree-Fock of {heavy} heavy atoms takes too long ({MAX_HEAVY})")
-    model = _model(molecule.smiles, CONFORMERS if heavy <= SMALL else 1)
+    model = _model(molecule.smiles, CONFORMERS if checked_size(molecule) <= SMALL else 1)
     order = np.array(model.rdmol.GetSubstructMatch(molecule.rdmol), dtype=int)
     if len(order) != molecule.n_atoms:  # a SMILES that is read as another molecule than it was written for
         model, order = molecule, np.arange(molecule.n_atoms)
@@ -91,6 +88,23 @@ def charge_sites(molecule: Molecule, *, cache: bool = True) -> ChargeSites:
                 write_bytes_atomically(path, json.dumps(record).encode())
     rows = np.append(order, np.arange(len(order), len(weights)))
     return ChargeSites(weights[rows][:, order], charges[rows])
+
+
+def checked_size(molecule: Molecule) -> int:
+    """Number of heavy atoms, if charges beside the atoms can be had in reasonable time.
+
+    Raises
+    ------
+    ParameterError
+        More than `MAX_HEAVY`.
+    """
+    heavy = int((np.asarray(molecule.numbers) > 1).sum())
+    if heavy > MAX_HEAVY:
+        raise ParameterError(
+            f"{molecule.formula}: Hartree-Fock of {heavy} heavy atoms takes minutes; charges beside the atoms are for "
+            f"molecules of up to {MAX_HEAVY}"
+        )
+    return heavy
 
 
 @lru_cache(maxsize=64)

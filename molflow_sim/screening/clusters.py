@@ -6,7 +6,6 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -242,11 +241,11 @@ def evaluated(cluster: MolecularCluster, potentials: tuple[Any, Any], relax: boo
 def potentials_of(species: Sequence[Any], energy: str, charges: str) -> tuple[Any, Any]:
     """The force field, and the model that ranks (one of `ENERGIES`), of clusters of these molecules."""
     from molflow_sim.energies import EnsemblePotential
+    from molflow_sim.energies.ensemble import best_parameters
     from molflow_sim.forcefield import CrystalPotential, parametrize
     from molflow_sim.so3lr.potential import SO3LR
 
-    sites = energy == "best" and find_spec("pyscf") is not None
-    table = [parametrize(molecule, charges, sites=sites) for molecule in species]
+    table = best_parameters(species, charges) if energy == "best" else [parametrize(m, charges) for m in species]
     force_field = CrystalPotential(table, compute_stress=False)
     if energy == "potential":
         return force_field, force_field

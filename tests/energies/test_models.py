@@ -7,6 +7,7 @@ import torch_sim
 from crystal_examples import crystal, molecule
 
 from molflow_sim.energies import EnsemblePotential, models
+from molflow_sim.energies.ensemble import best_parameters
 from molflow_sim.energies.models import BEST, PLAIN_BEST, MeanEnergy, Value, energy_identity, energy_model, recipe
 from molflow_sim.errors import InputError, MissingDependencyError, UnsupportedElementError
 from molflow_sim.forcefield import CrystalPotential, parametrize
@@ -58,6 +59,7 @@ def test_without_pyscf_best_has_the_charges_of_mmff94_and_says_so(monkeypatch):
     monkeypatch.setattr(models, "find_spec", lambda name: None)
     spec, why = recipe("best", molecule("NC=O"))
     assert spec == PLAIN_BEST and "pip install pyscf" in why
+    assert recipe("best", molecule("BrC"))[0] == "potential"
     with pytest.raises(MissingDependencyError, match="pyscf"):
         recipe("fit-hf", molecule("NC=O"))
 
@@ -78,6 +80,12 @@ def test_without_pyscf_best_has_the_charges_of_mmff94_and_says_so(monkeypatch):
 def test_a_spec_that_makes_no_sense_is_refused(spec):
     with pytest.raises(InputError, match=r"--energy|unknown energy model"):
         energy_model(spec)
+
+
+def test_molecules_too_large_for_hartree_fock_are_ranked_without_and_it_is_said():
+    spec, why = recipe("best", molecule("CCCCCCCCCCCCCCCCCCCCCCCCC"))
+    assert spec == PLAIN_BEST and "25 heavy atoms" in why
+    assert best_parameters([molecule("CCCCCCCCCCCCCCCCCCCCCCCCC")])[0].sites is None
 
 
 def test_means_may_be_nested():
