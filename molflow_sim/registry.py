@@ -105,6 +105,7 @@ GENERATORS = Registry(
         "crystals/flow": "molflow_sim.models.crystal_flow.generator:FlowGenerator",
         "crystals/mixed": "molflow_sim.generators.crystals:MixedGenerator",
         "crystals/mol-crystal-flow": "molflow_sim.models.mol_crystal_flow.generator:MolCrystalFlowGenerator",
+        "crystals/cluster-flow": "molflow_sim.models.cluster_flow.crystals:ClusterFlowCrystals",
         "clusters/random": "molflow_sim.generators.clusters:RandomClusters",
         "clusters/packmol": "molflow_sim.generators.clusters:PackmolClusters",
         "clusters/dual-scale": "molflow_sim.models.dual_scale.generator:DualScaleGenerator",

@@ -21,8 +21,12 @@ if TYPE_CHECKING:
     from molflow_sim.systems.crystal import MolecularCrystal
     from molflow_sim.systems.molecule import Molecule
 
-STATUS = ("ok", "not pressed", "not converged", "implausible density", "not finite", "overlap-free", "not generated")
-"""Meaning of `RigidPackings.status`; "overlap-free": dense, without overlaps, not pressed (`relieve`)."""
+STATUS = (
+    "ok", "not pressed", "not converged", "implausible density", "not finite", "overlap-free", "not generated",
+    "no lattice implied",
+)  # fmt: skip
+"""Meaning of `RigidPackings.status`; "overlap-free": dense, without overlaps, not pressed (`relieve`). The last two,
+like "not finite": there is nothing to press."""
 OVERLAP_FREE = STATUS.index("overlap-free")
 _USABLE = ("ok", "not pressed", "overlap-free")
 

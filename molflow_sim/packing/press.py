@@ -110,7 +110,8 @@ def press(
         one is NaN.
     """
     settings = settings or PressSettings()
-    given = ~np.isin(packings.status, [STATUS.index("not generated"), STATUS.index("not finite")])
+    nothing = ("not generated", "not finite", "no lattice implied")
+    given = ~np.isin(packings.status, [STATUS.index(name) for name in nothing])
     if not given.all():  # nothing to press there
         rest = packings.select(~given)
         if not given.any():

@@ -6,11 +6,14 @@ import torch
 from refusals import refuses
 from scipy.spatial.distance import cdist
 
-from molflow_sim import Molecule, generate, load_model
+from molflow_sim import MolecularCluster, Molecule, generate, load_model, parametrize
 from molflow_sim.errors import RequestError, WeightsError
-from molflow_sim.generators.protocol import ClusterRequest
+from molflow_sim.evaluate import packing_similarity
+from molflow_sim.generators.protocol import ClusterRequest, CrystalRequest, Drawn
 from molflow_sim.models.cluster_flow import ClusterFlow, ClusterFlowSettings
+from molflow_sim.models.cluster_flow.crystals import ClusterFlowCrystals
 from molflow_sim.models.cluster_flow.generator import ClusterFlowGenerator
+from molflow_sim.packing import press, random_packings
 from molflow_sim.testing import validate_generator
 from molflow_sim.training.model import save_model
 
@@ -68,6 +71,37 @@ def test_what_it_cannot_make_is_refused(tmp_path):
     refuses(RequestError, "one molecule", generator.sample, ClusterRequest(FORMAMIDE, periodic=True), 1, seed=0)
     atoms = ClusterFlowGenerator(weights(tmp_path / "b", variant="lerp"))
     refuses(RequestError, "lerp", atoms.sample, ClusterRequest(FORMAMIDE), 1, seed=0)
+
+
+@pytest.mark.filterwarnings("ignore:.*beyond the trained range")
+def test_crystals_of_clusters_keep_to_the_protocol(tmp_path):
+    generator = ClusterFlowCrystals(weights(tmp_path / "a"), copies=8)
+    other = ClusterFlowCrystals(weights(tmp_path / "b", seed=1), copies=8)
+    validate_generator(generator, CrystalRequest(FORMAMIDE), n=6, others=[other])
+
+
+def test_a_cluster_cut_out_of_a_crystal_becomes_that_crystal(tmp_path, monkeypatch):
+    molecule = Molecule.from_smiles("NC=O", n_conformers=1)
+    crystal = random_packings(
+        molecule, 1, space_groups=["P 1 21/c 1"], seed=1, packing_coefficient=(0.7, 0.74)
+    ).crystal(0)  # fmt: skip
+    cut = MolecularCluster.from_crystal(crystal)
+    drawn = Drawn(np.arange(3, 5), [cut, None], ["", "molecules upon each other from 4 starts"])
+    monkeypatch.setattr(ClusterFlowGenerator, "sample", lambda self, request, n, **_: drawn)
+    made = ClusterFlowCrystals().sample(CrystalRequest(molecule), 2, seed=0, first_index=3)
+    assert made.reasons == ["", "not generated"] and made.index.tolist() == [3, 4]
+    match = packing_similarity(crystal, made.crystal(0))
+    assert match.n_matched == 15 and match.rmsd < 0.05
+    strict = ClusterFlowCrystals(misfit=1e-6).sample(CrystalRequest(molecule), 2, seed=0, first_index=3)
+    assert strict.reasons == ["no lattice implied", "not generated"] and strict.systems() == [None, None]
+    pressed = press(strict, parametrize(molecule))
+    assert pressed.reasons == strict.reasons and np.isnan(pressed.energy).all()
+
+
+def test_crystals_of_several_independent_molecules_are_refused():
+    refuses(
+        RequestError, "one independent", ClusterFlowCrystals().sample, CrystalRequest(FORMAMIDE, z_prime=2), 1, seed=0
+    )
 
 
 def test_a_flow_is_trained_from_the_command_line(molflow, tmp_path, data):
