@@ -34,14 +34,16 @@ from molflow_sim.generators.protocol import make_generator
 from molflow_sim.runs.files import write_json
 
 MILESTONES = (30, 100, 300, 1000, 4000)
+WEIGHTED = ("flow", "cluster-flow")
+"""Methods that --weights is for, one of them in a run."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run what is missing, then print the tables."""
     args = _arguments(argv)
     chosen, counts = choose(args)
-    sides, digest = _usable(args.sides, chosen[0], args.weights)
-    runs = _runs(args, chosen, sides, digest)
+    sides, digests = _usable(args.sides, chosen[0], args.weights)
+    runs = _runs(args, chosen, sides, digests)
     tables = [raw_table(runs, sides), press_table(runs, sides, MILESTONES), enrichment_table(runs, sides)]
     write_json(
         args.output,
@@ -72,26 +74,30 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _usable(sides: Sequence[str], target: Target, weights: str | None) -> tuple[list[str], str]:
-    """The sides that can run here, the others named on stderr, and the SHA-256 of the flow's weights."""
-    usable, digest = [], ""
+def _usable(sides: Sequence[str], target: Target, weights: str | None) -> tuple[list[str], dict[str, str]]:
+    """The sides that can run here, the others named on stderr, and the SHA-256 of what --weights may replace."""
+    usable, digests = [], {}
     for side in sides:
-        reason = warm_up(side, target, weights if side.startswith("flow") else None)
+        reason = warm_up(side, target, weights if side.startswith(WEIGHTED) else None)
         if reason:
             print(f"{side} is left out: {reason}", file=sys.stderr)
             continue
         usable.append(side)
-        if side.startswith("flow"):
-            digest = str(make_generator("crystals", "flow", weights=weights).identity()["weights"])
-    return usable, digest
+        if side.startswith(WEIGHTED):
+            method = next(name for name in WEIGHTED if side.startswith(name))
+            digests[side] = str(make_generator("crystals", method, weights=weights).identity()["weights"])
+    return usable, digests
 
 
-def _runs(args: argparse.Namespace, targets: Sequence[Target], sides: Sequence[str], digest: str) -> list[Run]:
+def _runs(
+    args: argparse.Namespace, targets: Sequence[Target], sides: Sequence[str], digests: dict[str, str]
+) -> list[Run]:
     parts = Parts(args.output, args.max_minutes, args.print_only)
     milestones = (*(m for m in MILESTONES if m < args.candidates), args.candidates)
     done = []
     for target, source, side in product(targets, args.sources, sides):
-        weights, own = (args.weights, digest) if side.startswith("flow") else (None, "")
+        own = digests.get(side, "")
+        weights = args.weights if own else None
         name = "-".join(filter(None, [target.name, source, side, str(args.candidates), str(args.seed), own[:8]]))
         result = parts.result(
             name,

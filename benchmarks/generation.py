@@ -21,7 +21,7 @@ from molflow_sim.errors import MolflowError
 from molflow_sim.evaluate import CLASH_OVERLAP, check_validity, heavy_atom_overlap, packing_similarity, prepare
 from molflow_sim.packing import RigidPackings
 
-SIDES = ("pyxtal", "pyxtal-vdw", "random", "random-3", "flow-1", "flow", "flow-10", "mol-crystal-flow")
+SIDES = ("pyxtal", "pyxtal-vdw", "random", "random-3", "flow-1", "flow", "flow-10", "mol-crystal-flow", "cluster-flow")
 CLASSES = ("rigid", "flexible")
 HOLDOUT = DATA.parent / "molecules" / "holdout.smi"
 MAX_ATOMS = 60
@@ -141,8 +141,11 @@ class RawJudge:
         self.turns: dict[int, np.ndarray] = {}
 
     def __call__(self, packings: RigidPackings) -> None:
-        """Add a batch."""
-        for i in range(len(packings)):
+        """Add a batch; of a candidate that was not generated there is nothing to judge."""
+        for i, reason in enumerate(packings.reasons):
+            if reason:
+                self.raw.n += 1
+                continue
             self._one(packings.crystal(i), int(packings.conformer[i]), int(packings.index[i]))
 
     def _one(self, crystal: MolecularCrystal, conformer: int, index: int) -> None:

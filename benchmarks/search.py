@@ -195,7 +195,7 @@ def _align(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
 def candidates_of(
     generator: str, molecule: Molecule, n: int, seed: int, first: int, weights: str | None = None
 ) -> RigidPackings:
-    """Packings of ours ("random", "flow", "mixed", "mol-crystal-flow") or PyXtal's ("pyxtal", "pyxtal-vdw").
+    """Packings of ours ("random", "flow", "mixed", "mol-crystal-flow" ...) or PyXtal's ("pyxtal", "pyxtal-vdw").
 
     A number says how many are drawn for each one proposed: "flow-1" proposes all that the flow draws, "random-3" puts
     random packings through the first two stages of the press and `RANDOM_EVALUATIONS` of the third, and keeps the lower

@@ -108,6 +108,7 @@ GENERATORS = Registry(
         "crystals/cluster-flow": "molflow_sim.models.cluster_flow.crystals:ClusterFlowCrystals",
         "clusters/random": "molflow_sim.generators.clusters:RandomClusters",
         "clusters/packmol": "molflow_sim.generators.clusters:PackmolClusters",
+        "clusters/crystal-flow": "molflow_sim.generators.clusters:CrystalFlowClusters",
         "clusters/dual-scale": "molflow_sim.models.dual_scale.generator:DualScaleGenerator",
         "clusters/cluster-flow": "molflow_sim.models.cluster_flow.generator:ClusterFlowGenerator",
         "conformers/etkdg": "molflow_sim.generators.conformers:EtkdgConformers",

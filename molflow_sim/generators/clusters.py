@@ -1,14 +1,25 @@
-"""Generators of clusters that need no network: the loose starts themselves."""
+"""Generators of clusters that need no network of their own: loose starts, and pieces of packings."""
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
-from molflow_sim.errors import InputError, PackingError
-from molflow_sim.generators.protocol import ClusterRequest, Drawn, served
+from molflow_sim.errors import InputError, PackingError, RequestError
+from molflow_sim.generators.protocol import (
+    ClusterRequest,
+    CrystalRequest,
+    Drawn,
+    Generator,
+    generator_identity,
+    make_generator,
+    served,
+    whole_number,
+)
+from molflow_sim.units import KJ_PER_MOL
 
 
 @dataclass(frozen=True)
@@ -70,3 +81,76 @@ class PackmolClusters(RandomClusters):
             return {**super().identity(), "packmol": version("packmol")}
         except PackageNotFoundError:
             return super().identity()
+
+
+@dataclass(frozen=True)
+class CrystalFlowClusters:
+    """Ordered clusters: a molecule of a packing of the crystal flow with its nearest ones, as the press leaves them.
+
+    Their `info` has the space group and the lattice energy in kJ/mol per molecule.
+
+    Attributes
+    ----------
+    weights : str or None
+        Of the crystal flow; those of the package if None.
+    pool : int
+        Packings drawn and pressed for each cluster, of which the one of lowest lattice energy is taken.
+
+    Warns
+    -----
+    UserWarning
+        In `sample`, if a density is asked for: pieces of packings have their own.
+    """
+
+    kind: ClassVar[str] = "clusters/crystal-flow"
+    weights: str | None = None
+    pool: int = 4
+
+    def __post_init__(self) -> None:
+        whole_number("pool", self.pool, 1)
+
+    @property
+    def packings(self) -> Generator:
+        """The crystal flow."""
+        return make_generator("crystals", "flow", weights=self.weights)
+
+    def sample(self, request: ClusterRequest, n: int, *, seed: int, first_index: int = 0) -> Drawn:
+        """See `Generator.sample`.
+
+        Raises
+        ------
+        RequestError
+            Several species, or a periodic box.
+        """
+        from molflow_sim.forcefield import parametrize
+        from molflow_sim.packing import press
+        from molflow_sim.packing.candidates import packings_of
+        from molflow_sim.systems.cluster import MolecularCluster
+
+        asked = served(request, ClusterRequest, self.kind, n)
+        if len(asked.molecules) > 1 or asked.periodic:
+            raise RequestError(
+                f"the generator {self.kind} makes open clusters of one molecule; choose random or packmol"
+            )
+        if asked.density != ClusterRequest.density:
+            warnings.warn("pieces of packings have their own density, not the one asked for", stacklevel=2)
+        copies: Any = asked.copies  # a tuple, once the request is checked
+        molecule, pool = asked.molecules[0], self.pool
+        loose = self.packings.sample(CrystalRequest(molecule), n * pool, seed=seed, first_index=first_index * pool)
+        pressed = press(packings_of(loose, molecule), parametrize(molecule))
+        energy = np.where(pressed.ok, pressed.energy, np.inf).reshape(n, pool)
+        lowest = energy.argmin(1) + pool * np.arange(n)
+        clusters = [
+            MolecularCluster.from_crystal(pressed.crystal(int(k)), copies[0]).with_info(
+                space_group=pressed.space_groups[k], lattice_energy_kj_per_mol=round(float(e) / KJ_PER_MOL, 4)
+            )
+            if np.isfinite(e)
+            else None
+            for k, e in zip(lowest, energy.min(1))
+        ]
+        reasons = ["" if c is not None else f"none of {pool} packings converged in the press" for c in clusters]
+        return Drawn(first_index + np.arange(n), clusters, reasons)
+
+    def identity(self) -> dict[str, Any]:
+        """See `Generator.identity`."""
+        return {"generator": "crystal-flow", "pool": self.pool, "first": generator_identity(self.packings)}

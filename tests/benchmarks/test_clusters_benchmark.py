@@ -48,6 +48,8 @@ def test_all_sides_are_done_on_the_test_side_and_the_truth_matches_itself(tmp_pa
     ]
     assert clusters.main(words) == 0
     table = {row["side"]: row for row in json.loads((tmp_path / "out.json").read_text())["table"]}
-    assert set(table) == {TRUTH, clusters.NOISED, RANDOM, PACKMOL, "mine"}
+    pieces = {f"crystal flow, lowest of {pool}" for pool in clusters.POOLS}
+    assert set(table) == {TRUTH, clusters.NOISED, RANDOM, PACKMOL, *pieces, "mine"}
+    assert all(table[side]["pairs that collide"] == "0.00 %" for side in pieces)
     assert table[TRUTH]["cores found"] == "1 of 1" and table[TRUTH]["RMSD17, Å"] == "0.00"
     assert table[PACKMOL]["pairs that collide"] == "0.00 %"

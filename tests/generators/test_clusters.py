@@ -6,8 +6,8 @@ from refusals import refuses
 from scipy.spatial.distance import cdist
 
 from molflow_sim import MolecularCluster, Molecule, generate
-from molflow_sim.errors import InputError, MissingDependencyError, NoCandidatesError, PackingError
-from molflow_sim.generators.clusters import PackmolClusters, RandomClusters
+from molflow_sim.errors import InputError, MissingDependencyError, NoCandidatesError, PackingError, RequestError
+from molflow_sim.generators.clusters import CrystalFlowClusters, PackmolClusters, RandomClusters
 from molflow_sim.generators.protocol import ClusterRequest, make_generator
 from molflow_sim.packing.clusters import PACKERS, packmol_cluster, random_cluster
 from molflow_sim.testing import validate_generator
@@ -110,3 +110,24 @@ def test_generate_gives_clusters_with_their_provenance():
     refuses(InputError, "tolerance", generate, "clusters", "O", 1, tolerance=-1.0)
     refuses(InputError, "only crystals", generate, "clusters", "O", 1, press=True)
     assert PackmolClusters().identity() != RandomClusters().identity()
+
+
+def test_pieces_of_packings_keep_to_the_protocol():
+    validate_generator(CrystalFlowClusters(pool=2), ClusterRequest(ACETAMIDE, 5), n=6)
+
+
+def test_the_lowest_of_more_packings_lies_lower_and_is_dense_and_free_of_contacts():
+    request = ClusterRequest(ACETAMIDE, 17)
+    (one,), (many,) = (CrystalFlowClusters(pool=k).sample(request, 1, seed=0).systems() for k in (1, 12))
+    assert one.n_molecules == many.n_molecules == 17 and one.cell is None
+    assert min(closest(one), closest(many)) > 1.5
+    assert many.info["lattice_energy_kj_per_mol"] < one.info["lattice_energy_kj_per_mol"] < 0.0
+
+
+def test_pieces_of_packings_are_open_and_of_one_molecule_and_a_density_is_ignored_aloud():
+    pieces = CrystalFlowClusters(pool=1)
+    refuses(RequestError, "one molecule", pieces.sample, ClusterRequest((WATER, ACETAMIDE), 4), 1, seed=0)
+    refuses(RequestError, "one molecule", pieces.sample, ClusterRequest(WATER, 4, periodic=True), 1, seed=0)
+    with pytest.warns(UserWarning, match="their own density"):
+        pieces.sample(ClusterRequest(ACETAMIDE, 4, density=0.8), 1, seed=0)
+    refuses(InputError, "pool", CrystalFlowClusters, pool=0)
