@@ -9,12 +9,13 @@ metrics. "data's starts" are the noised molecules from which the published varia
 rigid flow; PACKMOL packs at --density. "crystal flow" are pieces of pressed packings, of which the lowest in lattice
 energy of so many is taken; they are drawn `TOGETHER` at a time and take their part of the seconds. PM is of labels as
 they are, RMSD of all and of 8 molecules are of heavy atoms with molecules assigned. Energies are per molecule after the
-same relaxation on the potential (1,500 evaluations at most), against PACKMOL's on the same target. Seconds are of one
-thread, without loading.
+same relaxation on the potential (1,500 evaluations at most), against PACKMOL's on the same target. Seconds are CPU
+time, PACKMOL's own process included, without loading. Each target has a file of its own beside the output; the same
+command goes on from there.
 """
 
 import argparse
-import time
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 from ase import Atoms
 
+from benchmarks.parts import Parts, add_options
 from benchmarks.tables import keep
 from molflow_sim import CrystalPotential, MolecularCluster, load_model, parametrize
 from molflow_sim.chemistry.bonds import automorphisms
@@ -37,6 +39,7 @@ from molflow_sim.models.cluster_flow.paths import loose_start
 from molflow_sim.packing.clusters import packmol_cluster
 from molflow_sim.relax.clusters import relax_cluster
 from molflow_sim.runs.files import write_json
+from molflow_sim.runs.identity import digest
 from molflow_sim.units import KJ_PER_MOL
 
 PACKMOL, TRUTH, RANDOM, NOISED = "PACKMOL", "truth, relabelled", "random starts", "data's starts"
@@ -54,17 +57,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     models: dict[str, ClusterFlow] = {name: load_model(Path(path)) for name, path in flows.items()}
     chosen = targets(read_clusters(args.data).of("test").records, args.targets, args.max_atoms)
     sides = {**_sides(args.density), **{name: _flow(model) for name, model in models.items()}}
-    _target(chosen[0], sides, np.random.default_rng(0), False)  # loads and compiles
+    if not args.print_only:
+        _target(chosen[0], sides, np.random.default_rng(0), False)  # loads and compiles
+    weights = {name: model.card.get("sha256", "") for name, model in models.items()}
+    run = digest(weights, args.density, args.relax, args.targets, args.max_atoms, list(sides))
+    parts = Parts(args.output, args.max_minutes, args.print_only)
     rows = []
-    for k, record in enumerate(chosen):
-        rows += _target(record, sides, np.random.default_rng([args.seed, k]), args.relax)
-        print(f"{k + 1} of {len(chosen)}: {record.name}, {len(record.numbers)} atoms", flush=True)
+    for k in [*range(0, len(chosen), 2), *range(1, len(chosen), 2)]:  # all sizes in what is done before the end
+        make = partial(_target, chosen[k], sides, np.random.default_rng([args.seed, k]), args.relax)
+        rows += parts.result(f"{chosen[k].name}-{args.seed}-{run}", list, make) or []
+    done = list(dict.fromkeys(row["target"] for row in rows))
     table = summary(rows)
-    write_json(args.output, {"targets": [r.name for r in chosen], "table": table, "rows": rows})
+    write_json(args.output, {"targets": done, "table": table, "rows": rows})
     for row in table:
         print("  ".join(f"{name} {value}" for name, value in row.items()))
     if args.keep:
-        lines = [_line(row, len(chosen)) for row in table if row["side"] not in (TRUTH, NOISED, RANDOM)]
+        lines = [_line(row, len(done)) for row in table if row["side"] not in (TRUTH, NOISED, RANDOM)]
         keep("clusters", lines, {"clusters": table})
     return 0
 
@@ -135,9 +143,9 @@ def _target(
     true = record.end.positions(record.body)
     rows = []
     for name, side in sides.items():
-        begin = time.perf_counter()
+        begin = _cpu_seconds()
         x = side(record, molecule, rng)
-        seconds = (time.perf_counter() - begin) / (TOGETHER if name.startswith("crystal flow") else 1)
+        seconds = (_cpu_seconds() - begin) / (TOGETHER if name.startswith("crystal flow") else 1)
         row: dict[str, Any] = {"target": record.name, "side": name, "seconds": seconds}
         rows.append(row)
         if x is None:
@@ -148,16 +156,21 @@ def _target(
         row |= vars(contacts(record.numbers, x))
         if relax:
             cluster = MolecularCluster((molecule,), np.zeros(len(x), dtype=int), x.reshape(-1, 3))
-            begin = time.perf_counter()
+            begin = _cpu_seconds()
             try:
                 done = relax_cluster(cluster, potential)
             except MolflowError:  # atoms of the published variants may be torn
                 continue
-            row["relax_seconds"], row["converged"] = time.perf_counter() - begin, done.converged
+            row["relax_seconds"], row["converged"] = _cpu_seconds() - begin, done.converged
             row["energy"] = done.energy / KJ_PER_MOL
             y = done.cluster.positions.reshape(x.shape)
             row["relaxed_core"] = matched_rmsd(true[:, heavy], y[:, heavy], names, CORE)
     return rows
+
+
+def _cpu_seconds() -> float:
+    """CPU time of this process and of those it has waited for."""
+    return sum(os.times()[:4])
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[dict[str, str]]:
@@ -220,7 +233,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--max-atoms", type=int, default=25)
     parser.add_argument("--density", type=float, default=0.8, help="g/cm³ at which PACKMOL packs")
     parser.add_argument("--flow", action="append", default=[], metavar="NAME=FOLDER", help="weights of a cluster flow")
-    parser.add_argument("--seed", type=int, default=0)
+    add_options(parser)
     parser.add_argument("--relax", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--keep", action="store_true", help="keep the figures for README and docs")
     return parser.parse_args(argv)

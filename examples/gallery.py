@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/gallery.md: densities of generated packings, and a free-energy surface.
+"""Makes the pictures of the docs: densities of generated packings, clusters by each method, and a free-energy surface.
 
 python examples/gallery.py [FOLDER]
 """
@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from scipy.spatial.distance import pdist
 
 from molflow_sim import Molecule, generate
 from molflow_sim.data import alanine_frames
@@ -49,10 +50,39 @@ def surface(path: Path) -> None:
     write_figure(figure, path)
 
 
+def clusters(path: Path) -> None:
+    """A cluster of acetamide from each method, along its longest axis, and distances of centres in forty of each."""
+    molecule = Molecule.from_smiles("CC(N)=O", name="acetamide")
+    figure = new_figure(9.0, 3.0)
+    panels = figure.subplots(1, 3, width_ratios=[1, 1, 1.4])
+    for axes, name in zip(panels, ("random", "crystal-flow")):
+        drawn = generate("clusters", molecule, 40, copies=17, method=name)
+        first = drawn[0]
+        x = first.positions - first.positions.mean(0)
+        x = x @ np.linalg.svd(x, full_matrices=False)[2].T  # longest axis across, shortest towards the reader
+        order = np.argsort(x[:, 2])
+        look = [_LOOK[z] for z in first.numbers[order]]
+        ends = np.insert(x[first.bonds.T, :2], 2, np.nan, axis=0)  # a gap after each bond
+        axes.plot(*ends.transpose(2, 1, 0).reshape(2, -1), color="0.6", lw=0.8, zorder=0)
+        axes.scatter(*x[order, :2].T, s=[s for s, _ in look], c=[c for _, c in look], edgecolors="0.3", linewidths=0.3)
+        axes.set(title=name, aspect="equal")
+        axes.axis("off")
+        apart = np.concatenate([pdist(c.centres) for c in drawn])
+        panels[2].hist(apart, bins=np.arange(2.5, 20.0, 0.25), histtype="step", density=True, label=name)
+    panels[2].set(xlabel="distance of two centres, Å", ylabel="density, 1/Å")
+    panels[2].legend()
+    write_figure(figure, path)
+
+
+_LOOK = {1: (7, "white"), 6: (26, "0.45"), 7: (26, "tab:blue"), 8: (26, "tab:red")}
+"""Size and colour of an element's atoms."""
+
+
 def main(folder: Path) -> None:
-    """Make both."""
+    """Make all."""
     folder.mkdir(parents=True, exist_ok=True)
     densities(folder / "densities.svg")
+    clusters(folder / "clusters.png")
     surface(folder / "alanine.svg")
 
 
