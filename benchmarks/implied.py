@@ -58,10 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     add_options(parser)
     args = parser.parse_args(argv)
     parts = Parts(args.output, args.max_minutes, args.print_only)
-    own, searched = [], []
+    own: list[dict[str, Any]] = []
+    searched: list[dict[str, Any]] = []
     for target in spread(read_targets(args.data)[0], args.targets) if args.targets else []:
-        made = parts.result(f"{target.name}-own-{args.seed}", list, partial(of_own_molecules, target, args.seed), str)
-        own += made or []
+        own += parts.result(f"{target.name}-own-{args.seed}", list, partial(of_own_molecules, target, args.seed)) or []
     targets = [t for t in held_out(args.data, HOLDOUT if HOLDOUT.exists() else None)[0] if class_of(t) == "rigid"]
     for target in spread(targets, args.searched) if args.searched else []:
         for side in SIDES:
@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             digest = str(generator.identity().get("weights", ""))[:8]
             name = "-".join(filter(None, [target.name, side, str(args.candidates), str(args.seed), digest]))
             make = partial(hits, target, generator, side, args.candidates, args.seed)
-            if (made := parts.result(name, dict, make, str)) is not None:
+            if (made := parts.result(name, dict, make, lambda row: f"{row['hits']} hits")) is not None:
                 searched.append(made)
     tables = {"own": own_table(own), "searched": searched_table(searched)}
     write_json(args.output, {"tables": tables, "own": own, "searched": searched})
