@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,15 +10,16 @@ from scipy.spatial.transform import Rotation
 
 from benchmarks.closeness import close, poses
 from benchmarks.generation import Raw, Run, class_of, held_out
-from benchmarks.generation_tables import enrichment_table, press_table, raw_table
-from benchmarks.search import Search
-from molflow_sim import MolecularCrystal, Molecule
+from benchmarks.generation_tables import compare, enrichment_table, press_table, raw_table
+from benchmarks.search import Search, nearest_minimum, pressed_experiment
+from molflow_sim import MolecularCrystal, Molecule, parametrize
 from molflow_sim.dataset import CrystalDataset, build_crystal_dataset
 from molflow_sim.evaluate.fingerprint import fingerprint
-from molflow_sim.packing import random_packings
+from molflow_sim.packing import press, random_packings
 from molflow_sim.symmetry import SpaceGroup
 from molflow_sim.symmetry.spacegroup import cell_matrix, cell_parameters
 from molflow_sim.systems.crystal import RigidMolecule
+from molflow_sim.units import KJ_PER_MOL
 
 ROOT = Path(__file__).resolve().parents[2]
 DATA = ROOT.parent / "shared" / "data" / "cod_organic"
@@ -153,3 +155,23 @@ def test_the_other_tables_count_shares_of_targets():
     (row,) = press_table(runs, ["random"], (30, 100)).rows
     assert (row["found in 30"], row["found in 100"], row["median rank"], row["median dE"]) == (50.0, 50.0, 3.0, 1.5)
     assert row["misses"] == "1 search" and row["s a target"] == 1.5, "comparing with the experiment is not counted"
+
+
+def test_ratios_are_pooled_and_typical_and_a_target_without_any_hit_counts_as_one():
+    ratios = compare([(8, 100), (4, 50), (0, 10)], [(2, 100), (0, 100), (0.2, 100)])
+    assert ratios["hits per 1000"] == round(1000 * (0.08 + 0.08 + 0.0) / 3, 2)
+    assert ratios["enrichment"] == round(0.16 / 0.022, 2)
+    assert ratios["typical"] == round((4.0 * (4 / 50) / (0.5 / 100) * 1.0) ** (1 / 3), 2)
+    assert compare([(3, 100)], [(0, 100)])["enrichment"] is None and compare([], [])["typical"] is None
+
+
+def test_a_minimum_of_the_press_is_its_own_nearest_minimum():
+    molecule = Molecule.from_smiles("NC(=O)CO", n_conformers=1)
+    parameters = parametrize(molecule)
+    pressed = press(random_packings(molecule, 8, space_groups=["P21/c"], seed=2), parameters)
+    pressed = pressed.select(pressed.ok)
+    crystal = pressed.crystal(int(np.argmin(pressed.energy)))
+    target = SimpleNamespace(crystal=crystal, experimental=molecule, racemic=False, found_rmsd=0.5)
+    again = nearest_minimum(target, pressed_experiment(target, molecule, parameters))
+    assert again.kept
+    assert again.energy == pytest.approx(pressed.energy.min() / KJ_PER_MOL, abs=0.2)
