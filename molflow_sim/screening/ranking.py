@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from molflow_sim.energies.models import Value
-from molflow_sim.errors import MolflowError
 from molflow_sim.screening.landscape import (
     Dropped,
     Landscape,
@@ -21,10 +20,14 @@ from molflow_sim.screening.landscape import (
 )
 from molflow_sim.screening.serialise import crystal_from_json, to_bytes
 from molflow_sim.screening.settings import ENERGY_DIGITS
+from molflow_sim.screening.stages import Shared, together
 from molflow_sim.units import KJ_PER_MOL
 
-if TYPE_CHECKING:
-    from molflow_sim.screening.stages import Shared
+_KEPT = (
+    "id", "crystal", "press_energy", "copies", "converged", "max_force", "residual_stress_gpa", "n_steps", "note",
+    "source",
+)  # fmt: skip
+"""What a ranked structure has from its row as it is."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,19 +57,17 @@ class RelaxedRow:
         """A stored row of `relax_batch` with what is known of its candidate."""
         if row["crystal"] is None:
             return cls(id, None, float("nan"), press_energy, copies, False, reason=row["reason"])
-        return cls(
-            id=id,
-            crystal=crystal_from_json(row["crystal"], [molecule]),
-            energy=row["energy"],
-            press_energy=press_energy,
-            copies=copies,
-            valid=row["valid"],
-            converged=row["converged"],
-            max_force=row["max_force"],
-            residual_stress_gpa=row["residual_stress_gpa"],
-            n_steps=row["n_steps"],
-            reason="; ".join(row["invalid_because"]) or row["reason"],
-            note="" if row["converged"] else (row["reason"] or "relaxation not converged"),
+        new = cls(id, None, row["energy"], press_energy, copies, row["valid"])
+        return replace(new.relaxed(row, molecule), reason="; ".join(row["invalid_because"]) or row["reason"])
+
+    def relaxed(self, stored: dict[str, Any], molecule: Any) -> RelaxedRow:
+        """This row with the structure of a stored one, and how its relaxation went."""
+        return replace(
+            self,
+            crystal=crystal_from_json(stored["crystal"], [molecule]),
+            **{name: stored[name] for name in ("converged", "max_force", "residual_stress_gpa")},
+            n_steps=self.n_steps + stored["n_steps"],
+            note="" if stored["converged"] else (stored["reason"] or "relaxation not converged"),
         )
 
 
@@ -107,20 +108,11 @@ def energy_batch(shared: Shared, item: tuple[str, Sequence[dict[str, Any]]]) -> 
     """Energies of some structures with the model that ranks, or the reasons why there are none."""
     spec, stored = item
     crystals = [crystal_from_json(data, [shared.molecule]) for data in stored]
-    try:
-        values = shared.stages.energies(spec, crystals, shared.ranking)
-    except (MolflowError, RuntimeError, ValueError, FloatingPointError):
-        values = [_one_value(spec, crystal, shared) for crystal in crystals]  # find the one that spoilt the batch
+    values = together(
+        lambda some: shared.stages.energies(spec, some, shared.ranking), crystals,
+        lambda reason: Value(float("nan"), reason=reason),
+    )  # fmt: skip
     return to_bytes([stored_value(value) for value in values])
-
-
-def _one_value(spec: str, crystal: Any, shared: Shared) -> Value:
-    try:
-        return shared.stages.energies(spec, [crystal], shared.ranking)[0]
-    except MolflowError as error:
-        return Value(float("nan"), reason=error.reason)
-    except (RuntimeError, ValueError, FloatingPointError) as error:
-        return Value(float("nan"), reason=f"{type(error).__name__}: {error}")
 
 
 def stored_value(value: Value) -> dict[str, Any]:
@@ -158,17 +150,7 @@ def refined(row: RelaxedRow, stored: dict[str, Any], molecule: Any) -> RelaxedRo
     if stored["crystal"] is None or not stored["valid"]:
         why = stored["reason"] or "; ".join(stored["invalid_because"])
         return replace(row, note="; ".join(x for x in (row.note, f"not relaxed on {row.second_model}: {why}") if x))
-    return replace(
-        row,
-        crystal=crystal_from_json(stored["crystal"], [molecule]),
-        refined_energy=stored["energy"],
-        parts=stored["parts"],
-        converged=stored["converged"],
-        max_force=stored["max_force"],
-        residual_stress_gpa=stored["residual_stress_gpa"],
-        n_steps=row.n_steps + stored["n_steps"],
-        note="" if stored["converged"] else (stored["reason"] or "relaxation not converged"),
-    )
+    return replace(row.relaxed(stored, molecule), refined_energy=stored["energy"], parts=stored["parts"])
 
 
 def _spread(rows: Sequence[RelaxedRow]) -> tuple[list[dict[str, float]], np.ndarray]:
@@ -209,25 +191,16 @@ def build_landscape(
     entries = tuple(
         LandscapeEntry(
             rank=i + 1,
-            id=row.id,
-            crystal=row.crystal,
             energy=next(float(e) for e in (row.refined_energy, row.second_energy, row.energy) if np.isfinite(e)),
             relative_energy=float(relative[i]),
             potential_energy=row.energy,
             potential_relative=float(potential[i]),
-            press_energy=row.press_energy,
-            converged=row.converged,
-            max_force=row.max_force,
-            residual_stress_gpa=row.residual_stress_gpa,
-            n_steps=row.n_steps,
-            copies=row.copies,
             energy_model=row.second_model if np.isfinite(row.second_energy) else "potential",
             relaxed_on=row.second_model if np.isfinite(row.refined_energy) else "potential",
             uncertainty=float(spread[i]),
             parts=parts[i],
-            note=row.note,
             reference_rmsd=found.get(row.id, float("nan")),
-            source=row.source,
+            **{name: getattr(row, name) for name in _KEPT},
         )
         for i, row in enumerate(rows)
     )

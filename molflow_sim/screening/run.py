@@ -113,12 +113,9 @@ class Run:
     ) -> list[RelaxedRow]:
         size = self.settings.relax_batch
         ids = [pool.ids[i] for i in chosen.index]
-        tasks = []
-        for k in range(0, len(ids), size):
-            key = digest(self.code["relax"], ids[k : k + size], self._relax_settings(), *chosen.start)
-            tasks.append((f"relax/{key}.json", key, chosen.crystals[k : k + size], len(ids[k : k + size])))
-        parts = [from_bytes(d) for d in self._batches(title, steps.relax_batch, tasks)]
-        stored = [row for part in parts for row in part]
+        code, settings = self.code["relax"], self._relax_settings()
+        tasks = pieces("relax", chosen.crystals, size, lambda part: digest(code, ids[part], settings, *chosen.start))
+        stored = [row for d in self._batches(title, steps.relax_batch, tasks) for row in from_bytes(d)]
         rows = [
             RelaxedRow.from_stored(id, row, float(e), int(n), self.molecule)
             for id, row, e, n in zip(ids, stored, chosen.energy, chosen.copies)
@@ -192,10 +189,7 @@ class Run:
         One at a time where a model may take minutes: more structures, or one that fails, cost the others nothing.
         """
         code = digest(self.code["energy"], self.spec, energy_identity(self.spec))
-        tasks = []
-        for k in range(0, len(rows), size):
-            batch, id = rows[k : k + size], digest(code, keys[k : k + size])
-            tasks.append((f"{folder}/{id}.json", id, (self.spec, batch), len(batch)))
+        tasks = pieces(folder, rows, size, lambda part: digest(code, keys[part]), lambda batch: (self.spec, batch))
         # A failure is no result: what failed for want of memory or a library is tried again by the next call.
         data = self._batches(title, energy_batch, tasks, lambda d: all(v["energy"] is not None for v in from_bytes(d)))
         return [value for d in data for value in from_bytes(d)]
@@ -215,14 +209,11 @@ class Run:
         first = [known[k] for k in chosen]
         taken = {row.id for row in first}
         rest = [row for row in rows if row.id not in taken]
-        tasks = []
-        for k in range(0, len(first), _REFINE_BATCH):
-            batch = first[k : k + _REFINE_BATCH]
-            key = digest(
-                self.code["relax"], self.code["refine"], self.spec, energy_identity(self.spec), self._relax_settings(),
-                [(row.id, row.energy) for row in batch],
-            )  # fmt: skip
-            tasks.append((f"refine/{key}.json", key, [crystal_to_json(row.crystal) for row in batch], len(batch)))
+        code = self.code["relax"], self.code["refine"], self.spec, energy_identity(self.spec), self._relax_settings()
+        tasks = pieces(
+            "refine", first, _REFINE_BATCH, lambda part: digest(*code, [(row.id, row.energy) for row in first[part]]),
+            lambda batch: [crystal_to_json(row.crystal) for row in batch],
+        )  # fmt: skip
         data = self._batches("Relaxing on best", steps.refine_batch, tasks)
         stored = [row for d in data for row in from_bytes(d)]
         done = [refined(row, new, self.molecule) for row, new in zip(first, stored)]
@@ -274,10 +265,8 @@ class Run:
             self.bars.say(f"{pattern.name} states no wavelength: Cu Kα, {CU_K_ALPHA} Å, is assumed")
         numbers = sha256(pattern.two_theta.tobytes() + pattern.intensity.tobytes())
         rows = [crystal_to_json(entry.crystal) for entry in landscape]
-        tasks = []
-        for k in range(0, len(rows), BATCH):
-            key = digest(self.code["pxrd"], numbers, pattern.wavelength, rows[k : k + BATCH])
-            tasks.append((f"pxrd/{key}.json", key, (target, rows[k : k + BATCH]), len(rows[k : k + BATCH])))
+        code = self.code["pxrd"], numbers, pattern.wavelength
+        tasks = pieces("pxrd", rows, BATCH, lambda part: digest(*code, rows[part]), lambda batch: (target, batch))
         found = fields_of(self._batches("Comparing with the powder pattern", match_batch, tasks))
         entries = tuple(replace(entry, **fields) for entry, fields in zip(landscape, found))
         timings = {**landscape.run["timings_s"], "powder patterns": round(self.store.seconds("pxrd"), 2)}
@@ -291,14 +280,18 @@ class Run:
         tasks: Sequence[tuple[str, str, Any, int]],
         usable: Callable[[bytes], bool] = bool,
     ) -> list[bytes]:
-        """Results of all batches in order: what the store has, and what is computed now and stored as it comes."""
+        """Results of all batches in order: what the store has, and what is computed now and stored as it comes.
+
+        A task is (file, id, item or a function that makes it, number of rows).
+        """
         data = [self.store.read(key, id) for key, id, _, _ in tasks]
         data = [d if d is not None and usable(d) else None for d in data]
         todo = [k for k, d in enumerate(data) if d is None]
         total = sum(task[3] for task in tasks)
         done = total - sum(tasks[k][3] for k in todo)
         with self.bars.stage(title, total, done) as advance:
-            results = self.executor.run(function, (self.shared,), [tasks[k][2] for k in todo])
+            items = [item() if callable(item) else item for item in (tasks[k][2] for k in todo)]
+            results = self.executor.run(function, (self.shared,), items)
             for position, result, seconds in results:
                 k = todo[position]
                 key, id, _, size = tasks[k]
@@ -306,6 +299,18 @@ class Run:
                 data[k] = result
                 advance(size)
         return [d for d in data if d is not None]
+
+
+def pieces(
+    folder: str,
+    rows: Sequence[Any] | np.ndarray,
+    size: int,
+    key: Callable[[slice], str],
+    item: Callable[[Any], Any] = lambda batch: batch,
+) -> list[tuple[str, str, Any, int]]:
+    """Tasks for `Run._batches` of `size` rows each, named by the `key` of their place; `item` is what a worker gets."""
+    parts = [slice(k, min(k + size, len(rows))) for k in range(0, len(rows), size)]
+    return [(f"{folder}/{id}.json", id, item(rows[p]), p.stop - p.start) for p in parts for id in (key(p),)]
 
 
 @dataclass(frozen=True, eq=False)

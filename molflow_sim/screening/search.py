@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from molflow_sim.runs.store import pack_arrays, unpack_arrays
 from molflow_sim.screening import stages as steps
 from molflow_sim.screening.landscape import Landscape
 from molflow_sim.screening.ranking import build_landscape, distinct, in_turn, rerank
-from molflow_sim.screening.run import Chosen, Pool, Run, code_of, counted
+from molflow_sim.screening.run import Chosen, Pool, Run, code_of, counted, pieces
 from molflow_sim.screening.serialise import crystal_from_json, crystal_to_json, from_bytes, molecule_identity, to_bytes
 from molflow_sim.screening.settings import ENERGY_DIGITS
 from molflow_sim.screening.stages import Shared
@@ -141,15 +143,18 @@ class Search(Run):
                 f"none of {len(pool.ids)} packings survived the press ({counted(tally['press'])}); try more "
                 f"candidates, other space groups or another conformer. What was computed is kept in {self.store.folder}"
             )
-        rows = [crystal_to_json(pool.packings.crystal(int(i))) for i in table["index"]]
+
+        def stored(index: np.ndarray) -> list[dict[str, Any]]:
+            return [crystal_to_json(pool.packings.crystal(int(i))) for i in index]
+
         if flexible:
             key = digest(key, self.code["free"])
-            table, rows = self._freed(key, table, rows, tally)
+            table, rows = self._freed(key, table, stored, tally)
+        else:
+            rows = stored(table["index"])
         tally["compare"]["evaluated"] = len(rows)
-        tasks = []
-        for k in range(0, len(rows), _EVALUATE_BATCH):
-            batch, id = rows[k : k + _EVALUATE_BATCH], digest(key, self.code["evaluate"], k)
-            tasks.append((f"evaluate/{id}.json", id, batch, len(batch)))
+        code = self.code["evaluate"]
+        tasks = pieces("evaluate", rows, _EVALUATE_BATCH, lambda part: digest(key, code, part.start))
         parts = [from_bytes(d) for d in self._batches("Comparing (Ewald energies)", steps.evaluate_batch, tasks)]
         energies = np.array([np.nan if e is None else e for part in parts for e in part])
         tally["compare"]["failed"] = int(np.sum(np.isnan(energies)))
@@ -165,17 +170,17 @@ class Search(Run):
         return Chosen(table["index"][order], table["energy"][order], table["copies"][order], crystals, start)
 
     def _freed(
-        self, key: str, table: dict[str, np.ndarray], rows: list[dict[str, Any]], tally: dict[str, dict[str, int]]
+        self, key: str, table: dict[str, np.ndarray], stored: Callable[..., Any], tally: dict[str, dict[str, int]]
     ) -> tuple[dict[str, np.ndarray], list[dict[str, Any]]]:
         """Packings relaxed loosely with all atoms free: the lowest of those that are different then."""
-        tasks = []
-        for k in range(0, len(rows), _FREE_BATCH):
-            id = digest(key, k)
-            tasks.append((f"free/{id}.json", id, rows[k : k + _FREE_BATCH], len(rows[k : k + _FREE_BATCH])))
+        # Packings whose batch is done already are not written out again.
+        tasks = pieces(
+            "free", table["index"], _FREE_BATCH, lambda part: digest(key, part.start), lambda i: partial(stored, i)
+        )
         freed = [row for d in self._batches("Freeing torsions", steps.free_batch, tasks) for row in from_bytes(d)]
         good = [k for k, row in enumerate(freed) if row["crystal"] is not None]
         if not good:
-            raise NoCandidatesError(f"none of {len(rows)} packings could be relaxed: {freed[0]['reason']}")
+            raise NoCandidatesError(f"none of {len(freed)} packings could be relaxed: {freed[0]['reason']}")
         data = self.store.once(
             "compare/freed.npz", digest(key, self.settings.compare_top), lambda: self._lowest_freed(freed, good, table)
         )

@@ -202,6 +202,9 @@ class Stages:
     similarity: Callable[..., Any] = similarity
 
 
+FAILURES = (MolflowError, RuntimeError, ValueError, FloatingPointError)
+"""What a structure may fail with: a row with a reason, not the end of a run."""
+
 # -- batches: what a worker runs and the store keeps ------------------------------------------------------------------
 
 
@@ -253,18 +256,36 @@ def read_packings(shared: Shared, data: bytes) -> Any:
 def evaluate_batch(shared: Shared, item: Sequence[dict[str, Any]]) -> bytes:
     """Energies (eV per molecule) of stored crystals; null with a reason where one fails."""
     crystals = [crystal_from_json(data, [shared.molecule]) for data in item]
-    try:
-        energies = [float(e) for e in shared.stages.evaluate(crystals, shared.parameters)]
-    except (MolflowError, RuntimeError, ValueError, FloatingPointError):
-        energies = [_one_energy(shared, crystal) for crystal in crystals]
-    return to_bytes([e if np.isfinite(e) else None for e in energies])
+    energies = together(lambda c: shared.stages.evaluate(c, shared.parameters), crystals, lambda reason: float("nan"))
+    return to_bytes([float(e) if np.isfinite(e) else None for e in energies])
 
 
-def _one_energy(shared: Shared, crystal: Any) -> float:
+def together(
+    step: Callable[[Sequence[Any]], Sequence[Any]],
+    crystals: Sequence[Any],
+    failed: Callable[[str], Any],
+    words: str = "",
+) -> list[Any]:
+    """A step on all crystals at once, or on each alone where that fails, to find the one that spoilt the batch.
+
+    What `failed` makes of the reason stands for a crystal that fails alone; `words` go before an error not of ours.
+    """
+
+    def one(crystal: Any) -> Any:
+        try:
+            return step([crystal])[0]
+        except FAILURES as error:
+            return failed(reason_of(error, words))
+
     try:
-        return float(shared.stages.evaluate([crystal], shared.parameters)[0])
-    except (MolflowError, RuntimeError, ValueError, FloatingPointError):
-        return float("nan")
+        return list(step(crystals))
+    except FAILURES:
+        return [one(crystal) for crystal in crystals]
+
+
+def reason_of(error: Exception, words: str = "") -> str:
+    """Why a structure failed, in a line; `words` go before an error that is not ours."""
+    return error.reason if isinstance(error, MolflowError) else f"{words}{type(error).__name__}: {error}"
 
 
 def free_batch(shared: Shared, item: Sequence[dict[str, Any]]) -> bytes:
@@ -297,21 +318,11 @@ def _relaxed_rows(
     row: Callable[[Shared, Any], dict[str, Any]],
 ) -> list[dict[str, Any]]:
     crystals = [crystal_from_json(data, [shared.molecule]) for data in item]
-    try:
-        return [row(shared, r) for r in relaxer(crystals, shared.parameters)]
-    except (MolflowError, RuntimeError, ValueError, FloatingPointError):
-        return [_relax_one(shared, crystal, relaxer, row) for crystal in crystals]  # find the one that spoilt the batch
 
+    def step(some: Sequence[Any]) -> list[dict[str, Any]]:
+        return [row(shared, r) for r in relaxer(some, shared.parameters)]
 
-def _relax_one(
-    shared: Shared, crystal: Any, relaxer: Callable[..., Any], row: Callable[[Shared, Any], dict[str, Any]]
-) -> dict[str, Any]:
-    try:
-        return row(shared, relaxer([crystal], shared.parameters)[0])
-    except MolflowError as error:
-        return {"crystal": None, "energy": None, "reason": error.reason}
-    except (RuntimeError, ValueError, FloatingPointError) as error:
-        return {"crystal": None, "energy": None, "reason": f"relaxation failed: {type(error).__name__}: {error}"}
+    return together(step, crystals, lambda why: {"crystal": None, "energy": None, "reason": why}, "relaxation failed: ")
 
 
 def _freed_row(shared: Shared, result: Any) -> dict[str, Any]:

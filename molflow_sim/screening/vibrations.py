@@ -8,11 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from molflow_sim.errors import MolflowError
 from molflow_sim.evaluate.vibrations import Vibrations
 from molflow_sim.screening.landscape import Landscape, LandscapeEntry, relative_energies
 from molflow_sim.screening.serialise import crystal_from_json, from_bytes, to_bytes
-from molflow_sim.screening.stages import Shared
+from molflow_sim.screening.stages import FAILURES, Shared, reason_of
 from molflow_sim.units import KJ_PER_MOL
 
 
@@ -29,10 +28,8 @@ def vibrations_batch(shared: Shared, item: tuple[bool, dict[str, Any]]) -> bytes
     try:
         parameters = shared.ranking if on_best else shared.parameters
         found = shared.stages.vibrations(crystal, parameters, on_best)
-    except MolflowError as error:
-        return to_bytes({"reason": error.reason})
-    except (RuntimeError, ValueError, FloatingPointError) as error:
-        return to_bytes({"reason": f"no vibrations: {type(error).__name__}: {error}"})
+    except FAILURES as error:
+        return to_bytes({"reason": reason_of(error, "no vibrations: ")})
     modes = {"wavenumbers": found.wavenumbers.tolist(), "acoustic": found.acoustic.tolist()}
     return to_bytes({"reason": "", **modes, "molecules": found.molecules, "repeats": list(found.repeats)})
 
