@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import numpy as np
 import openmm
 
-from molflow_openmm.crystal.forces import EV, GROUPS, charges_force
+from molflow_openmm.crystal.forces import EV, charges_force, named
 from molflow_sim.forcefield.dynamics import DynamicsPotential
 from molflow_sim.forcefield.pairs_single import MOST_SPLITTING
 from molflow_sim.forcefield.parameters import MoleculeParameters
@@ -91,23 +91,19 @@ def compiled_forces(
     return [*forces, _molecules(species, order)]
 
 
-def _python(potential: DynamicsPotential, periodic: bool) -> openmm.PythonForce:
+def _python(potential: DynamicsPotential, periodic: bool) -> openmm.Force:
     force = openmm.PythonForce(Compiled(potential))
     force.setUsesPeriodicBoundaryConditions(periodic)
-    force.setName(NAME)
-    force.setForceGroup(GROUPS["exp-6"])
-    return force
+    return named(force, NAME, "exp-6")
 
 
-def _molecules(species: Sequence[MoleculeParameters], order: Sequence[tuple[int, int]]) -> openmm.HarmonicBondForce:
+def _molecules(species: Sequence[MoleculeParameters], order: Sequence[tuple[int, int]]) -> openmm.Force:
     """Bonds without strength: from bonds OpenMM learns the molecules, which barostats move and boxes wrap as wholes."""
     force = openmm.HarmonicBondForce()
     for kind, first in order:
         for i, j in species[kind].mmff.bonds.tolist():
             force.addBond(first + i, first + j, 0.0, 0.0)
-    force.setName("bonds of molecules")
-    force.setForceGroup(GROUPS["intramolecular"])
-    return force
+    return named(force, "bonds of molecules", "intramolecular")
 
 
 def _reciprocal(
@@ -116,16 +112,14 @@ def _reciprocal(
     box: np.ndarray,
     alpha: float,
     tolerance: float,
-) -> openmm.NonbondedForce:
+) -> openmm.Force:
     """PME's reciprocal part and self energy; pairs of one molecule are taken out by the compiled loop."""
     force = charges_force(species, order)
     force.setNonbondedMethod(openmm.NonbondedForce.PME)
     force.setIncludeDirectSpace(False)
     force.setCutoffDistance(IDLE_CUTOFF)
     force.setPMEParameters(10.0 * alpha, *(_grid(alpha * width, tolerance) for width in np.diag(box)))
-    force.setName("reciprocal sum")
-    force.setForceGroup(GROUPS["electrostatics"])
-    return force
+    return named(force, "reciprocal sum", "electrostatics")
 
 
 def _grid(width: float, tolerance: float) -> int:

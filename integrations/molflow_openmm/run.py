@@ -8,7 +8,8 @@ import io
 import json
 import platform as host
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,9 +22,12 @@ import molflow_sim
 from molflow_openmm.compiled import without_gpu
 from molflow_sim.errors import MolflowError, NonFiniteError
 from molflow_sim.io.dcd import truncate_dcd, truncate_log
-from molflow_sim.runs.files import write_bytes_atomically
+from molflow_sim.runs.files import write_bytes_atomically, write_json
+from molflow_sim.runs.folder import JobFolder
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from molflow_openmm.crystal.settings import RunSettings
 
 STARTED = ("system.xml", "initial.pdb", "trajectory.dcd", "log.csv", "state.xml")
@@ -112,13 +116,39 @@ def system_options(settings: RunSettings) -> dict[str, Any]:
     }
 
 
-def provenance(simulation: app.Simulation) -> dict[str, str]:
-    """The first lines of a summary: versions and the platform."""
+def in_folder(
+    folder: Path,
+    identity: Mapping[str, Any],
+    settings: RunSettings,
+    outputs: Sequence[str],
+    code: Sequence[str],
+    overwrite: bool,
+    work: Callable[[], dict[str, Any]],
+) -> dict[str, Any]:
+    """The summary of a run that is done, or the one that `work` makes of it, written last; see `JobFolder`."""
+    with JobFolder(folder, identity, outputs, overwrite=overwrite, code=code) as job:
+        done = finished(folder, settings)
+        job.check_code(done is not None)
+        if done is None:
+            done = json.loads(json.dumps(work()))  # tuples to lists: the same dict that a later call reads back
+            write_json(folder / "summary.json", done)
+        return done
+
+
+def summary_head(
+    simulation: app.Simulation, settings: RunSettings, speed: float | None, late: pd.DataFrame
+) -> dict[str, Any]:
+    """What every summary says; the temperature is that of the `late` rows of the log."""
     return {
         "molflow_sim": molflow_sim.__version__,
         "openmm": openmm.__version__,
         "python": host.python_version(),
         "platform": simulation.context.getPlatform().getName(),
+        "settings": asdict(settings),
+        "time_ps": simulation.currentStep * settings.timestep * 1e-3,
+        "speed_ns_per_day": speed,
+        "temperature_mean_K": float(late["Temperature (K)"].mean()),
+        "averages_over": "second half of the run",
     }
 
 

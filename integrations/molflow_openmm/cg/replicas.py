@@ -10,6 +10,7 @@ import openmm
 
 from molflow_openmm.cg.force import ANGSTROM_PER_NM
 from molflow_openmm.cg.settings import CGSimulationSettings
+from molflow_openmm.run import openmm_seed
 from molflow_sim.units import BOLTZMANN, KJ_PER_MOL
 
 if TYPE_CHECKING:
@@ -57,9 +58,8 @@ class Replicas:
             integrator = openmm.LangevinMiddleIntegrator(
                 temperature, settings.friction_per_ps, 1e-3 * settings.timestep_fs
             )
-            # A run that goes on draws other numbers, decided by seed and report. OpenMM takes 0 for "choose one".
-            entropy = np.random.SeedSequence([settings.seed, 0, report, k])
-            integrator.setRandomNumberSeed(int(entropy.generate_state(1)[0] % (2**31 - 2)) + 1)
+            # A run that goes on draws other numbers, decided by seed and report.
+            integrator.setRandomNumberSeed(openmm_seed(settings.seed, 0, report, k))
             arguments = (system, integrator) if platform is None else (system, integrator, platform)
             self.contexts.append(openmm.Context(*arguments))
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import partial
 from os import PathLike
 from pathlib import Path
@@ -27,18 +26,17 @@ from molflow_openmm.run import (
     Built,
     advance,
     fingerprint,
-    finished,
+    in_folder,
     integrate,
     note,
     prepare,
-    provenance,
+    summary_head,
     system_options,
     write_pdb,
 )
 from molflow_sim.errors import MolflowError, NonFiniteError
 from molflow_sim.runs.figures import new_figure, write_figure
-from molflow_sim.runs.files import write_bytes_atomically, write_json
-from molflow_sim.runs.folder import JobFolder
+from molflow_sim.runs.files import write_bytes_atomically
 from molflow_sim.systems.cluster import MolecularCluster
 from molflow_sim.units import AMU_PER_A3
 
@@ -110,15 +108,14 @@ def simulate_cluster(
         "cluster": fingerprint(asked.numbers, asked.positions, asked.cell),
         **settings.identity(),
     }
-    with JobFolder(folder, identity, OUTPUTS, overwrite=overwrite, code=CODE) as job:
-        done = finished(folder, settings)
-        job.check_code(done is not None)
-        if done is not None:
-            return done
+
+    def work() -> dict[str, Any]:
         simulation, speed = _run(cluster, settings, where, folder, progress)
         summary = _finish(simulation, cluster, settings, folder, speed)
         job.write_run(status="done")
     return summary
+
+    return in_folder(folder, identity, settings, OUTPUTS, CODE, overwrite, work)
 
 
 def _run(
@@ -211,7 +208,7 @@ def density_of(simulation: app.Simulation, mass: float) -> float:
 def _finish(
     simulation: app.Simulation, cluster: MolecularCluster, settings: ClusterSettings, folder: Path, speed: float | None
 ) -> dict[str, Any]:
-    """Look at the second half of the run; write the last frame, the picture and the summary."""
+    """Look at the second half of the run; write the last frame and the picture; returns the summary."""
     log = pd.read_csv(folder / "log.csv")
     late = log.iloc[len(log) // 2 :]
     periodic = cluster.cell is not None
@@ -230,15 +227,12 @@ def _finish(
     energy = late["Potential Energy (kJ/mole)"].to_numpy(float)
     watched = late["Density (g/mL)"].to_numpy(float) if periodic else energy
     found = drift(watched)
-    summary = {
-        **provenance(simulation),
-        "settings": asdict(settings),
+    _picture(log, periodic, folder / "run.svg")
+    return {
+        **summary_head(simulation, settings, speed, late),
         "molecules": cluster.n_molecules,
         "atoms": len(cluster.numbers),
         "periodic": periodic,
-        "time_ps": simulation.currentStep * settings.timestep * 1e-3,
-        "speed_ns_per_day": speed,
-        "temperature_mean_K": float(late["Temperature (K)"].mean()),
         "energy_mean_kj_mol": float(energy.mean()),
         "density_mean_g_cm3": found.density if periodic else None,
         "density_std_g_cm3": float(watched.std()) if periodic else None,
@@ -246,12 +240,7 @@ def _finish(
         "drift_percent": 100.0 * found.change,
         "drift_error_percent": 100.0 * found.error,
         "drifting": found.drifting and not (periodic and settings.pressure is None),
-        "averages_over": "second half of the run",
     }
-    _picture(log, periodic, folder / "run.svg")
-    summary = json.loads(json.dumps(summary))  # the same dict that a later call reads back
-    write_json(folder / "summary.json", summary)
-    return summary
 
 
 def _picture(log: pd.DataFrame, periodic: bool, path: Path) -> None:

@@ -30,7 +30,8 @@ _PAIR = "epsilon*(1.07*R/(x+0.07*R))^7*(1.12*R^7/(x^7+0.12*R^7)-2)+q/(x+0.05); x
 _EXP6 = "a1*a2*exp(-(b1+b2)*x)+c1*c2*s*(guard*s-1); s=1/x^6; x=10*r"
 
 
-def _finish(force: openmm.Force, name: str, group: str) -> openmm.Force:
+def named(force: openmm.Force, name: str, group: str) -> openmm.Force:
+    """A force with its name and one of `GROUPS`."""
     force.setName(name)
     force.setForceGroup(GROUPS[group])
     return force
@@ -75,7 +76,7 @@ def intramolecular_forces(terms: Sequence[MMFFTerms], order: Iterable[tuple[int,
             torsion.addTorsion(first + i, first + j, first + k, first + l, n, phase, barrier)
         for (i, j), p in r["pair"]:
             pair.addBond(first + i, first + j, p)
-    named = (
+    made = (
         (bond, "MMFF94 bonds", bond.getNumBonds()),
         (angle, "MMFF94 angles", angle.getNumAngles()),
         (linear, "MMFF94 linear angles", linear.getNumAngles()),
@@ -84,7 +85,7 @@ def intramolecular_forces(terms: Sequence[MMFFTerms], order: Iterable[tuple[int,
         (torsion, "MMFF94 torsions", torsion.getNumTorsions()),
         (pair, "MMFF94 pairs", pair.getNumBonds()),
     )
-    return [_finish(force, name, "intramolecular") for force, name, count in named if count]
+    return [named(force, name, "intramolecular") for force, name, count in made if count]
 
 
 def _custom(force: openmm.Force, *parameters: str) -> openmm.Force:
@@ -156,14 +157,14 @@ def exp6_force(
     for i, j in molecule_pairs(species, order):
         force.addExclusion(i, j)
     if cutoff is None:
-        return _finish(force, "exp-6", "exp-6")
+        return named(force, "exp-6", "exp-6")
     force.setNonbondedMethod(openmm.CustomNonbondedForce.CutoffPeriodic)
     force.setCutoffDistance(0.1 * cutoff)
     if switch_width > 0:
         force.setUseSwitchingFunction(True)
         force.setSwitchingDistance(0.1 * (cutoff - switch_width))
     force.setUseLongRangeCorrection(dispersion_correction)
-    return _finish(force, "exp-6", "exp-6")
+    return named(force, "exp-6", "exp-6")
 
 
 def electrostatic_force(
@@ -192,7 +193,7 @@ def electrostatic_force(
         force.setNonbondedMethod(openmm.NonbondedForce.PME)
         force.setCutoffDistance(0.1 * cutoff)
         force.setEwaldErrorTolerance(tolerance)
-    return _finish(force, "electrostatics", "electrostatics")
+    return named(force, "electrostatics", "electrostatics")
 
 
 def charges_force(species: Sequence[MoleculeParameters], order: Sequence[tuple[int, int]]) -> openmm.NonbondedForce:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -10,7 +9,7 @@ import numpy as np
 import openmm
 
 from molflow_openmm.crystal.box import SHRINK_ROOM, check_supercell, largest_cutoff, smallest_supercell
-from molflow_openmm.crystal.system import extent
+from molflow_openmm.crystal.system import commas, extent
 from molflow_sim.errors import InputError
 from molflow_sim.forcefield.potential import SWITCH_WIDTH
 from molflow_sim.systems.crystal import MolecularCrystal
@@ -152,27 +151,23 @@ def choose_box(crystal: MolecularCrystal, settings: SimulationSettings) -> tuple
     asked, fits = settings.supercell, holds(settings.supercell)
     if fits >= wanted:
         return asked, wanted, ""
-    better = _commas(np.maximum(smallest, asked))
+    better = commas(np.maximum(smallest, asked))
     if settings.cutoff is not None:
         raise InputError(
-            f"supercell {_commas(asked)} holds a cutoff of {max(fits, 0.0):.1f} Å, not the {wanted:g} Å asked for; "
+            f"supercell {commas(asked)} holds a cutoff of {max(fits, 0.0):.1f} Å, not the {wanted:g} Å asked for; "
             f"use --supercell {better}" + (f" or --cutoff {fits:.1f}" if fits > 2.0 * SWITCH_WIDTH else "")
         )
     if fits >= LEAST_CUTOFF:
-        return asked, fits, f"supercell {_commas(asked)} holds a cutoff of {fits:g} Å; {better} would hold {wanted:g} Å"
+        return asked, fits, f"supercell {commas(asked)} holds a cutoff of {fits:g} Å; {better} would hold {wanted:g} Å"
     least = smallest_supercell(cell * SHRINK_ROOM, LEAST_CUTOFF + 0.1, longest)
     counts = check_supercell(np.maximum(least, asked).tolist())
     fits = min(wanted, holds(counts))
     return (
         counts,
         fits,
-        f"supercell {_commas(asked)} is too small for any sensible cutoff; {_commas(counts)} is used, which holds "
+        f"supercell {commas(asked)} is too small for any sensible cutoff; {commas(counts)} is used, which holds "
         f"{fits:g} Å; {better} would hold {wanted:g} Å",
     )
-
-
-def _commas(counts: Iterable[int]) -> str:
-    return ",".join(str(int(n)) for n in counts)
 
 
 def find_platform(name: str | None) -> openmm.Platform | None:

@@ -8,9 +8,7 @@ barostat that changes all six cell parameters (MonteCarloFlexibleBarostat; Vande
 from __future__ import annotations
 
 import io
-import json
 from collections.abc import Callable
-from dataclasses import asdict
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,15 +30,14 @@ from molflow_openmm.run import (
     Built,
     advance,
     fingerprint,
-    finished,
+    in_folder,
     note,
     prepare,
-    provenance,
+    summary_head,
     system_options,
     write_pdb,
 )
-from molflow_sim.runs.files import write_bytes_atomically, write_json
-from molflow_sim.runs.folder import JobFolder
+from molflow_sim.runs.files import write_bytes_atomically
 from molflow_sim.symmetry.spacegroup import cell_parameters
 from molflow_sim.units import AMU_PER_A3
 
@@ -108,16 +105,15 @@ def simulate(
         "cutoff_used": cutoff,
         **settings.identity(),
     }
-    with JobFolder(folder, identity, OUTPUTS, overwrite=overwrite, code=CODE) as job:
-        done = finished(folder, settings)
-        job.check_code(done is not None)
-        if done is not None:
-            return done
+
+    def work() -> dict[str, Any]:
         about = {"box": box, "cutoff": cutoff, "warning": warning}
         simulation, speed = _run(crystal, supercell, settings, platform, folder, progress, about)
         summary = _finish(simulation, box, settings, cutoff, warning, folder, speed)
         job.write_run(status="done")
     return summary
+
+    return in_folder(folder, identity, settings, OUTPUTS, CODE, overwrite, work)
 
 
 def _run(
@@ -174,7 +170,7 @@ def _finish(
     folder: Path,
     speed: float | None,
 ) -> dict[str, Any]:
-    """Analyse the second half of the run, write the structures and the summary."""
+    """Analyse the second half of the run, write the structures; returns the summary."""
     log = pd.read_csv(folder / "log.csv")
     half = len(log) // 2
     log = log.iloc[half:]
@@ -190,17 +186,13 @@ def _finish(
     simulation.topology.setPeriodicBoxVectors(simulation.context.getState().getPeriodicBoxVectors())
     write_pdb(folder / "final.pdb", simulation.topology, unit.Quantity(0.1 * positions, unit.nanometer))
     repeats = np.asarray(box.supercell, dtype=float)[:, None]
-    summary = {
-        **provenance(simulation),
-        "settings": asdict(settings),
+    return {
+        **summary_head(simulation, settings, speed, log),
         "supercell": list(box.supercell),
         "molecules": len(box.order),
         "atoms": len(box.numbers),
         "cutoff_A": cutoff,
         "warning": warning,
-        "time_ps": simulation.currentStep * settings.timestep * 1e-3,
-        "speed_ns_per_day": speed,
-        "temperature_mean_K": float(log["Temperature (K)"].mean()),
         "density_start_g_cm3": start,
         "density_mean_g_cm3": float(late.mean()),
         "density_std_g_cm3": float(late.std()),
@@ -212,8 +204,4 @@ def _finish(
         "rmsd15_final_A": final_match.rmsd if final_match.n_matched else None,
         "rmsd15_final_matched": final_match.n_matched,
         "packing_kept": bool(mean_match.same(KEPT_RMSD)),
-        "averages_over": "second half of the run",
     }
-    summary = json.loads(json.dumps(summary))  # tuples to lists: the same dict that a later call reads back
-    write_json(folder / "summary.json", summary)
-    return summary

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
@@ -164,8 +164,8 @@ def crystal_box(crystal: MolecularCrystal, supercell: Sequence[int] | None, cuto
     fits = largest_cutoff(cell, counts, longest)
     if fits < cutoff - 1e-9:
         raise InputError(
-            f"supercell {_commas(counts)} is too small for a cutoff of {cutoff:.4g} Å: use at least "
-            f"{_commas(smallest)}, or a cutoff of at most {np.floor(10 * fits) / 10:.1f} Å"
+            f"supercell {commas(counts)} is too small for a cutoff of {cutoff:.4g} Å: use at least "
+            f"{commas(smallest)}, or a cutoff of at most {np.floor(10 * fits) / 10:.1f} Å"
         )
     sizes = [crystal.molecules[s].n_atoms for s in species]
     firsts = np.concatenate([[0], np.cumsum(sizes)[:-1]]).astype(int)
@@ -182,5 +182,6 @@ def extent(crystal: MolecularCrystal) -> float:
     )
 
 
-def _commas(counts: Sequence[int]) -> str:
-    return ",".join(str(n) for n in counts)
+def commas(counts: Iterable[int]) -> str:
+    """``3,2,2``."""
+    return ",".join(str(int(n)) for n in counts)
