@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.console import Console
 
 from molflow_sim.cli import options as opt
-from molflow_sim.cli.output import Bar, line, say, show_report, spent
+from molflow_sim.cli.output import Bar, say, show_report, spent
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -76,11 +75,6 @@ molflow cg export model/ --torchscript hundred.pt --replicas 100 --precision sin
 Model = Annotated[Path, typer.Argument(help="Model folder, as fit makes it.", show_default=False)]
 
 
-@app.callback()
-def _cg() -> None:
-    """Coarse-grained force fields from trajectories, without forces."""
-
-
 @app.command(epilog=FIT_EPILOG)
 def fit(
     trajectory: Annotated[
@@ -113,15 +107,14 @@ def fit(
     from molflow_sim.cg.teacher import TeacherSettings
 
     start = time.monotonic()
-    console = Console()
     flow = run(
         trajectory, output, topology=topology, beads=beads, temperature=temperature, stride=stride,
         settings=TeacherSettings.from_yaml(config) if config else None, steps=steps, seed=seed, device=device,
-        overwrite=overwrite, progress=None if quiet else line(console),
+        overwrite=overwrite, progress=None if quiet else say,
     )  # fmt: skip
     if not quiet:
         n = sum(p.numel() for p in flow.parameters())
-        say(console, f"flow of {n} parameters in {output} after {spent(start)}; next: molflow cg distill {output}")
+        say(f"flow of {n} parameters in {output} after {spent(start)}; next: molflow cg distill {output}")
 
 
 @app.command(epilog=DISTILL_EPILOG)
@@ -147,13 +140,12 @@ def distill(
     from molflow_sim.cg.student.training import DistillSettings
 
     start = time.monotonic()
-    console = Console()
     run(
         model, method=method, samples=samples, settings=DistillSettings.from_yaml(config) if config else None,
-        steps=steps, seed=seed, device=device, overwrite=overwrite, progress=None if quiet else line(console),
+        steps=steps, seed=seed, device=device, overwrite=overwrite, progress=None if quiet else say,
     )  # fmt: skip
     if not quiet:
-        say(console, f"force field in {model} after {spent(start)}; next: molflow cg simulate {model}")
+        say(f"force field in {model} after {spent(start)}; next: molflow cg simulate {model}")
 
 
 @app.command(epilog=SIMULATE_EPILOG)
@@ -190,8 +182,7 @@ def simulate(
     """
     from molflow_openmm import simulate_cg
 
-    console = Console()
-    with Bar(console, "report", "frames", quiet) as bar:
+    with Bar("report", "frames", quiet) as bar:
         done = simulate_cg(
             model, replicas=replicas, ns=ns, temperatures=temperatures, timestep_fs=timestep, friction_per_ps=friction,
             report_every_ps=report_every, exchange_every_ps=exchange_every, backend=backend, platform=platform,
@@ -204,9 +195,7 @@ def simulate(
         text += f", {cost:.0f} µs per step of all copies" if cost else ""
         if done.acceptance:
             text += f"; exchanges accepted: {', '.join(f'{100 * a:.0f} %' for a in done.acceptance)}"
-        say(
-            console, f"{text}\n{output or model / 'simulation'}; next: molflow cg report {model} --reference TRAJECTORY"
-        )
+        say(f"{text}\n{output or model / 'simulation'}; next: molflow cg report {model} --reference TRAJECTORY")
 
 
 @app.command(epilog=REPORT_EPILOG)
@@ -246,7 +235,7 @@ def report(
         output=output,
     )  # fmt: skip
     if not quiet:
-        show_report(Console(), made)
+        show_report(made)
 
 
 @app.command(epilog=EXPORT_EPILOG)
@@ -266,4 +255,4 @@ def export(
     path = export_torchscript(model, torchscript, replicas=replicas, precision=precision, forces=forces)
     if not quiet:
         more = ", forces in kJ/mol/nm" if forces else ""
-        say(Console(), f"wrote {path}: positions ({replicas} × beads, 3) in nm to energy in kJ/mol{more}")
+        say(f"wrote {path}: positions ({replicas} × beads, 3) in nm to energy in kJ/mol{more}")

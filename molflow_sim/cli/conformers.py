@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from molflow_sim.cli import options as opt
 from molflow_sim.cli.lists import file_name, is_list, read_list
@@ -38,12 +37,7 @@ Inside = Annotated[
 
 
 def conformers(
-    molecule: Annotated[
-        str,
-        typer.Argument(
-            help="SMILES, a MOL, SDF or XYZ file, or a .smi list.", metavar="SMILES|FILE", show_default=False
-        ),
-    ],
+    molecule: opt.MoleculeOrList,
     output: Annotated[
         Path,
         typer.Option("--output", "-o", help="File (.sdf, .extxyz, .db), or a folder for a list.", show_default=False),
@@ -82,7 +76,6 @@ def conformers(
         **{key: value for key, value in given.items() if value is not None}, **opt.pairs(option),
     }  # fmt: skip
     checked("conformers", number, press=False, charges="mmff94", **options)
-    console = Console()
     if not is_list(molecule):
         with structure_writer(output, kind="conformers", overwrite=overwrite) as writer:
             found = generate(
@@ -91,7 +84,7 @@ def conformers(
             writer.write(conformers_of(found))
         if not quiet:
             tail = f"; {found.info['lost']} left out" if found.info["lost"] else ""
-            say(console, f"{len(found.conformers)} conformers of {found.formula} in {output}{tail}")
+            say(f"{len(found.conformers)} conformers of {found.formula} in {output}{tail}")
         return
     from molflow_sim.generators.batches import conformers_of_list
 
@@ -106,4 +99,4 @@ def conformers(
     if not quiet:
         total = sum(row["conformers"] or 0 for row in rows)
         tail = f"; {len(failed)} molecules failed, see {output / 'summary.csv'}" if failed else ""
-        say(console, f"{total} conformers of {len(rows) - len(failed)} molecules in {output}{tail}")
+        say(f"{total} conformers of {len(rows) - len(failed)} molecules in {output}{tail}")

@@ -35,16 +35,9 @@ Carry on after an interruption: give the same command again.
 """
 
 
-@app.callback()
-def _dataset() -> None:
-    """Make data sets to train on."""
-
-
 @app.command(epilog=EPILOG)
 def crystals(
-    molecules: Annotated[
-        Path | None, typer.Argument(help="File with one molecule a line: SMILES [name].", show_default=False)
-    ] = None,
+    molecules: opt.SmilesFile = None,
     output: opt.Output = Path("dataset"),
     candidates: opt.Candidates = 400,
     window: Annotated[float, typer.Option(help="kJ/mol above the molecule's lowest packing that are kept.")] = 15.0,
@@ -81,7 +74,6 @@ def crystals(
         progress=not quiet,
     )  # fmt: skip
     say(
-        Console(),
         f"{summary.packings} packings of {summary.molecules} molecules and {summary.experimental} experimental "
         f"crystals in {summary.folder}; {summary.dropped} left out (dropped.csv)",
     )
@@ -174,7 +166,6 @@ def clusters(
     )  # fmt: skip
     if not quiet:
         say(
-            Console(),
             f"{summary.clusters} clusters of {summary.molecules} molecules in {summary.folder}; {summary.dropped} left "
             "out (dropped.csv)",
         )
@@ -190,19 +181,18 @@ def _record(
     from molflow_sim.cli.output import Bar
 
     asked = Recipe(**recipe)
-    console = Console()
-    with Bar(console, "step", "segments", quiet=quiet) as watch:
+    with Bar("step", "segments", quiet=quiet) as watch:
         summary = record_clusters(
             read_molecule(molecule), output, asked, platform=platform, overwrite=overwrite, progress=watch
         )
     for box in summary["boxes"]:
         state = "[yellow]still drifting: not in equilibrium[/yellow]" if box["drifting"] else "steady"
-        console.print(
+        Console().print(
             f"box {box['box']}: {box['frames']} frames, {box['density']:.3f} g/cm³, {100 * box['change']:+.1f} ± "
             f"{100 * box['error']:.1f} % from half to half: {state}",
             highlight=False,
         )
-    say(console, f"{summary['frames']} frames of {summary['formula']} × {asked.copies} in {output}")
+    say(f"{summary['frames']} frames of {summary['formula']} × {asked.copies} in {output}")
 
 
 CONFORMERS = """
@@ -230,9 +220,7 @@ Carry on after an interruption: give the same command again. Then: molflow train
 
 @app.command(epilog=CONFORMERS)
 def conformers(
-    molecules: Annotated[
-        Path | None, typer.Argument(help="File with one molecule a line: SMILES [name].", show_default=False)
-    ] = None,
+    molecules: opt.SmilesFile = None,
     output: opt.Output = Path("conformers"),
     from_sdf: Annotated[
         Path | None, typer.Option("--from-sdf", help="SDF or SDF.GZ of conformers to take.", show_default=False)
@@ -280,11 +268,11 @@ def conformers(
     if pack:
         if molecules is not None or from_sdf is not None or from_cif is not None:
             raise InputError("--pack takes data sets that are there: give it without molecules, --from-sdf, --from-cif")
-        from molflow_sim.dataset.conformers import write_packed
+        from molflow_sim.io.ensembles import write_packed
 
         files = write_packed(pack, output)
         if not quiet:
-            say(Console(), f"{', '.join(p.name for p in files)} and contents.json in {output}")
+            say(f"{', '.join(p.name for p in files)} and contents.json in {output}")
         return
     from molflow_sim.dataset.conformer_build import build_conformer_dataset
     from molflow_sim.dataset.conformer_settings import ConformerSettings
@@ -299,7 +287,6 @@ def conformers(
     )  # fmt: skip
     if not quiet:
         say(
-            Console(),
             f"{summary.conformers} conformers of {summary.molecules} molecules in {summary.folder}; {summary.dropped} "
             "rows of what was left out (dropped.csv)",
         )

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cache, partial
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Annotated
 
@@ -221,17 +222,9 @@ def _pyscf() -> str:
     return f"HF/STO-3G of H2: {energy:.4f} hartree"
 
 
-def _openmmtorch() -> str:
-    import openmmtorch
-
-    return f"TorchForce found ({openmmtorch.__name__})"
-
-
-def _dask() -> str:
-    import dask
-    import distributed
-
-    return f"dask {dask.__version__}, distributed {distributed.__version__}"
+def _imported(name: str) -> str:
+    import_module(name)
+    return f"{name} {version(name)}"
 
 
 _BACKENDS: tuple[tuple[str, str, Callable[[], str]], ...] = (
@@ -243,8 +236,8 @@ _BACKENDS: tuple[tuple[str, str, Callable[[], str]], ...] = (
     ("OpenMM on an accelerator", OPTIONAL, _openmm_accelerator),
     ("GFN2-xTB (tblite)", OPTIONAL, _tblite),
     ("HF-ESP charges (pyscf)", OPTIONAL, _pyscf),
-    ("TorchForce (openmmtorch)", OPTIONAL, _openmmtorch),
-    ("Dask cluster", OPTIONAL, _dask),
+    ("TorchForce (openmmtorch)", OPTIONAL, partial(_imported, "openmmtorch")),
+    ("Dask cluster", OPTIONAL, partial(_imported, "distributed")),
 )
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from molflow_sim.cli import conformers as conformer_verb
 from molflow_sim.cli import options as opt
@@ -32,19 +31,9 @@ cannot be used are named with the reason in NAME.failed.csv beside it (failed.cs
 """
 
 
-@app.callback()
-def _generate() -> None:
-    """Structures straight from a generator."""
-
-
 @app.command(epilog=EPILOG)
 def crystals(
-    molecule: Annotated[
-        str,
-        typer.Argument(
-            help="SMILES, a MOL, SDF or XYZ file, or a .smi list.", metavar="SMILES|FILE", show_default=False
-        ),
-    ],
+    molecule: opt.MoleculeOrList,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="File (.extxyz, .db, .cif) or folder for CIFs.", show_default=False)
     ],
@@ -85,7 +74,7 @@ def crystals(
         with structure_writer(output, overwrite=overwrite) as writer:
             writer.write(found)
         if not quiet:
-            say(Console(), f"{len(found)} crystals of {found[0].molecules[0].formula} in {output}")
+            say(f"{len(found)} crystals of {found[0].molecules[0].formula} in {output}")
         return
     written = molecules = 0
     failed: list[dict[str, str]] = []
@@ -115,7 +104,7 @@ def crystals(
             raise NoCandidatesError(f"none of {len(lines)} molecules gave crystals; {table} says why")
     tail = f"; {len(failed)} molecules failed, see {table}" if failed else ""
     if not quiet:
-        say(Console(), f"{written} crystals of {molecules} molecules in {output}{tail}")
+        say(f"{written} crystals of {molecules} molecules in {output}{tail}")
 
 
 CLUSTERS = """
@@ -183,7 +172,7 @@ def clusters(
         found = generate("clusters", given, number, **options)
         writer.write(found)
     if not quiet:
-        say(Console(), f"{len(found)} clusters {found[0].formula} in {output}")
+        say(f"{len(found)} clusters {found[0].formula} in {output}")
 
 
 app.command(epilog=conformer_verb.EPILOG)(conformer_verb.conformers)

@@ -13,6 +13,16 @@ from molflow_sim.registry import GENERATORS
 Molecule = Annotated[
     str, typer.Argument(help="SMILES, or a MOL, SDF or XYZ file.", metavar="SMILES|FILE", show_default=False)
 ]
+MoleculeOrList = Annotated[
+    str,
+    typer.Argument(help="SMILES, a MOL, SDF or XYZ file, or a .smi list.", metavar="SMILES|FILE", show_default=False),
+]
+SmilesFile = Annotated[
+    Path | None, typer.Argument(help="File with one molecule a line: SMILES [name].", show_default=False)
+]
+Platform = Annotated[
+    str | None, typer.Option("--platform", help="OpenMM platform. [dim]default: the fastest there is[/dim]")
+]
 Output = Annotated[
     Path, typer.Option("--output", "-o", help="Folder for the results; made if absent.", show_default=False)
 ]

@@ -13,14 +13,9 @@ if TYPE_CHECKING:
     from molflow_sim.cg.reports.reporting import Report
 
 
-def line(console: Console) -> Callable[[str], None]:
-    """A function that prints a line."""
-    return lambda text: say(console, text)
-
-
-def say(console: Console, text: str) -> None:
+def say(text: str) -> None:
     """Print text as it is, on as many columns as it has."""
-    console.print(escape(text), highlight=False, soft_wrap=True)
+    Console().print(escape(text), highlight=False, soft_wrap=True)
 
 
 def spent(start: float) -> str:
@@ -34,7 +29,6 @@ class Bar:
 
     Parameters
     ----------
-    console : Console
     key, unit : str
         What of an event counts, and how it is called: ``{key: 3, "total": 10}`` is 3 of 10 units.
     quiet : bool
@@ -44,19 +38,14 @@ class Bar:
     """
 
     def __init__(
-        self,
-        console: Console,
-        key: str,
-        unit: str,
-        quiet: bool = False,
-        heading: Callable[[dict[str, Any]], None] | None = None,
+        self, key: str, unit: str, quiet: bool = False, heading: Callable[[dict[str, Any]], None] | None = None
     ) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
         from rich.progress import TimeRemainingColumn as Left
 
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn(unit), TimeElapsedColumn(), TextColumn("left"))
-        self._bar = Progress(*columns, Left(), console=console, disable=quiet)
-        self._console, self._quiet, self._key, self._unit, self._heading = console, quiet, key, unit, heading
+        self._bar = Progress(*columns, Left(), console=Console(), disable=quiet)
+        self._quiet, self._key, self._unit, self._heading = quiet, key, unit, heading
         self._task: Any = None
 
     def __enter__(self) -> Bar:
@@ -74,12 +63,12 @@ class Bar:
         if self._heading is not None:
             self._heading(event)
         if done and not self._quiet:
-            self._console.print(f"carrying on from {self._unit.rstrip('s')} {done}", highlight=False)
+            self._bar.console.print(f"carrying on from {self._unit.rstrip('s')} {done}", highlight=False)
         self._bar.start()
         self._task = self._bar.add_task("", total=event["total"], completed=done)
 
 
-def show_report(console: Console, made: Report) -> None:
+def show_report(made: Report) -> None:
     """The figures of a report for people."""
     from rich.table import Table
 
@@ -89,5 +78,5 @@ def show_report(console: Console, made: Report) -> None:
     for s in (*made.scores, made.halves):
         cells = (f"{s.kl:.3f}", f"{s.free_energy_mse:.3f}", f"{s.coverage:.3f}", s.grade)
         table.add_row(escape(s.label), str(s.frames), *cells)
-    console.print(table, highlight=False)
-    say(console, f"{made.verdict}\n{made.path}")
+    Console().print(table, highlight=False)
+    say(f"{made.verdict}\n{made.path}")

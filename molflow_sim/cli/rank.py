@@ -53,28 +53,23 @@ def rank(
     from molflow_sim.screening import rank as run_ranking
     from molflow_sim.systems.collect import holds_clusters
 
+    options: dict[str, Any] = {
+        "charges": charges,
+        "output": output,
+        "top": top,
+        "overwrite": overwrite,
+        "progress": not quiet,
+    }
     if holds_clusters(files):
         if temperature is not None or pxrd is not None or scheduler is not None:
             raise InputError(
                 "clusters have no lattice vibrations, powder patterns or scheduler; leave these options out"
             )
-        options = {"charges": charges, "output": output, "top": top, "overwrite": overwrite, "progress": not quiet}
         _clusters(files, energy, relax, options, quiet)
         return
 
     ranking = run_ranking(
-        files,
-        energy,
-        relax,
-        charges=charges,
-        temperature=temperature,
-        output=output,
-        pxrd=pxrd,
-        wavelength=wavelength,
-        top=top,
-        scheduler=scheduler,
-        overwrite=overwrite,
-        progress=not quiet,
+        files, energy, relax, temperature=temperature, pxrd=pxrd, wavelength=wavelength, scheduler=scheduler, **options
     )
     if quiet:
         return

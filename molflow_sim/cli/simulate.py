@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -89,9 +88,7 @@ def simulate(
         float | None, typer.Option(help="Hydrogen mass in amu, taken from the neighbours (e.g. 3).", show_default=False)
     ] = None,
     seed: opt.Seed = 0,
-    platform: Annotated[
-        str | None, typer.Option(help="OpenMM platform. [dim]default: the fastest there is[/dim]")
-    ] = None,
+    platform: opt.Platform = None,
     overwrite: opt.Overwrite = False,
 ) -> None:
     """Run NPT molecular dynamics of a crystal and say whether its packing stays.
@@ -112,12 +109,11 @@ def simulate(
         dispersion_correction=dispersion_correction, charges=charges, hydrogen_mass=hydrogen_mass,
         constrain_hydrogens=constrain_hydrogens, seed=seed, platform=platform,
     )  # fmt: skip
-    console = Console()
     folder = output or Path(f"{cif.stem}_npt")
-    with Bar(console, "step", "steps", heading=_heading(console)) as watch:
+    with Bar("step", "steps", heading=_heading) as watch:
         crystal = MolecularCrystal.from_cif(cif, block=block)
         summary = run(crystal, folder, settings, overwrite=overwrite, progress=watch)
-    print_summary(console, summary, folder)
+    print_summary(summary, folder)
 
 
 CLUSTERS = """
@@ -167,9 +163,7 @@ def cluster(
     ] = None,
     friction: Annotated[float, typer.Option(help="Of the Langevin thermostat, 1/ps.")] = 1.0,
     seed: opt.Seed = 0,
-    platform: Annotated[
-        str | None, typer.Option(help="OpenMM platform. [dim]default: the fastest there is[/dim]")
-    ] = None,
+    platform: opt.Platform = None,
     overwrite: opt.Overwrite = False,
 ) -> None:
     """Run a cluster: a droplet in open space, or a periodic box, NPT, pressed to a density.
@@ -185,11 +179,10 @@ def cluster(
         timestep=timestep, report_every=report_every, cutoff=cutoff, charges=charges, hydrogen_mass=hydrogen_mass,
         constrain_hydrogens=constrain_hydrogens, friction=friction, seed=seed, platform=platform,
     )  # fmt: skip
-    console = Console()
     folder = output or Path(f"{file.stem}_md")
-    with Bar(console, "step", "steps", heading=_cluster_heading(console)) as watch:
+    with Bar("step", "steps", heading=_cluster_heading) as watch:
         summary = simulate_cluster(read_cluster(file, frame), folder, settings, overwrite=overwrite, progress=watch)
-    print_cluster_summary(console, summary, folder)
+    print_cluster_summary(summary, folder)
 
 
 def read_cluster(file: Path, frame: int = 0) -> MolecularCluster:
@@ -217,14 +210,11 @@ def read_cluster(file: Path, frame: int = 0) -> MolecularCluster:
     return MolecularCluster.from_atoms(atoms)  # type: ignore[arg-type]  # one frame, not a list of them
 
 
-def _cluster_heading(console: Console) -> Callable[[dict[str, Any]], None]:
-    def show(event: dict[str, Any]) -> None:
-        console.print(f"{event['cluster']!r}, platform {event['platform']}", highlight=False, markup=False)
-
-    return show
+def _cluster_heading(event: dict[str, Any]) -> None:
+    Console().print(f"{event['cluster']!r}, platform {event['platform']}", highlight=False, markup=False)
 
 
-def print_cluster_summary(console: Console, summary: dict[str, Any], folder: Path) -> None:
+def print_cluster_summary(summary: dict[str, Any], folder: Path) -> None:
     """The run's result for people."""
     table = _table(summary)
     table.add_row("potential energy", f"{summary['energy_mean_kj_mol'] / summary['molecules']:.1f} kJ/mol a molecule")
@@ -236,7 +226,7 @@ def print_cluster_summary(console: Console, summary: dict[str, Any], folder: Pat
     )
     table.add_row(f"drift of the {summary['drift_of']}", f"{change} from half to half: {verdict}")
     table.add_row("results", escape(str(folder)))
-    console.print(table, highlight=False)
+    Console().print(table, highlight=False)
 
 
 def _table(summary: dict[str, Any]) -> Table:
@@ -265,23 +255,19 @@ def parse_supercell(text: str) -> tuple[int, int, int]:
         raise InputError(f"--supercell must be three positive whole numbers such as 3,2,2; got {text!r}") from None
 
 
-def _heading(console: Console) -> Callable[[dict[str, Any]], None]:
+def _heading(event: dict[str, Any]) -> None:
     """Says what is simulated, and what to beware of."""
-
-    def show(event: dict[str, Any]) -> None:
-        box = event["box"]
-        console.print(
-            f"{len(box.order)} molecules, {len(box.numbers)} atoms ({'×'.join(map(str, box.supercell))} cells), "
-            f"cutoff {event['cutoff']:g} Å, platform {event['platform']}",
-            highlight=False,
-        )
-        if event["warning"]:
-            console.print(f"[yellow]warning:[/yellow] {escape(event['warning'])}", highlight=False)
-
-    return show
+    box = event["box"]
+    Console().print(
+        f"{len(box.order)} molecules, {len(box.numbers)} atoms ({'×'.join(map(str, box.supercell))} cells), "
+        f"cutoff {event['cutoff']:g} Å, platform {event['platform']}",
+        highlight=False,
+    )
+    if event["warning"]:
+        Console().print(f"[yellow]warning:[/yellow] {escape(event['warning'])}", highlight=False)
 
 
-def print_summary(console: Console, summary: dict[str, Any], folder: Path) -> None:
+def print_summary(summary: dict[str, Any], folder: Path) -> None:
     """The run's result for people."""
     table = _table(summary)
     table.add_row(
@@ -297,4 +283,4 @@ def print_summary(console: Console, summary: dict[str, Any], folder: Path) -> No
     kept = summary["packing_kept"]
     table.add_row("packing", "[green]stayed[/green]" if kept else "[red]changed[/red]")
     table.add_row("results", escape(str(folder)))
-    console.print(table, highlight=False)
+    Console().print(table, highlight=False)

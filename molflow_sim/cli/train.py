@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from molflow_sim.cli import options as opt
 from molflow_sim.cli.output import say
@@ -90,7 +89,7 @@ def train(
     def tell(source: TrainingSource) -> None:
         left_out = f"; {source.dropped} left out (see dropped.csv in {source.folder})" if source.dropped else ""
         found = f"{len(source.dataset)} crystals of {len(source.dataset.keys)} molecules ({source.kind})"
-        say(Console(), found + left_out)
+        say(found + left_out)
 
     run(
         kind, data, output, config=config, seed=seed, steps=steps, device=device, split=split, exclude=exclude,
@@ -98,4 +97,4 @@ def train(
         progress=not quiet, found=None if quiet else tell,
     )  # fmt: skip
     if not quiet:
-        say(Console(), f"weights and curves in {output}; use them with --weights {output}")
+        say(f"weights and curves in {output}; use them with --weights {output}")
