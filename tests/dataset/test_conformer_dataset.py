@@ -18,10 +18,10 @@ from molflow_sim.chemistry.conformers import keeps_stereo
 from molflow_sim.cli.main import run as molflow
 from molflow_sim.dataset import ConformerSettings, build_conformer_dataset, read_ensembles
 from molflow_sim.dataset.conformer_search import search_conformers
-from molflow_sim.dataset.conformers import read_described
 from molflow_sim.dataset.items import excluded_skeletons
 from molflow_sim.dataset.skeletons import skeletons, three_way_split
 from molflow_sim.errors import InputError, MissingDependencyError, StoreError
+from molflow_sim.io.ensembles import read_described
 from molflow_sim.units import KCAL_PER_MOL
 
 DATA = Path(__file__).parents[1] / "data"

@@ -9,8 +9,8 @@ from rdkit import Chem
 from molflow_sim.chemistry.bonds import perceive_bonds
 from molflow_sim.chemistry.conformers import keeps_stereo
 from molflow_sim.dataset import read_ensembles
-from molflow_sim.dataset.conformers import SPLITS
 from molflow_sim.dataset.skeletons import skeletons, three_way_split
+from molflow_sim.io.ensembles import SPLITS
 
 FOLDER = Path(__file__).parents[2] / "data" / "conformers"
 ENSEMBLES = read_ensembles(FOLDER)

@@ -8,7 +8,7 @@ import torch
 from rdkit import Chem
 
 from molflow_sim.chemistry.embedding import embedded
-from molflow_sim.dataset.conformers import ConformerEnsemble, pack_ensembles
+from molflow_sim.io.ensembles import ConformerEnsemble, pack_ensembles
 from molflow_sim.models.coarsenconf.batch import Item, collate
 from molflow_sim.models.coarsenconf.data import ConformerPairs, prepared
 

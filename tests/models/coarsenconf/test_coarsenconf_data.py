@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from processes import without_chemistry
 from rdkit import Chem
 
-from molflow_sim.dataset.conformers import pack_ensembles, unpack_ensembles
 from molflow_sim.errors import StoreError
 from molflow_sim.geometry.superposition import kabsch
 from molflow_sim.geometry.torsions import torsion_angles
+from molflow_sim.io.ensembles import pack_ensembles, unpack_ensembles
 from molflow_sim.models.coarsenconf.batch import PairBatches, end_of, made_pair
 from molflow_sim.models.coarsenconf.data import FILE, prepare, read_pairs
 from molflow_sim.models.coarsenconf.graphs import conformer_graph
