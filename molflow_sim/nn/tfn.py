@@ -8,7 +8,7 @@ Vectors are even under inversion ("1e"), so that products of two vectors give a 
 network commutes with rotations, not with reflections: it can tell the hands of a molecule apart.
 
 The product of what there is up to l = 1 is written out (`edge_messages`): on a CPU it takes half the time of the code
-that e3nn generates for the same product (`channelwise_product`), to which the tests hold it.
+that e3nn generates for the same product, to which the tests hold it.
 """
 
 from __future__ import annotations
@@ -96,17 +96,6 @@ def edge_messages(s: Tensor, v: Tensor, y: Tensor, weights: Tensor) -> Tensor:
     for axis, own, turned in ((x, vx, vy * z - vz * y), (y, vy, vz * x - vx * z), (z, vz, vx * y - vy * x)):
         parts += [along * axis, kept * own, cross * turned]
     return torch.cat(parts, -1)
-
-
-def channelwise_product(scalars: int, vectors: int) -> Any:
-    """e3nn's product that `edge_messages` is: the weights in the same order, the channels of a vector last."""
-    o3 = _o3()
-    node, harmonics = o3.Irreps(f"{scalars}x0e + {vectors}x1e"), o3.Irreps("0e + 1e")
-    out = o3.Irreps(f"{scalars}x0e + {vectors}x0e + {scalars}x1e + {vectors}x1e + {vectors}x1e")
-    paths = [(0, 0, 0), (1, 1, 1), (0, 1, 2), (1, 0, 3), (1, 1, 4)]
-    return o3.TensorProduct(
-        node, harmonics, out, [(*path, "uvu", True) for path in paths], shared_weights=False, internal_weights=False
-    )
 
 
 def _o3() -> Any:

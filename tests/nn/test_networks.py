@@ -6,7 +6,7 @@ import torch
 
 from molflow_sim.nn.egnn import EgnnLayer
 from molflow_sim.nn.radial import GaussianBasis, polynomial_envelope
-from molflow_sim.nn.tfn import TfnLayer, channelwise_product, edge_messages
+from molflow_sim.nn.tfn import TfnLayer, _o3, edge_messages
 from molflow_sim.testing import validate_network
 
 N, SCALARS, VECTORS, EDGE = 7, 6, 4, 5
@@ -66,6 +66,15 @@ def test_a_tensor_field_network_tells_hands_apart_and_an_egnn_cannot():
         mirrored = {k: v if k == "h" else -v for k, v in inputs.items()}
         name = "x" if kind == "egnn" else "v"
         assert torch.allclose(each(made, mirrored)[name], -each(made, inputs)[name]) == blind
+
+
+def channelwise_product(scalars, vectors):
+    """e3nn's product that `edge_messages` is: the weights in the same order, the channels of a vector last."""
+    o3 = _o3()
+    node, harmonics = o3.Irreps(f"{scalars}x0e + {vectors}x1e"), o3.Irreps("0e + 1e")
+    out = o3.Irreps(f"{scalars}x0e + {vectors}x0e + {scalars}x1e + {vectors}x1e + {vectors}x1e")
+    paths = [(*path, "uvu", True) for path in [(0, 0, 0), (1, 1, 1), (0, 1, 2), (1, 0, 3), (1, 1, 4)]]
+    return o3.TensorProduct(node, harmonics, out, paths, shared_weights=False, internal_weights=False)
 
 
 def test_the_written_out_product_is_that_of_e3nn():

@@ -230,10 +230,8 @@ class CGNet(nn.Module):
         try:
             if card["kind"] != cls.kind:
                 raise WeightsError(f"this is a {card['kind']!r}, not a {cls.kind!r}")
-            settings = dict(card["settings"])
-            prior = PriorSettings(**settings.pop("prior"))
-            topology = BeadTopology.from_json(card["topology"])
-            net = cls(topology, float(card["temperature"]), CGNetSettings(**settings, prior=prior))
+            settings = CGNetSettings.from_dict(card["settings"])
+            net = cls(BeadTopology.from_json(card["topology"]), float(card["temperature"]), settings)
             if tensors["mlp.output.weight"].dtype == torch.float64:
                 net.mlp.double()
             load_into(net, tensors, "CGnet")
