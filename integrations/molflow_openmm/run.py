@@ -132,6 +132,7 @@ def in_folder(
         if done is None:
             done = json.loads(json.dumps(work()))  # tuples to lists: the same dict that a later call reads back
             write_json(folder / "summary.json", done)
+            job.write_run(status="done")
         return done
 
 

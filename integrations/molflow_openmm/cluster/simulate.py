@@ -111,9 +111,7 @@ def simulate_cluster(
 
     def work() -> dict[str, Any]:
         simulation, speed = _run(cluster, settings, where, folder, progress)
-        summary = _finish(simulation, cluster, settings, folder, speed)
-        job.write_run(status="done")
-    return summary
+        return _finish(simulation, cluster, settings, folder, speed)
 
     return in_folder(folder, identity, settings, OUTPUTS, CODE, overwrite, work)
 

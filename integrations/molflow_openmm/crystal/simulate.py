@@ -109,9 +109,7 @@ def simulate(
     def work() -> dict[str, Any]:
         about = {"box": box, "cutoff": cutoff, "warning": warning}
         simulation, speed = _run(crystal, supercell, settings, platform, folder, progress, about)
-        summary = _finish(simulation, box, settings, cutoff, warning, folder, speed)
-        job.write_run(status="done")
-    return summary
+        return _finish(simulation, box, settings, cutoff, warning, folder, speed)
 
     return in_folder(folder, identity, settings, OUTPUTS, CODE, overwrite, work)
 
