@@ -73,7 +73,13 @@ def embed(rdmol: Chem.Mol, count: int, seed: int, torsion_preferences: bool = Tr
     name = Chem.MolToSmiles(Chem.RemoveHs(rdmol))
     flat = Chem.Mol(rdmol)
     Chem.RemoveStereochemistry(flat)
-    if _embedded(flat, 1, seed, False, True, 30) is not None:
+    written = canonical_smiles(flat) != canonical_smiles(rdmol)
+    # RDKit's knowledge of rings and centres rules out bent benzene rings (paracyclophanes, fullerenes) and tiny cages;
+    # without it isomers come out that are impossible, so that none may be asked for
+    found = _embedded(flat, 1, seed, False if written else None, True, 30)
+    if found is not None and not written:
+        return with_positions(rdmol, found.GetConformer().GetPositions())
+    if found is not None:
         raise ConformerError(
             f"{name}: with the stereochemistry that is written no three-dimensional structure could be embedded, "
             "without it one could: the combination is strained or impossible; check it, or give a file with coordinates"
@@ -82,31 +88,32 @@ def embed(rdmol: Chem.Mol, count: int, seed: int, torsion_preferences: bool = Tr
 
 
 def _embedded(
-    rdmol: Chem.Mol, count: int, seed: int, preferences: bool, random: bool, attempts: int
+    rdmol: Chem.Mol, count: int, seed: int, preferences: bool | None, random: bool, attempts: int
 ) -> Chem.Mol | None:
     """A copy with up to `count` conformers, each tried `attempts` times; None where none of them embeds."""
     mol = Chem.Mol(rdmol)
     # RDKit multiplies the seed by the conformer's index: 0 would give identical conformers, huge ones overflow
     parameters = embedding_parameters(42 + int(seed) % 1_000_000, preferences, random, attempts)
-    parameters.forceTransAmides = preferences  # without preferences cis amides are wanted, see `embed`
+    parameters.forceTransAmides = bool(preferences)  # without preferences cis amides are wanted, see `embed`
     rdDistGeom.EmbedMultipleConfs(mol, count, parameters)
     return mol if mol.GetNumConformers() else None
 
 
-def embedding_parameters(seed: int, preferences: bool, random: bool, attempts: int) -> Any:
+def embedding_parameters(seed: int, preferences: bool | None, random: bool, attempts: int) -> Any:
     """Parameters of RDKit's distance geometry on one thread.
 
     Parameters
     ----------
     seed : int
-    preferences : bool
-        Torsion preferences: ETKDGv3; without, KDG.
+    preferences : bool or None
+        Torsion preferences: ETKDGv3; without, KDG; None: plain distance geometry.
     random : bool
         Random starting coordinates.
     attempts : int
         For each conformer.
     """
-    parameters: Any = rdDistGeom.ETKDGv3() if preferences else rdDistGeom.KDG()
+    kinds: Any = {True: rdDistGeom.ETKDGv3, False: rdDistGeom.KDG, None: rdDistGeom.EmbedParameters}
+    parameters = kinds[preferences]()
     parameters.randomSeed = seed
     parameters.numThreads = 1
     parameters.maxIterations = attempts

@@ -7,6 +7,7 @@ Chem. Inf. Model. 55, 2562 (2015).
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import lru_cache
 
 import numpy as np
 from rdkit import Chem, rdBase
@@ -17,6 +18,12 @@ from molflow_sim.errors import ConformerError
 
 ATTEMPTS = 30
 """Of the embedding, for each conformer."""
+BATCH = 8
+"""Conformers embedded at once at first; twice as many after each batch that is whole."""
+PATIENCE = 4
+"""Conformers, by their numbers, for which all ways of `conformers.embed` are tried: seconds each for a crowded cage."""
+TRIALS = 3
+"""Embeddings that must fail in both ways for a molecule to count as one that only `conformers.embed` can do."""
 
 
 def embedded(
@@ -37,18 +44,28 @@ def embedded(
     Returns
     -------
     list of ndarray (N, 3) or None
-        Å; None where neither the usual nor random starting coordinates embed, nor any way of `conformers.embed`, or
-        none shows the stereochemistry of `rdmol`.
+        Å; None where neither the usual nor random starting coordinates embed, nor, for the first `PATIENCE`, any way of
+        `conformers.embed`, or none shows the stereochemistry of `rdmol`.
     """
     start = int(np.random.SeedSequence(seed).generate_state(1)[0] // 8) + first_index
-    found = _right(rdmol, _from(rdmol, n, start, torsion_preferences, False))
+    found: list[np.ndarray | None] = [None] * n
+    usual = _embeds(rdmol.ToBinary(Chem.PropertyPickleOptions.AllProps))
+    if usual:
+        found = _right(rdmol, _from(rdmol, n, start, torsion_preferences, False))
     for k in range(n):
-        if found[k] is None:
+        if usual and found[k] is None:
             found[k] = _right(rdmol, _from(rdmol, 1, start + k, torsion_preferences, True))[0]
-        if found[k] is None:  # cages and others that embed by many attempts only
+        if found[k] is None and first_index + k < PATIENCE:  # cages and others that embed by many attempts only
             with suppress(ConformerError):
                 found[k] = _right(rdmol, [conf.embed(rdmol, 1, start + k).GetConformer().GetPositions()])[0]
     return found
+
+
+@lru_cache(maxsize=16)
+def _embeds(binary: bytes) -> bool:
+    """Whether one of a few embeddings succeeds."""
+    rdmol = Chem.Mol(binary)  # type: ignore[call-overload]
+    return any(_from(rdmol, 1, k + 1, True, random)[0] is not None for k in range(TRIALS) for random in (False, True))
 
 
 def _right(rdmol: Chem.Mol, found: list[np.ndarray | None]) -> list[np.ndarray | None]:
@@ -62,14 +79,17 @@ def _from(rdmol: Chem.Mol, n: int, start: int, preferences: bool, random: bool) 
     parameters = conf.embedding_parameters(start, preferences, random, ATTEMPTS)
     parameters.enableSequentialRandomSeeds = True  # conformer k is that of the seed start + k
     mol = Chem.Mol(rdmol)
-    with rdBase.BlockLogs():
-        rdDistGeom.EmbedMultipleConfs(mol, n, parameters)
-    found: list[np.ndarray | None] = [c.GetPositions() for c in mol.GetConformers()]
-    if len(found) in (0, n):
-        return found or [None] * n
-    # which ones failed RDKit does not tell
-    half = n // 2
-    return [
-        *_from(rdmol, half, start, preferences, random),
-        *_from(rdmol, n - half, start + half, preferences, random),
-    ]
+    found: list[np.ndarray | None] = []
+    size, growth = BATCH, 2
+    while len(found) < n:
+        size = min(size, n - len(found))
+        parameters.randomSeed = start + len(found)
+        with rdBase.BlockLogs():
+            rdDistGeom.EmbedMultipleConfs(mol, size, parameters)
+        made = [c.GetPositions() for c in mol.GetConformers()]
+        if len(made) == size or size == 1:
+            found += made or [None]
+            size *= growth
+        else:  # which ones failed RDKit does not tell: from here on each by itself
+            size = growth = 1
+    return found

@@ -33,9 +33,11 @@ ROUNDS = 10
 """Times that twice as many combinations are tried, at most."""
 FREE = 3
 """Rotors up to which each gets the full noise; with more of them its variance is shared."""
+LARGE = 120
+"""Atoms up to which an embedding takes about half a second at most."""
 RIGID = 8
 """Embeddings of a molecule that has neither rotors nor rings that pucker."""
-LOST = "not embedded, or atoms in each other's way"
+LOST = "not embedded, atoms in each other's way, or another stereoisomer when relaxed"
 KEPT = 0.3
 """Share of the torsions that stay as they are."""
 
@@ -47,7 +49,7 @@ class TorsionConformers:
     Attributes
     ----------
     bases : int
-        Embeddings, the first conformers of all.
+        Embeddings, the first conformers of all; fewer of molecules of more than `LARGE` atoms (`effort`).
     jitter : float
         Standard deviation of the noise on a torsion, degrees.
     strain : float
@@ -85,24 +87,29 @@ class TorsionConformers:
             return drawn(molecule, first_index, rings, ConformerError(LOST).reason)
         start = _start(molecule.rdmol.ToBinary(Chem.PropertyPickleOptions.AllProps), self, seed)
         found: list[np.ndarray | None] = list(start.positions[first_index : first_index + n])
-        last = first_index + n - self.bases
-        for block in range(max(first_index - self.bases, 0) // BLOCK, max(-(-last // BLOCK), 0)):
+        after = first_index - len(start.positions)
+        for block in range(max(after, 0) // BLOCK, max(-(-(after + n) // BLOCK), 0)):
             made = start.block(block, self, seed)
             here = block * BLOCK
-            found += made[max(first_index - self.bases - here, 0) : last - here]
+            found += made[max(after - here, 0) : after + n - here]
         return drawn(molecule, first_index, found, ConformerError(LOST).reason)
 
     def most(self, molecule: Molecule, n: int) -> int:
         """Draws beyond which a molecule shows nothing new where `n` conformers are wanted."""
         if len(rotors(molecule.rdmol)):
             return max(min(self.overdraw * n, self.largest + n), self.least)
-        return 2 * n if count_rotors(molecule.rdmol) else RIGID
+        return max(int(2 * n * effort(molecule.rdmol)), RIGID) if count_rotors(molecule.rdmol) else RIGID
 
     def identity(self) -> dict[str, Any]:
         """See `Generator.identity`; RDKit's version belongs to it."""
         from rdkit import __version__
 
         return {"generator": self.kind.rpartition("/")[2], **asdict(self), "rdkit": __version__}
+
+
+def effort(rdmol: Chem.Mol) -> float:
+    """Share of the embeddings that a molecule gets: their time goes with the square of its atoms."""
+    return min(1.0, (LARGE / rdmol.GetNumAtoms()) ** 2)
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +151,7 @@ def _start(binary: bytes, of: TorsionConformers, seed: int) -> _Start:
     from molflow_sim.geometry.torsions import torsion_angles
 
     rdmol = Chem.Mol(binary)  # type: ignore[call-overload]
-    found, energies, terms = _relaxed(rdmol, of, seed, of.bases, 0)
+    found, energies, terms = _relaxed(rdmol, of, seed, max(int(of.bases * effort(rdmol)), 1), 0)
     good = np.array([x for x in found if x is not None]).reshape(-1, rdmol.GetNumAtoms(), 3)
     turned = rotors(rdmol)
     limit = float(np.median(energies)) + of.strain * KJ_PER_MOL if len(good) else 0.0

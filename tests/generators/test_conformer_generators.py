@@ -11,15 +11,15 @@ from refusals import refuses
 
 from molflow_sim import Molecule, generate
 from molflow_sim.chemistry.conformers import keeps_stereo
-from molflow_sim.chemistry.embedding import embedded
+from molflow_sim.chemistry.embedding import _from, embedded
 from molflow_sim.chemistry.soundness import sound
-from molflow_sim.errors import InputError, NoCandidatesError, UnsupportedElementError
+from molflow_sim.errors import ConformerError, InputError, NoCandidatesError, UnsupportedElementError
 from molflow_sim.evaluate.conformers import heavy_atom_rmsds
 from molflow_sim.generators.conformers import EtkdgConformers, MmffConformers, drawn
 from molflow_sim.generators.ensembles import EnsembleSettings, ensemble
 from molflow_sim.generators.protocol import ConformerRequest
 from molflow_sim.generators.selection import covering
-from molflow_sim.generators.torsions import TorsionConformers
+from molflow_sim.generators.torsions import TorsionConformers, effort
 from molflow_sim.relax.intramolecular import Intramolecular, intramolecular
 from molflow_sim.testing import validate_generator
 from molflow_sim.units import KJ_PER_MOL
@@ -41,7 +41,8 @@ def test_open_stereochemistry_is_chosen_with_a_warning():
 
 
 @pytest.mark.parametrize(
-    "generator", [EtkdgConformers(), EtkdgConformers(False), MmffConformers(), TorsionConformers(bases=4)]
+    "generator",
+    [EtkdgConformers(), EtkdgConformers(False), MmffConformers(), TorsionConformers(bases=4)],
 )
 def test_generators_keep_the_protocol(generator):
     validate_generator(generator, ConformerRequest(MOLECULE))
@@ -54,6 +55,45 @@ def test_an_embedding_depends_on_its_number_alone_where_others_fail(monkeypatch)
     again = embedded(cage, 3, seed=5, first_index=3)
     for a, b in zip(whole[3:], again):
         assert (a is None and b is None) or np.array_equal(a, b)
+
+
+def test_embeddings_are_done_one_by_one_once_one_fails(monkeypatch):
+    asked = []
+
+    def half(mol, count, parameters):
+        asked.append(count)
+        mol.RemoveAllConformers()
+        for k in range(count):
+            if (parameters.randomSeed + k) % 2:
+                mol.AddConformer(Chem.Conformer(mol.GetNumAtoms()), assignId=True)
+
+    monkeypatch.setattr("molflow_sim.chemistry.embedding.rdDistGeom.EmbedMultipleConfs", half)
+    found = _from(Chem.AddHs(Chem.MolFromSmiles("CC")), 20, 1, True, False)
+    assert [x is not None for x in found] == [True, False] * 10
+    assert asked == [8] + [1] * 20
+
+
+def test_embeddings_of_large_molecules_are_fewer():
+    assert effort(MOLECULE.rdmol) == 1.0
+    assert effort(Chem.AddHs(Chem.MolFromSmiles("C" * 60))) == pytest.approx((120 / 182) ** 2)
+
+
+@pytest.mark.parametrize(
+    "smiles",
+    [
+        "C12C3C4C1C5C2C3C45",  # cubane
+        "C12C3C1C23",  # tetrahedrane: RDKit fails its own check of the centres' volumes
+        "c1cc2ccc1CCc1ccc(cc1)CC2",  # [2.2]paracyclophane: benzene rings that are bent
+        "C1COCCOCCOCCOCCOCCO1",  # 18-crown-6
+    ],
+)
+def test_cages_and_macrocycles_have_conformers(smiles):
+    found = generate("conformers", smiles, n=2, seed=0, pool=4)
+    assert len(found.conformers) and sound(found.rdmol, found.conformers).all()
+
+
+def test_what_no_way_of_embedding_can_build_is_refused_by_name():
+    refuses(ConformerError, "no three-dimensional structure", generate, "conformers", "C1CC23CCC2C1C3", n=2)
 
 
 @pytest.mark.parametrize("method", ["etkdg", "mmff"])
