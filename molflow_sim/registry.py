@@ -115,6 +115,7 @@ GENERATORS = Registry(
         "conformers/mmff": "molflow_sim.generators.conformers:MmffConformers",
         "conformers/coarsenconf": "molflow_sim.models.coarsenconf.generator:CoarsenConfGenerator",
         "conformers/torsions": "molflow_sim.generators.torsions:TorsionConformers",
+        "conformers/mixed": "molflow_sim.generators.mixed_conformers:MixedConformers",
     },
 )
 """Generators, see `molflow_sim.generators.protocol`: "kind of structure/method"."""

@@ -71,7 +71,7 @@ Conformers = Annotated[
     str,
     typer.Option(
         "--conformers",
-        help=f"Where conformers come from: rdkit, mixed, {', '.join(GENERATORS.names('conformers'))}, or an .sdf file.",
+        help=f"Where conformers come from: rdkit, {', '.join(GENERATORS.names('conformers'))}, or an .sdf file.",
     ),
 ]
 Options = Annotated[

@@ -35,6 +35,19 @@ class RandomGenerator:
         return {"generator": "random"}
 
 
+def from_first(index: np.ndarray, share: float) -> np.ndarray:
+    """Boolean (n,): which candidates of a mixture, by number, come from the generator that has this share."""
+    index = np.asarray(index, dtype=float)
+    # 1e-9: a share such as 0.1 is not exact, and the tenth candidate is to be counted.
+    return np.floor((index + 1.0) * share + 1e-9) > np.floor(index * share + 1e-9)
+
+
+def check_share(share: float) -> None:
+    """Refuse a share of a mixture that leaves nothing to one of both."""
+    if not 0.0 < share < 1.0:
+        raise InputError(f"the share of a mixed generator must lie between 0 and 1, got {share}")
+
+
 @dataclass(frozen=True)
 class MixedGenerator:
     """Two generators in turn: candidate k comes from the first whenever floor((k + 1) share) exceeds floor(k share).
@@ -57,8 +70,7 @@ class MixedGenerator:
     draws: int = 3
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.share < 1.0:
-            raise InputError(f"the share of a mixed generator must lie between 0 and 1, got {self.share}")
+        check_share(self.share)
 
     @property
     def first(self) -> Generator:
@@ -72,9 +84,7 @@ class MixedGenerator:
 
     def from_first(self, index: np.ndarray) -> np.ndarray:
         """Boolean (n,): which candidates, by number, come from the first generator."""
-        index = np.asarray(index, dtype=float)
-        # 1e-9: a share such as 0.1 is not exact, and the tenth candidate is to be counted.
-        return np.floor((index + 1.0) * self.share + 1e-9) > np.floor(index * self.share + 1e-9)
+        return from_first(index, self.share)
 
     def sample(self, request: CrystalRequest, n: int, *, seed: int, first_index: int = 0) -> RigidPackings:
         """See `Generator.sample`."""

@@ -54,8 +54,8 @@ def generate(
         How many are generated.
     method : str, optional
         The generator: ``random``, ``flow``, ``mixed`` for crystals, ``random``, ``packmol`` for clusters, ``etkdg``,
-        ``mmff``, ``torsions`` for conformers, or another that is installed (``molflow doctor`` lists them). If not
-        given, ``flow`` for crystals, ``random`` for clusters, ``torsions`` for conformers.
+        ``mmff``, ``torsions``, ``mixed`` for conformers, or another that is installed (``molflow doctor`` lists them).
+        If not given, ``flow`` for crystals, ``random`` for clusters, ``torsions`` for conformers.
     seed : int
         Same seed, settings and version: same structures.
     weights : path, optional

@@ -17,7 +17,8 @@ from molflow_sim.errors import ConformerError, InputError, NoCandidatesError, Un
 from molflow_sim.evaluate.conformers import heavy_atom_rmsds
 from molflow_sim.generators.conformers import EtkdgConformers, MmffConformers, drawn
 from molflow_sim.generators.ensembles import EnsembleSettings, ensemble
-from molflow_sim.generators.protocol import ConformerRequest
+from molflow_sim.generators.mixed_conformers import MixedConformers
+from molflow_sim.generators.protocol import ConformerRequest, make_generator
 from molflow_sim.generators.selection import covering
 from molflow_sim.generators.torsions import TorsionConformers, effort
 from molflow_sim.relax.intramolecular import Intramolecular, intramolecular
@@ -42,7 +43,7 @@ def test_open_stereochemistry_is_chosen_with_a_warning():
 
 @pytest.mark.parametrize(
     "generator",
-    [EtkdgConformers(), EtkdgConformers(False), MmffConformers(), TorsionConformers(bases=4)],
+    [EtkdgConformers(), EtkdgConformers(False), MmffConformers(), TorsionConformers(bases=4), MixedConformers(0.5)],
 )
 def test_generators_keep_the_protocol(generator):
     validate_generator(generator, ConformerRequest(MOLECULE))
@@ -94,6 +95,17 @@ def test_cages_and_macrocycles_have_conformers(smiles):
 
 def test_what_no_way_of_embedding_can_build_is_refused_by_name():
     refuses(ConformerError, "no three-dimensional structure", generate, "conformers", "C1CC23CCC2C1C3", n=2)
+
+
+def test_mixed_conformers_are_draws_of_both_generators():
+    made = MixedConformers(0.25).sample(ConformerRequest(MOLECULE), 8, seed=3)
+    own = make_generator("conformers", "coarsenconf")
+    seeds = np.random.SeedSequence(3).generate_state(2, np.uint32).tolist()
+    network = own.sample(ConformerRequest(MOLECULE), 2, seed=seeds[0]).systems()
+    assert [np.array_equal(made.systems()[k].conformers, m.conformers) for k, m in zip((3, 7), network)] == [True] * 2
+    torsions = TorsionConformers().sample(ConformerRequest(MOLECULE), 6, seed=seeds[1]).systems()
+    assert np.array_equal(made.systems()[6].conformers, torsions[5].conformers)
+    refuses(InputError, "between 0 and 1", MixedConformers, 1.0)
 
 
 @pytest.mark.parametrize("method", ["etkdg", "mmff"])
