@@ -49,6 +49,7 @@ OURS: dict[str, dict[str, Any]] = {
     "torsions, low energies": {"method": "torsions", "energy": "mmff94", "focus": 4.0},
     "CoarsenConf, raw": {"method": "coarsenconf", "energy": "none"},
     "CoarsenConf": {"method": "coarsenconf"},
+    "mixed": {"method": "mixed"},
 }
 SIDES = (*OURS, "Molecule.from_smiles", "openconf")
 DEFAULT = (*list(OURS)[:4], "Molecule.from_smiles", "openconf")

@@ -10,6 +10,7 @@ from rdkit.Chem import rdDistGeom
 
 from benchmarks import ensembles, ligands
 from molflow_sim.chemistry.conformers import with_positions
+from molflow_sim.dataset.conformers import ConformerEnsemble
 from molflow_sim.errors import ConformerError
 from molflow_sim.evaluate.conformers import right
 
@@ -102,8 +103,6 @@ def test_a_side_that_was_not_run_at_some_n_does_not_hide_that_n(data, tmp_path):
 
 
 def test_ensembles_ask_for_twice_as_many_as_are_known(tmp_path, monkeypatch):
-    from molflow_sim.dataset.conformers import ConformerEnsemble
-
     mol = ligand(SMILES[1])
     rdDistGeom.EmbedMultipleConfs(mol, 3, randomSeed=1)
     x = np.array([c.GetPositions() for c in mol.GetConformers()], dtype=np.float32)
@@ -113,3 +112,27 @@ def test_ensembles_ask_for_twice_as_many_as_are_known(tmp_path, monkeypatch):
     assert ensembles.main([str(tmp_path), "-o", str(tmp_path / "out.json"), "--sides", FAST]) == 0
     row = json.loads((tmp_path / "out.json").read_text())["results"][0]
     assert row["asked"] == 6 and row["gave"] == 6 and set(row["scores"]) == {"0.5", "0.75"}
+
+
+def test_properties_of_the_known_conformers_err_by_nothing_and_those_of_a_side_by_something(tmp_path, monkeypatch):
+    properties = pytest.importorskip("benchmarks.properties")
+    mol = ligand(SMILES[1])
+    rdDistGeom.EmbedMultipleConfs(mol, 2, randomSeed=1)
+    x = np.array([c.GetPositions() for c in mol.GetConformers()])
+    numbers = np.array([a.GetAtomicNum() for a in mol.GetAtoms()])
+    known = ConformerEnsemble(SMILES[1], "ether", numbers, x, np.zeros(2), np.full(2, 0.5), "gfn2", "test")
+    same = properties.of_ensemble("ether", "same", numbers, x[::-1])
+    table = properties.table([[properties.of_ensemble("ether", properties.KNOWN, numbers, x), same]], False).rows[0]
+    assert [table[name] for name in properties.NAMES.values()] == ["0.00 (0.00)"] * 4 and table["failed"] == 0
+    monkeypatch.setattr(properties, "read_ensembles", lambda _: [known])
+    assert properties.main([str(tmp_path), "-o", str(tmp_path / "out.json"), "--sides", FAST]) == 0
+    row = json.loads((tmp_path / "out.json").read_text())["results"][1]
+    assert row["gave"] == 4 and row["lowest"] <= row["energy"] and row["gap"] > 1.0 and 0.0 < row["dipole"] < 5.0
+
+
+def test_the_dipole_and_gap_of_water_are_those_of_gfn2_xtb():
+    properties = pytest.importorskip("benchmarks.properties")
+    water = np.array([[0.0, 0.0, 0.0], [0.7575, 0.5865, 0.0], [-0.7575, 0.5865, 0.0]])
+    energy, dipole, gap = properties.single_point(np.array([8, 1, 1]), water)
+    assert energy == pytest.approx(-5.07 * 2625.5, rel=2e-3)  # -5.07 hartree
+    assert 1.85 < dipole < 2.6 and 10.0 < gap < 16.0
