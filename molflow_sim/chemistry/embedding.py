@@ -23,7 +23,7 @@ BATCH = 8
 PATIENCE = 4
 """Conformers, by their numbers, for which all ways of `conformers.embed` are tried: seconds each for a crowded cage."""
 TRIALS = 3
-"""Embeddings that must fail in both ways for a molecule to count as one that only `conformers.embed` can do."""
+"""Embeddings that must fail for a molecule to count as one that needs a way of `conformers.embed`."""
 
 
 def embedded(
@@ -39,7 +39,7 @@ def embedded(
     seed : int
     first_index : int
     torsion_preferences : bool
-        ETKDGv3; without, KDG.
+        ETKDGv3; without, or where it embeds nothing, KDG.
 
     Returns
     -------
@@ -49,12 +49,12 @@ def embedded(
     """
     start = int(np.random.SeedSequence(seed).generate_state(1)[0] // 8) + first_index
     found: list[np.ndarray | None] = [None] * n
-    usual = _embeds(rdmol.ToBinary(Chem.PropertyPickleOptions.AllProps))
-    if usual:
-        found = _right(rdmol, _from(rdmol, n, start, torsion_preferences, False))
+    preferences = _way(rdmol.ToBinary(Chem.PropertyPickleOptions.AllProps), torsion_preferences)
+    if preferences is not None:
+        found = _right(rdmol, _from(rdmol, n, start, preferences, False))
     for k in range(n):
-        if usual and found[k] is None:
-            found[k] = _right(rdmol, _from(rdmol, 1, start + k, torsion_preferences, True))[0]
+        if preferences is not None and found[k] is None:
+            found[k] = _right(rdmol, _from(rdmol, 1, start + k, preferences, True))[0]
         if found[k] is None and first_index + k < PATIENCE:  # cages and others that embed by many attempts only
             with suppress(ConformerError):
                 found[k] = _right(rdmol, [conf.embed(rdmol, 1, start + k).GetConformer().GetPositions()])[0]
@@ -62,10 +62,13 @@ def embedded(
 
 
 @lru_cache(maxsize=16)
-def _embeds(binary: bytes) -> bool:
-    """Whether one of a few embeddings succeeds."""
+def _way(binary: bytes, preferences: bool) -> bool | None:
+    """The torsion preferences with which one of a few embeddings succeeds: those asked for, else none, else None."""
     rdmol = Chem.Mol(binary)  # type: ignore[call-overload]
-    return any(_from(rdmol, 1, k + 1, True, random)[0] is not None for k in range(TRIALS) for random in (False, True))
+    for way in (preferences, False):
+        if any(_from(rdmol, 1, k + 1, way, random)[0] is not None for k in range(TRIALS) for random in (False, True)):
+            return way
+    return None
 
 
 def _right(rdmol: Chem.Mol, found: list[np.ndarray | None]) -> list[np.ndarray | None]:
