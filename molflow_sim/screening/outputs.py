@@ -26,6 +26,7 @@ _LIBRARIES = (
     "numpy", "torch", "numba", "rdkit", "torch-sim-atomistic", "ase", "pymatgen-core", "oxtalign",
 )  # fmt: skip
 _STAGES = {
+    "sites.npz": "charges (Hartree-Fock)",
     "charges.json": "charges",
     "bespoke.json": "bespoke potential",
     "press": "press",
