@@ -9,6 +9,7 @@ from scipy.spatial.distance import cdist
 from molflow_sim import MolecularCluster, Molecule, generate, load_model, parametrize
 from molflow_sim.errors import RequestError, WeightsError
 from molflow_sim.evaluate import packing_similarity
+from molflow_sim.evaluate.clusters import contacts
 from molflow_sim.generators.protocol import ClusterRequest, CrystalRequest, Drawn
 from molflow_sim.models.cluster_flow import ClusterFlow, ClusterFlowSettings
 from molflow_sim.models.cluster_flow.crystals import ClusterFlowCrystals
@@ -60,7 +61,14 @@ def test_molecules_upon_each_other_are_a_reason(tmp_path, monkeypatch):
     assert drawn.systems() == [None, None] and "upon each other" in drawn.reasons[0]
 
 
-def test_without_weights_it_says_how_to_get_some():
+def test_the_weights_that_come_with_the_package_make_separate_whole_molecules():
+    (made,) = generate("clusters", FORMAMIDE, 1, copies=17, method="cluster-flow", seed=1)
+    assert made.n_molecules == 17 and not contacts(FORMAMIDE.numbers, made.positions.reshape(17, -1, 3)).collision
+    assert np.linalg.norm(made.centres - made.centres.mean(0), axis=1).mean() < 8.0
+
+
+def test_without_weights_it_says_how_to_get_some(monkeypatch, tmp_path):
+    monkeypatch.setattr("molflow_sim.generators.trained.packaged", lambda _: tmp_path / "none")
     refuses(WeightsError, "molflow train cluster-flow", ClusterFlowGenerator().load)
 
 
