@@ -30,12 +30,13 @@ from benchmarks.ligands import OURS, parsed, slug
 from benchmarks.parts import Parts
 from benchmarks.tables import keep
 from molflow_sim import __version__, generate
-from molflow_sim.dataset.conformers import ConformerEnsemble, boltzmann_shares, read_ensembles
+from molflow_sim.dataset.conformers import ConformerEnsemble, read_ensembles
 from molflow_sim.errors import MolflowError
+from molflow_sim.io.ensembles import boltzmann_shares
 from molflow_sim.relax.intramolecular import intramolecular
 from molflow_sim.runs.files import write_json
 from molflow_sim.runs.identity import digest
-from molflow_sim.threads import one_tblite_thread
+from molflow_sim.threads import one_openmp_thread
 from molflow_sim.units import BOHR, HARTREE, KJ_PER_MOL
 
 MOST = 32
@@ -62,7 +63,7 @@ def single_point(numbers: np.ndarray, positions: np.ndarray) -> tuple[float, flo
     """Energy in kJ/mol, dipole moment in D and gap between the frontier orbitals in eV at positions (N, 3) in Å."""
     calculator = Calculator("GFN2-xTB", numbers, positions / BOHR)
     calculator.set("verbosity", 0)
-    with one_tblite_thread():
+    with one_openmp_thread():
         result = calculator.singlepoint()
     levels, filled = result.get("orbital-energies"), result.get("orbital-occupations")
     gap = levels[filled < 1.0].min() - levels[filled > 1.0].max()
