@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from molflow_sim.energies.models import Value
+from molflow_sim.screening.failures import together
 from molflow_sim.screening.landscape import (
     Dropped,
     Landscape,
@@ -20,8 +21,10 @@ from molflow_sim.screening.landscape import (
 )
 from molflow_sim.screening.serialise import crystal_from_json, to_bytes
 from molflow_sim.screening.settings import ENERGY_DIGITS
-from molflow_sim.screening.stages import Shared, together
 from molflow_sim.units import KJ_PER_MOL
+
+if TYPE_CHECKING:
+    from molflow_sim.screening.stages import Shared
 
 _KEPT = (
     "id", "crystal", "press_energy", "copies", "converged", "max_force", "residual_stress_gpa", "n_steps", "note",

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from molflow_sim.errors import MolflowError
 from molflow_sim.generators.protocol import CrystalRequest
+from molflow_sim.screening.failures import together
 from molflow_sim.screening.serialise import crystal_from_json, crystal_to_json, from_bytes, to_bytes
 from molflow_sim.screening.settings import ScreenSettings
 
@@ -202,9 +202,6 @@ class Stages:
     similarity: Callable[..., Any] = similarity
 
 
-FAILURES = (MolflowError, RuntimeError, ValueError, FloatingPointError)
-"""What a structure may fail with: a row with a reason, not the end of a run."""
-
 # -- batches: what a worker runs and the store keeps ------------------------------------------------------------------
 
 
@@ -258,34 +255,6 @@ def evaluate_batch(shared: Shared, item: Sequence[dict[str, Any]]) -> bytes:
     crystals = [crystal_from_json(data, [shared.molecule]) for data in item]
     energies = together(lambda c: shared.stages.evaluate(c, shared.parameters), crystals, lambda reason: float("nan"))
     return to_bytes([float(e) if np.isfinite(e) else None for e in energies])
-
-
-def together(
-    step: Callable[[Sequence[Any]], Sequence[Any]],
-    crystals: Sequence[Any],
-    failed: Callable[[str], Any],
-    words: str = "",
-) -> list[Any]:
-    """A step on all crystals at once, or on each alone where that fails, to find the one that spoilt the batch.
-
-    What `failed` makes of the reason stands for a crystal that fails alone; `words` go before an error not of ours.
-    """
-
-    def one(crystal: Any) -> Any:
-        try:
-            return step([crystal])[0]
-        except FAILURES as error:
-            return failed(reason_of(error, words))
-
-    try:
-        return list(step(crystals))
-    except FAILURES:
-        return [one(crystal) for crystal in crystals]
-
-
-def reason_of(error: Exception, words: str = "") -> str:
-    """Why a structure failed, in a line; `words` go before an error that is not ours."""
-    return error.reason if isinstance(error, MolflowError) else f"{words}{type(error).__name__}: {error}"
 
 
 def free_batch(shared: Shared, item: Sequence[dict[str, Any]]) -> bytes:

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from molflow_sim.evaluate.vibrations import Vibrations
+from molflow_sim.screening.failures import FAILURES, reason_of
 from molflow_sim.screening.landscape import Landscape, LandscapeEntry, relative_energies
 from molflow_sim.screening.serialise import crystal_from_json, from_bytes, to_bytes
-from molflow_sim.screening.stages import FAILURES, Shared, reason_of
+from molflow_sim.screening.stages import Shared
 from molflow_sim.units import KJ_PER_MOL
 
 
