@@ -80,12 +80,20 @@ def partial_charges(molecule: Molecule, model: str = "mmff94", *, conformer: int
     compute = CHARGE_MODELS[model]
     if model == "mmff94":
         return compute(molecule, conformer)
-    if not cache:
-        return _average(compute(molecule, conformer), molecule)
-    path = cache_folder() / "charges" / f"{cache_key(molecule, model, conformer)}.json"
-    charges = _read(path, molecule.n_atoms)
+    n = molecule.n_atoms if cache else None
+    return cached_charges(molecule, model, conformer, n, lambda: _average(compute(molecule, conformer), molecule))
+
+
+def cached_charges(
+    molecule: Molecule, model: str, conformer: int, n: int | None, compute: Callable[[], np.ndarray]
+) -> np.ndarray:
+    """The `n` charges of a model for a conformer, from the cache or computed and kept there; None: without it."""
+    if n is None:
+        return compute()
+    path = cache_folder() / "charges" / f"{_cache_key(molecule, model, conformer)}.json"
+    charges = _read(path, n)
     if charges is None:
-        charges = _average(compute(molecule, conformer), molecule)
+        charges = compute()
         record = {"model": model, "version": _VERSION, "smiles": molecule.smiles, "charges": charges.tolist()}
         with suppress(OSError):  # a folder that cannot be written is no error
             write_bytes_atomically(path, json.dumps(record).encode())
@@ -152,8 +160,7 @@ def _average(charges: np.ndarray, molecule: Molecule) -> np.ndarray:
     return _neutral(mean[classes])
 
 
-def cache_key(molecule: Molecule, model: str, conformer: int) -> str:
-    """Name of the cached charges of a model for a conformer."""
+def _cache_key(molecule: Molecule, model: str, conformer: int) -> str:
     digest = hashlib.sha256(f"{model}:{_VERSION}:".encode())
     digest.update(np.ascontiguousarray(molecule.numbers, dtype="<i4").tobytes())
     digest.update(np.ascontiguousarray(equivalent_atoms(molecule.rdmol), dtype="<i4").tobytes())
@@ -162,11 +169,11 @@ def cache_key(molecule: Molecule, model: str, conformer: int) -> str:
     return digest.hexdigest()[:40]
 
 
-def _read(path: Path, n_atoms: int) -> np.ndarray | None:
+def _read(path: Path, n: int) -> np.ndarray | None:
     """Charges from a cache file, or None when there is none that can be used."""
     try:
         charges = np.array(json.loads(path.read_text(encoding="utf-8"))["charges"], dtype=float)
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    usable = charges.shape == (n_atoms,) and np.isfinite(charges).all() and abs(charges.sum()) < 1e-9
+    usable = charges.shape == (n,) and np.isfinite(charges).all() and abs(charges.sum()) < 1e-9
     return charges if usable else None

@@ -8,20 +8,16 @@ conformer and its force is one on atoms.
 
 from __future__ import annotations
 
-import json
 import warnings
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from molflow_sim.errors import ParameterError
-from molflow_sim.forcefield.charges import cache_folder, cache_key
+from molflow_sim.forcefield.charges import cached_charges
 from molflow_sim.forcefield.esp import equivalent_atoms, fit_charges, hf_potential, inverse_distances, shell_points
-from molflow_sim.runs.files import write_bytes_atomically
 
 if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
@@ -52,6 +48,11 @@ class ChargeSites:
     weights: np.ndarray
     charges: np.ndarray
 
+    def reordered(self, order: np.ndarray) -> ChargeSites:
+        """Those of the same molecule with its atoms in another order: atom k of it is atom ``order[k]`` here."""
+        rows = np.append(order, np.arange(len(order), len(self.weights)))
+        return ChargeSites(self.weights[rows][:, order], self.charges[rows])
+
 
 def charge_sites(molecule: Molecule, *, cache: bool = True) -> ChargeSites:
     """Charges on atoms and sites from HF/6-31G* potentials, those of the molecule whatever its conformer here.
@@ -78,16 +79,9 @@ def charge_sites(molecule: Molecule, *, cache: bool = True) -> ChargeSites:
     if len(order) != molecule.n_atoms:  # a SMILES that is read as another molecule than it was written for
         model, order = molecule, np.arange(molecule.n_atoms)
     weights, classes = site_weights(model, model.conformers[0])
-    path = cache_folder() / "charges" / f"{cache_key(model, _MODEL, 0)}.json"
-    charges = _cached(path, len(weights)) if cache else None
-    if charges is None:
-        charges = _fitted(model, weights, classes)
-        if cache:
-            with suppress(OSError):  # a folder that cannot be written is no error
-                record = {"model": _MODEL, "smiles": model.smiles, "charges": charges.tolist()}
-                write_bytes_atomically(path, json.dumps(record).encode())
-    rows = np.append(order, np.arange(len(order), len(weights)))
-    return ChargeSites(weights[rows][:, order], charges[rows])
+    n = len(weights) if cache else None
+    charges = cached_charges(model, _MODEL, 0, n, lambda: _fitted(model, weights, classes))
+    return ChargeSites(weights, charges).reordered(order)
 
 
 def checked_size(molecule: Molecule) -> int:
@@ -127,14 +121,6 @@ def _fitted(model: Molecule, weights: np.ndarray, classes: np.ndarray) -> np.nda
         potentials.append(hf_potential(symbols, positions, points))
     restrained = np.append(np.asarray(model.numbers) > 1, np.ones(len(weights) - model.n_atoms, dtype=bool))
     return fit_charges(np.concatenate(units), np.concatenate(potentials), classes, restrained)
-
-
-def _cached(path: Path, n: int) -> np.ndarray | None:
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        charges = np.array(json.loads(path.read_text(encoding="utf-8"))["charges"], dtype=float)
-        if charges.shape == (n,) and abs(charges.sum()) < 1e-6:
-            return charges
-    return None
 
 
 def site_weights(molecule: Molecule, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

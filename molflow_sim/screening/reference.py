@@ -172,6 +172,6 @@ def _parameters(experiment: Experiment, shared: Shared, own: Any = None) -> Any:
     """Parameters in the atom order of the reference's molecule, with the screened molecule's charges (or `own`'s)."""
     own = own or shared.parameters
     parameters = shared.stages.parametrize(experiment.crystal.molecules[0], "mmff94")
-    charges = np.empty_like(np.asarray(own.charges))
-    charges[experiment.atom_map] = own.charges
-    return replace(parameters, charges=charges, charge_model=own.charge_model)
+    order = np.argsort(experiment.atom_map)
+    sites = None if own.sites is None else own.sites.reordered(order)
+    return replace(parameters, charges=np.asarray(own.charges)[order], charge_model=own.charge_model, sites=sites)

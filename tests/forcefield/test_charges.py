@@ -173,9 +173,9 @@ def test_a_cache_that_cannot_be_written_is_no_error(tmp_path, monkeypatch):
 def test_another_conformer_or_model_has_another_cache_entry(monkeypatch):
     mol = molecule("CO")
     two = mol.with_conformers(np.concatenate([mol.conformers, 1.01 * mol.conformers]))
-    keys = {charges.cache_key(two, model, k) for model in ("gfn2", "hf-esp") for k in (0, 1)}
+    keys = {charges._cache_key(two, model, k) for model in ("gfn2", "hf-esp") for k in (0, 1)}
     assert len(keys) == 4
-    assert charges.cache_key(mol, "gfn2", 0) == charges.cache_key(two, "gfn2", 0)
+    assert charges._cache_key(mol, "gfn2", 0) == charges._cache_key(two, "gfn2", 0)
 
 
 @pytest.mark.parametrize(

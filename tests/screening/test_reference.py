@@ -1,16 +1,20 @@
 """A reference is a crystal of the screened molecule, stereochemistry included."""
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from refusals import refuses
 
 from molflow_sim import Molecule
 from molflow_sim.errors import CrystalError
+from molflow_sim.forcefield import ChargeSites
 from molflow_sim.packing import press, random_packings
-from molflow_sim.screening.reference import read_reference
-from molflow_sim.screening.stages import parametrize
+from molflow_sim.screening import ScreenSettings, Stages
+from molflow_sim.screening.reference import _parameters, read_reference
+from molflow_sim.screening.stages import Shared, parametrize
 
 DATA = Path(__file__).parents[1] / "data"
 BETA_HCH = DATA / "HCCYHB.cif"
@@ -65,3 +69,20 @@ def test_a_racemate_dumped_in_p1_is_a_reference_for_the_smiles_without_a_hand():
     dump = DATA / "ibuprofen_P1_ase.cif"
     read_reference(dump, molecule("CC(C)Cc1ccc(cc1)C(C)C(=O)O"))
     refuses(CrystalError, "racemic crystal", read_reference, dump, molecule("CC(C)Cc1ccc(cc1)[C@H](C)C(=O)O"))
+
+
+def test_the_reference_has_the_charges_of_the_screened_molecule_atom_by_atom_and_beside_them(alanines):
+    flat = molecule("CC(N)C(=O)O")
+    experiment = read_reference(alanines["one hand"], flat)
+    n = flat.n_atoms
+    beside = np.arange(2 * n) - n + 0.5  # each charge another, so that none is taken for another
+    own = replace(parametrize(flat, "mmff94"), charges=beside[:n])
+    own = replace(own, sites=ChargeSites(np.concatenate([np.eye(n), np.roll(np.eye(n), 1, 0)]), beside))
+    there = _parameters(experiment, Shared(Stages(), flat, own, ScreenSettings()))
+    x = np.random.default_rng(0).normal(size=(n, 3))
+    moved = np.empty_like(x)
+    moved[experiment.atom_map] = x  # the same atoms in the order of the reference
+    np.testing.assert_array_equal(there.charges[experiment.atom_map], own.charges)
+    at = {q: place for q, place in zip(there.sites.charges, there.sites.weights @ moved)}
+    np.testing.assert_allclose([at[q] for q in own.sites.charges], own.sites.weights @ x)
+    np.testing.assert_array_equal(there.sites.weights[:n], np.eye(n))
