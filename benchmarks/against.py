@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         least = [min(side) for side in zip(*pairs)]
         figure = f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f}) times {names[0]}'s CPU time"
         print(f"{piece:>12}  {least[0]:8.3f}  {least[1]:8.3f}   {figure}", flush=True)
-        lines.append({"what": f"{piece}, {names[1]}", "figure": figure})
+        lines.append((f"{piece}, {names[1]}", figure))
     if args.keep:
         keep("against", lines)
     return 0

@@ -109,10 +109,9 @@ class CrystalCalculator(Calculator):
                     )
                 species.append(molecule)
         distinct = distinct_species(species)
+        table = [m if isinstance(m, MoleculeParameters) else parametrize(m, self._charges) for m in distinct]
         if self._energy == "best":
-            table = best_parameters(distinct, self._charges)
-        else:
-            table = [m if isinstance(m, MoleculeParameters) else parametrize(m, self._charges) for m in distinct]
+            table = best_parameters(table, distinct)
         return _POTENTIALS[self._energy](table, **self._options)
 
     @classmethod

@@ -11,7 +11,7 @@ import torch
 from torch_sim.state import SimState
 
 from molflow_sim.errors import MissingDependencyError, ParameterError
-from molflow_sim.forcefield.parameters import MoleculeParameters, parametrize
+from molflow_sim.forcefield.parameters import MoleculeParameters
 from molflow_sim.forcefield.potential import CrystalPotential
 from molflow_sim.forcefield.site_potential import SitePotential
 from molflow_sim.forcefield.sites import charge_sites
@@ -22,21 +22,19 @@ SHARE = 2.0 / 3.0
 """Of exp-6 with charges beside the atoms in the energy between molecules; with MMFF94's charges it has a half."""
 
 
-def best_parameters(species: Sequence[Any], charges: str = "mmff94") -> list[MoleculeParameters]:
-    """Parameters of some species for the potential of ``best``: with charges beside the atoms where all can have them.
+def best_parameters(parameters: Sequence[MoleculeParameters], species: Sequence[Any]) -> list[MoleculeParameters]:
+    """Parameters for the potential of ``best``: with charges beside the atoms where all species can have them.
 
     Parameters
     ----------
+    parameters : sequence of MoleculeParameters
     species : sequence of Molecule or MoleculeParameters
-        Parameters are taken as they are.
-    charges : str
-        Of species without charges beside the atoms.
+        Whose they are; of those that are parameters themselves nothing more is known.
     """
-    plain = [s if isinstance(s, MoleculeParameters) else parametrize(s, charges) for s in species]
     try:
-        return [p if p is s else replace(p, sites=charge_sites(s)) for p, s in zip(plain, species)]
+        return [p if p is s else replace(p, sites=charge_sites(s)) for p, s in zip(parameters, species)]
     except (MissingDependencyError, ParameterError):
-        return plain
+        return list(parameters)
 
 
 class EnsemblePotential(SwitchedModel):

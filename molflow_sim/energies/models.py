@@ -309,18 +309,18 @@ def _built(text: str, origin: str) -> Energy:
         return SO3LREnergy()
     names = _members(text)
     if names is not None:
-        if len(names) < 2 or len({name for _, name in map(_weighted, names)}) < len(names):
+        if len(names) < 2 or len({name for _, name in names}) < len(names):
             raise InputError(f"--energy {text}: a mean needs two or more different models, as in mean(fit,so3lr)")
-        members = tuple(energy_model(name) for _, name in map(_weighted, names))
-        weights = tuple(weight for weight, _ in map(_weighted, names))
+        members = tuple(energy_model(name) for _, name in names)
+        weights = tuple(weight for weight, _ in names)
         name = "best" if text in BESTS else f"mean of {' and '.join(m.name for m in members)}"
         return MeanEnergy(text, name, members, weights)
     model = foreign.energy_model(text)
     return ForeignEnergy(text, model.name, model)
 
 
-def _members(text: str) -> list[str] | None:
-    """What a mean is taken of: names between commas that are in no brackets; None for a single model."""
+def _members(text: str) -> list[tuple[int, str]] | None:
+    """What a mean is taken of, weights and names, between commas that are in no brackets; None for a single model."""
     if not (text.startswith("mean(") and text.endswith(")")):
         return None
     text = text[5:-1]
@@ -330,7 +330,7 @@ def _members(text: str) -> list[str] | None:
         if c == "," and depth == 0:
             out.append(text[last:i].strip())
             last = i + 1
-    return [name for name in out if name]
+    return [_weighted(name) for name in out if name]
 
 
 def _weighted(text: str) -> tuple[int, str]:
@@ -388,7 +388,7 @@ def energy_identity(spec: str) -> str:
     text = _written_out(spec)
     names = _members(text)
     if names is not None:
-        return " ".join(energy_identity(name) for _, name in map(_weighted, names))
+        return " ".join(energy_identity(name) for _, name in names)
     if text == "so3lr":
         return SHA256
     return "" if text in ("fit", "fit-hf", "potential") else foreign.energy_identity(text)

@@ -245,11 +245,11 @@ def potentials_of(species: Sequence[Any], energy: str, charges: str) -> tuple[An
     from molflow_sim.forcefield import CrystalPotential, parametrize
     from molflow_sim.so3lr.potential import SO3LR
 
-    table = best_parameters(species, charges) if energy == "best" else [parametrize(m, charges) for m in species]
+    table = [parametrize(molecule, charges) for molecule in species]
     force_field = CrystalPotential(table, compute_stress=False)
     if energy == "potential":
         return force_field, force_field
-    return force_field, EnsemblePotential(table) if energy == "best" else SO3LR()
+    return force_field, EnsemblePotential(best_parameters(table, species)) if energy == "best" else SO3LR()
 
 
 def _foreign(energy: str) -> EnergyModel | None:

@@ -85,7 +85,8 @@ def test_a_spec_that_makes_no_sense_is_refused(spec):
 def test_molecules_too_large_for_hartree_fock_are_ranked_without_and_it_is_said():
     spec, why = recipe("best", molecule("CCCCCCCCCCCCCCCCCCCCCCCCC"))
     assert spec == PLAIN_BEST and "25 heavy atoms" in why
-    assert best_parameters([molecule("CCCCCCCCCCCCCCCCCCCCCCCCC")])[0].sites is None
+    large = molecule("CCCCCCCCCCCCCCCCCCCCCCCCC")
+    assert best_parameters([parametrize(large)], [large])[0].sites is None
 
 
 def test_means_may_be_nested():
