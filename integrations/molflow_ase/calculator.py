@@ -14,7 +14,7 @@ from ase.calculators.calculator import Calculator, all_changes
 from ase.stress import full_3x3_to_voigt_6_stress
 from scipy.spatial import cKDTree
 
-from molflow_sim.energies import EnsemblePotential
+from molflow_sim.energies import best_potential
 from molflow_sim.energies.ensemble import best_parameters
 from molflow_sim.errors import CrystalError, InputError, NonFiniteError
 from molflow_sim.forcefield.parameters import MoleculeParameters, distinct_species, parametrize
@@ -33,7 +33,7 @@ def _so3lr(table: Sequence[MoleculeParameters], **options: Any) -> SO3LR:
 
 _POTENTIALS: dict[str, Callable[..., Any]] = {
     "potential": CrystalPotential,
-    "best": EnsemblePotential,
+    "best": best_potential,
     "so3lr": _so3lr,
     "fit": partial(CrystalPotential, intramolecular=False),
 }
@@ -54,7 +54,7 @@ class CrystalCalculator(Calculator):
         gives; ``atoms.repeat`` keeps it); wrapping into the cell does no harm.
     energy : {"potential", "best", "so3lr", "fit"}
         The force field (exp-6 and charges between molecules, MMFF94 within), the mean that ranks and relaxes in a
-        screening (`molflow_sim.energies.EnsemblePotential`), SO3LR, or the force field between molecules alone.
+        screening (`molflow_sim.energies.best_potential`), SO3LR, or the force field between molecules alone.
     charges : str
         Charge model for species that are not parametrised yet: "mmff94", "hf-esp", "gfn2-esp" or "gfn2".
     cutoff : float

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch_sim.state import SimState
 
-from molflow_sim.errors import MissingDependencyError, ParameterError
+from molflow_sim.energies.models import WITHOUT_SO3LR
+from molflow_sim.errors import MissingDependencyError, ParameterError, UnsupportedElementError
 from molflow_sim.forcefield.parameters import MoleculeParameters
 from molflow_sim.forcefield.potential import CrystalPotential
 from molflow_sim.forcefield.site_potential import SitePotential
@@ -35,6 +36,39 @@ def best_parameters(parameters: Sequence[MoleculeParameters], species: Sequence[
         return [p if p is s else replace(p, sites=charge_sites(s)) for p, s in zip(parameters, species)]
     except (MissingDependencyError, ParameterError):
         return list(parameters)
+
+
+def best_potential(
+    parameters: Sequence[MoleculeParameters], spec: str = "best", cutoff: float = 15.0
+) -> EnsemblePotential | CrystalPotential:
+    """The potential that belongs to ``best``: structures are relaxed on it.
+
+    Parameters
+    ----------
+    parameters : sequence of MoleculeParameters
+        From `best_parameters`.
+    spec : str
+        One of `molflow_sim.energies.models.BESTS`, which says what ``best`` is for these species, or ``best``: without
+        SO3LR where it does not know one of them, or is not installed.
+    cutoff : float
+        Å.
+
+    Raises
+    ------
+    UnsupportedElementError, MissingDependencyError
+        The spec has SO3LR, and it cannot be had.
+    InputError
+        The spec is ``potential-hf``, and a species has no `sites`.
+    """
+    if spec != WITHOUT_SO3LR:
+        try:
+            return EnsemblePotential(parameters, cutoff)
+        except (UnsupportedElementError, MissingDependencyError):
+            if spec != "best":
+                raise
+    if spec == WITHOUT_SO3LR or all(p.sites is not None for p in parameters):
+        return SitePotential(parameters, cutoff, intramolecular=True)
+    return CrystalPotential(parameters, cutoff)
 
 
 class EnsemblePotential(SwitchedModel):

@@ -1,11 +1,12 @@
 """Energy models by name, and means of them.
 
 ==============================  ==========================================================================
-``best``                        ``mean(2*fit-hf,so3lr)``; ``mean(fit,so3lr)`` without pyscf; `potential` for molecules
-                                that SO3LR does not know
+``best``                        ``mean(2*fit-hf,so3lr)``; ``mean(fit,so3lr)`` without pyscf; ``potential-hf`` for
+                                molecules that SO3LR does not know
 ``fit``                         this package's force field between the molecules: exp-6 and charges
 ``fit-hf``                      the same exp-6, with charges on atoms and beside them fitted to HF/6-31G* potentials
-``potential``                   the same with MMFF94 inside the molecules
+``potential``                   ``fit`` with MMFF94 inside the molecules
+``potential-hf``                ``fit-hf`` with MMFF94 inside the molecules
 ``so3lr``                       SO3LR, a pretrained network for H, C, N, O, F, P, S and Cl
 ``gfn2-xtb``, ``mace:FILE`` ... see `molflow_sim.energies.foreign`
 ``mean(a,b,...)``               the mean of several, ``2*a`` counting twice: between molecules that of all, inside them
@@ -42,9 +43,12 @@ BEST = "mean(2*fit-hf,so3lr)"
 """What ``best`` stands for: the errors of the two are nearly independent, see docs/methods/energies.md."""
 PLAIN_BEST = "mean(fit,so3lr)"
 """What it stands for where the charges of ``fit-hf`` cannot be computed."""
-BESTS = (BEST, PLAIN_BEST)
+WITHOUT_SO3LR = "potential-hf"
+"""What it stands for where SO3LR does not know the molecule, or contradicts the other member."""
 FALLBACK = "potential"
-"""What ranks where ``best`` cannot."""
+"""What ranks where it can have neither."""
+BESTS = (BEST, PLAIN_BEST, WITHOUT_SO3LR)
+"""What ``best`` may stand for; `molflow_sim.energies.best_potential` relaxes on each."""
 DISAGREEMENT = (40.0 * KJ_PER_MOL, 0.75)
 """Members of a mean may differ in the energy between molecules by 40 kJ/mol and 75 % of the larger one."""
 
@@ -122,7 +126,7 @@ class FitEnergy:
         table = parameters or parametrize(crystals[0].molecules[0])
         if self.sites and table.sites is None:
             table = replace(table, sites=charge_sites(crystals[0].molecules[0]))
-        potential = SitePotential([table]) if self.sites else CrystalPotential([table])
+        potential = SitePotential([table], intramolecular=self.inside) if self.sites else CrystalPotential([table])
         potential.compute_forces = potential.compute_stress = False
         out = []
         for crystal in crystals:
@@ -305,6 +309,8 @@ def _built(text: str, origin: str) -> Energy:
         return FitEnergy("fit-hf", "FIT with HF charges", sites=True)
     if text == "potential":
         return FitEnergy("potential", "potential", inside=True)
+    if text == "potential-hf":
+        return FitEnergy("potential-hf", "potential with HF charges", inside=True, sites=True)
     if text == "so3lr":
         return SO3LREnergy()
     names = _members(text)
@@ -348,8 +354,9 @@ def check_energy_spec(spec: str | None) -> None:
 def recipe(spec: str, molecule: Molecule) -> tuple[str, str]:
     """The spec by which all structures of a molecule are ranked, and a word where it is not the one asked for.
 
-    ``best`` falls back to ``mean(fit,so3lr)`` without pyscf, and to ``potential`` where SO3LR does not know an element
-    or is not installed. Other means go on without the members that cannot do the molecule.
+    ``best`` falls back to ``mean(fit,so3lr)`` without pyscf, to ``potential-hf`` where SO3LR does not know an element
+    or is not installed, and to ``potential`` where both are so. Other means go on without the members that cannot do
+    the molecule.
 
     Raises
     ------
@@ -357,12 +364,7 @@ def recipe(spec: str, molecule: Molecule) -> tuple[str, str]:
         No model of the spec can do the molecule.
     """
     if spec.strip() == "best":
-        try:
-            energy_model("fit-hf").check(molecule)
-        except (MissingDependencyError, ParameterError) as error:
-            left, why = recipe(PLAIN_BEST, molecule)
-            left = left if left == PLAIN_BEST else FALLBACK
-            return left, f"{why.rpartition('; ')[0] or error.reason}; ranked by {left}"
+        return _best_of(molecule)
     model = energy_model(spec)
     if not isinstance(model, MeanEnergy):
         model.check(molecule)
@@ -379,8 +381,28 @@ def recipe(spec: str, molecule: Molecule) -> tuple[str, str]:
     if not kept:
         raise InputError(f"--energy {spec}: no model can do {molecule.formula}: {'; '.join(reasons)}")
     left = f"mean({','.join(kept)})" if len(kept) > 1 else kept[0].rpartition("*")[2]
-    left = FALLBACK if spec.strip() == "best" else left
     return left, f"{'; '.join(reasons)}; ranked by {left}"
+
+
+def _best_of(molecule: Molecule) -> tuple[str, str]:
+    """What ``best`` is for a molecule, see `recipe`."""
+    reasons = {}
+    for name in ("fit-hf", "so3lr"):
+        member = energy_model(name)
+        try:
+            member.check(molecule)
+        except (UnsupportedElementError, MissingDependencyError, ParameterError) as error:
+            reasons[name] = f"{member.name} is left out: {error.reason}"
+    charges, network = "fit-hf" not in reasons, "so3lr" not in reasons
+    left = (BEST if charges else PLAIN_BEST) if network else (WITHOUT_SO3LR if charges else FALLBACK)
+    return left, f"{'; '.join(reasons.values())}; ranked by {left}" if reasons else ""
+
+
+def uses_sites(spec: str) -> bool:
+    """Whether a model needs the charges beside the atoms (`molflow_sim.forcefield.charge_sites`)."""
+    text = _written_out(spec)
+    names = _members(text)
+    return any(uses_sites(name) for _, name in names) if names else text in ("fit-hf", "potential-hf")
 
 
 def energy_identity(spec: str) -> str:
@@ -391,4 +413,4 @@ def energy_identity(spec: str) -> str:
         return " ".join(energy_identity(name) for _, name in names)
     if text == "so3lr":
         return SHA256
-    return "" if text in ("fit", "fit-hf", "potential") else foreign.energy_identity(text)
+    return "" if text in ("fit", "fit-hf", "potential", "potential-hf") else foreign.energy_identity(text)

@@ -240,7 +240,7 @@ def evaluated(cluster: MolecularCluster, potentials: tuple[Any, Any], relax: boo
 
 def potentials_of(species: Sequence[Any], energy: str, charges: str) -> tuple[Any, Any]:
     """The force field, and the model that ranks (one of `ENERGIES`), of clusters of these molecules."""
-    from molflow_sim.energies import EnsemblePotential
+    from molflow_sim.energies import best_potential
     from molflow_sim.energies.ensemble import best_parameters
     from molflow_sim.forcefield import CrystalPotential, parametrize
     from molflow_sim.so3lr.potential import SO3LR
@@ -249,7 +249,7 @@ def potentials_of(species: Sequence[Any], energy: str, charges: str) -> tuple[An
     force_field = CrystalPotential(table, compute_stress=False)
     if energy == "potential":
         return force_field, force_field
-    return force_field, EnsemblePotential(best_parameters(table, species)) if energy == "best" else SO3LR()
+    return force_field, best_potential(best_parameters(table, species)) if energy == "best" else SO3LR()
 
 
 def _foreign(energy: str) -> EnergyModel | None:

@@ -12,6 +12,7 @@ import numpy as np
 from molflow_sim.chemistry.bonds import skeleton
 from molflow_sim.chemistry.checks import canonical_smiles
 from molflow_sim.chemistry.conformers import keeps_stereo, with_stereo
+from molflow_sim.energies.models import BESTS
 from molflow_sim.errors import CrystalError, InputError, MolflowError
 from molflow_sim.runs.files import sha256
 from molflow_sim.runs.progress import Progress
@@ -102,12 +103,12 @@ def _atom_map(crystal: Any, molecule: Any, name: str) -> np.ndarray:
 
 
 def locate(
-    experiment: Experiment, rows: Sequence[RelaxedRow], shared: Shared, bars: Progress, on_best: bool = False
+    experiment: Experiment, rows: Sequence[RelaxedRow], shared: Shared, bars: Progress, spec: str = "potential"
 ) -> dict[str, Any]:
     """Relax the experimental structure and find it among the ranked rows.
 
-    The form is found where a row is the measured structure, or that structure relaxed as the row was (`on_best`: those
-    that were relaxed on ``best`` too), unless relaxation turns it into another packing: cells at 0 K may differ by more
+    The form is found where a row is the measured structure, or that structure relaxed as the row was (on the force
+    field, or on what ranks, `spec`), unless relaxation turns it into another packing: cells at 0 K may differ by more
     from measured ones than the bound for small molecules allows.
 
     Returns
@@ -140,8 +141,8 @@ def locate(
                     f"the potential does not keep it ({drift.n_matched} of {drift.n} molecules after relaxation)"
                 )
             match["relaxed_relative_energy"] = (float(result.energy) - min(r.energy for r in rows)) / KJ_PER_MOL
-            if on_best:
-                refined = stages.refine([relaxed], _parameters(experiment, shared, shared.ranking))[0].crystal
+            if spec in BESTS:
+                refined = stages.refine([relaxed], _parameters(experiment, shared, shared.ranking), spec)[0].crystal
                 drift = stages.similarity(crystal, refined)
                 if drift.n_matched < drift.n:
                     notes.append(f"best does not keep it ({drift.n_matched} of {drift.n} molecules after relaxation)")

@@ -10,7 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from molflow_sim.energies.models import BEST, BESTS, PLAIN_BEST, energy_identity, recipe
+from molflow_sim.energies.models import (
+    BEST,
+    BESTS,
+    FALLBACK,
+    PLAIN_BEST,
+    WITHOUT_SO3LR,
+    energy_identity,
+    recipe,
+    uses_sites,
+)
 from molflow_sim.errors import NoCandidatesError, ParameterError
 from molflow_sim.forcefield.sites import ChargeSites
 from molflow_sim.io.powder_read import CU_K_ALPHA
@@ -73,7 +82,7 @@ class Run:
     def _choose_energy(self) -> None:
         """What ranks this molecule: what was asked for, or what is left of it."""
         self.spec, self.energy_note = recipe(self.settings.energy, self.molecule)
-        if "fit-hf" in self.spec:
+        if uses_sites(self.spec):
             self.bars.say("Charges from Hartree-Fock (HF/6-31G*)")
             key = digest(self.key, self.code["charges"])
             try:
@@ -81,9 +90,10 @@ class Run:
                 fit = replace(self.shared.ranking, sites=ChargeSites(**unpack_arrays(data)))
                 self.shared = replace(self.shared, fit=fit)
             except ParameterError as error:
-                if self.spec != BEST:
+                if self.spec not in (BEST, WITHOUT_SO3LR):
                     raise
-                self.spec, self.energy_note = PLAIN_BEST, f"{error.reason}; ranked by {PLAIN_BEST}"
+                self.spec = PLAIN_BEST if self.spec == BEST else FALLBACK
+                self.energy_note = f"{error.reason}; ranked by {self.spec}"
         if self.energy_note:
             self.bars.say(self.energy_note)
 
@@ -162,17 +172,17 @@ class Run:
         self, rows: Sequence[RelaxedRow], failures: str = "keep the potential's order after the others"
     ) -> list[dict[str, Any]]:
         """Energies of the model that ranks; none where that is the potential, which has ranked already."""
-        if self.spec == "potential":
+        if self.spec == FALLBACK:
             return []
         best = rows[: self.settings.energy_top]
         keys = [(self.code["relax"], row.id, row.energy) for row in best]
         results = self._energies(f"Energies with {self.spec}", [crystal_to_json(row.crystal) for row in best], keys)
         failed = [result["reason"] for result in results if result["energy"] is None]
         if self.spec in BESTS and 2 * len(failed) > len(results):
-            note = f"{failed[0]}: so for {len(failed)} of {len(results)} structures; ranked by potential"
-            self.spec, self.energy_note = "potential", note
-            self.bars.say(note)
-            return []
+            self.spec = WITHOUT_SO3LR if self.spec == BEST else FALLBACK
+            self.energy_note = f"{failed[0]}: so for {len(failed)} of {len(results)} structures; ranked by {self.spec}"
+            self.bars.say(self.energy_note)
+            return self._second_energies(rows, failures)
         if failed:
             warnings.warn(
                 f"{self.spec} gave no energy for {len(failed)} of {len(results)} structures, which {failures}; "
@@ -212,7 +222,7 @@ class Run:
         code = self.code["relax"], self.code["refine"], self.spec, energy_identity(self.spec), self._relax_settings()
         tasks = pieces(
             "refine", first, _REFINE_BATCH, lambda part: digest(*code, [(row.id, row.energy) for row in first[part]]),
-            lambda batch: [crystal_to_json(row.crystal) for row in batch],
+            lambda batch: (self.spec, [crystal_to_json(row.crystal) for row in batch]),
         )  # fmt: skip
         data = self._batches("Relaxing on best", steps.refine_batch, tasks)
         stored = [row for d in data for row in from_bytes(d)]
@@ -241,14 +251,15 @@ class Run:
         chosen = vibrating(landscape, self.settings.temperature_top)
         tasks = []
         for entry in chosen:
-            on_best, stored = entry.relaxed_on != "potential", crystal_to_json(entry.crystal)
+            spec = "potential" if entry.relaxed_on == "potential" else self.spec
+            stored = crystal_to_json(entry.crystal)
             code = (
                 self.code["vibrations"],
                 self.code["relax"],
-                self.spec + energy_identity(self.spec) if on_best else "",
+                "" if spec == "potential" else spec + energy_identity(spec),
             )
             key = digest(code, self.shared.parameters.charge_model, stored)
-            tasks.append((f"vibrations/{key}.json", key, (on_best, stored), 1))
+            tasks.append((f"vibrations/{key}.json", key, (spec, stored), 1))
         # A failure is no result: it is tried again by the next call.
         data = self._batches("Lattice vibrations", vibrations_batch, tasks, lambda d: not from_bytes(d)["reason"])
         timings = {**landscape.run["timings_s"], "vibrations": round(self.store.seconds("vibrations"), 2)}

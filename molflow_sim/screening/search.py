@@ -82,9 +82,8 @@ class Search(Run):
             code = self.code["relax"], self.code["reference"]
             energies = [(row.energy, row.refined_energy) for row in keep]
             key = digest(code, experiment.digest, self.spec, [row.id for row in keep], energies)
-            best = self.spec in BESTS
             data = self.store.once(
-                "reference.json", key, lambda: to_bytes(locate(experiment, keep, self.shared, self.bars, best))
+                "reference.json", key, lambda: to_bytes(locate(experiment, keep, self.shared, self.bars, self.spec))
             )
             found = from_bytes(data)
         packings = generator_identity(self.settings.make_generator())

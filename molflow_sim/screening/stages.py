@@ -9,6 +9,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -140,12 +141,12 @@ def relax(crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters) 
     return list(relax_flexible(crystals, CrystalPotential([parameters])))
 
 
-def refine(crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters) -> list[Any]:
-    """Relaxation on the potential that belongs to ``best`` (list of `RelaxResult`, energies in eV per molecule)."""
-    from molflow_sim.energies import EnsemblePotential
+def refine(crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters, spec: str) -> list[Any]:
+    """Relaxation on the potential of what ``best`` is (list of `RelaxResult`, energies in eV per molecule)."""
+    from molflow_sim.energies import best_potential
     from molflow_sim.relax.flexible import relax_flexible
 
-    return list(relax_flexible(crystals, EnsemblePotential([parameters]), max_steps=300))
+    return list(relax_flexible(crystals, best_potential([parameters], spec), max_steps=300))
 
 
 def energies(spec: str, crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters) -> list[Value]:
@@ -155,13 +156,14 @@ def energies(spec: str, crystals: Sequence[MolecularCrystal], parameters: Molecu
     return energy_model(spec).evaluate(crystals, parameters)
 
 
-def vibrations(crystal: MolecularCrystal, parameters: MoleculeParameters, on_best: bool) -> Vibrations:
-    """Harmonic modes on the potential that the crystal was relaxed on: that of ``best``, or the force field."""
-    from molflow_sim.energies import EnsemblePotential
+def vibrations(crystal: MolecularCrystal, parameters: MoleculeParameters, spec: str) -> Vibrations:
+    """Harmonic modes on the potential that the crystal was relaxed on: that of what ``best`` is, or the force field."""
+    from molflow_sim.energies import best_potential
     from molflow_sim.evaluate.vibrations import crystal_vibrations
     from molflow_sim.forcefield import CrystalPotential
 
-    potential = EnsemblePotential([parameters]) if on_best else CrystalPotential([parameters], compute_stress=False)
+    plain = CrystalPotential([parameters], compute_stress=False)
+    potential = plain if spec == "potential" else best_potential([parameters], spec)
     return crystal_vibrations(crystal, potential)
 
 
@@ -220,13 +222,6 @@ class Shared:
         """Parameters of the force field as a member of what ranks, also where another potential searches."""
         return self.parameters if self.fit is None else self.fit
 
-    @property
-    def best(self) -> str:
-        """What ``best`` is for this molecule."""
-        from molflow_sim.energies.models import BEST, PLAIN_BEST
-
-        return PLAIN_BEST if self.ranking.sites is None else BEST
-
 
 def press_batch(shared: Shared, index: int) -> bytes:
     """Generate and press batch `index`; the bytes of a `RigidPackings` file."""
@@ -267,13 +262,15 @@ def relax_batch(shared: Shared, item: Sequence[dict[str, Any]]) -> bytes:
     return to_bytes(_relaxed_rows(shared, item, shared.stages.relax, _relaxed_row))
 
 
-def refine_batch(shared: Shared, item: Sequence[dict[str, Any]]) -> bytes:
-    """Relax stored crystals on the potential of ``best``; energies are those of ``best`` there, with its members'."""
-    rows = _relaxed_rows(replace(shared, parameters=shared.ranking), item, shared.stages.refine, _relaxed_row)
+def refine_batch(shared: Shared, item: tuple[str, Sequence[dict[str, Any]]]) -> bytes:
+    """Relax stored crystals on what ``best`` is for them; energies are those of it there, with its members'."""
+    spec, stored = item
+    relaxer = partial(shared.stages.refine, spec=spec)
+    rows = _relaxed_rows(replace(shared, parameters=shared.ranking), stored, relaxer, _relaxed_row)
     for row in rows:
         if row["crystal"] is not None:
             crystal = crystal_from_json(row["crystal"], [shared.molecule])
-            value = shared.stages.energies(shared.best, [crystal], shared.ranking)[0]
+            value = shared.stages.energies(spec, [crystal], shared.ranking)[0]
             row |= {"energy": value.energy, "parts": value.parts}
             if not np.isfinite(value.energy):
                 row |= {"crystal": None, "energy": None, "reason": value.reason}

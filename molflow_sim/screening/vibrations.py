@@ -22,13 +22,13 @@ def vibrating(landscape: Landscape, top: int) -> list[LandscapeEntry]:
     return [e for e in landscape.entries[:top] if e.relaxed_on == model and np.isfinite(e.relative_energy)]
 
 
-def vibrations_batch(shared: Shared, item: tuple[bool, dict[str, Any]]) -> bytes:
-    """Modes of one stored crystal, relaxed on the potential of ``best`` or the force field; or why there are none."""
-    on_best, stored = item
+def vibrations_batch(shared: Shared, item: tuple[str, dict[str, Any]]) -> bytes:
+    """Modes of one stored crystal, on what it was relaxed on, ``best`` or the force field; or why there are none."""
+    spec, stored = item
     crystal = crystal_from_json(stored, [shared.molecule])
     try:
-        parameters = shared.ranking if on_best else shared.parameters
-        found = shared.stages.vibrations(crystal, parameters, on_best)
+        parameters = shared.parameters if spec == "potential" else shared.ranking
+        found = shared.stages.vibrations(crystal, parameters, spec)
     except FAILURES as error:
         return to_bytes({"reason": reason_of(error, "no vibrations: ")})
     modes = {"wavenumbers": found.wavenumbers.tolist(), "acoustic": found.acoustic.tolist()}

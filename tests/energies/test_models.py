@@ -6,9 +6,19 @@ import torch
 import torch_sim
 from crystal_examples import crystal, molecule
 
-from molflow_sim.energies import EnsemblePotential, models
+from molflow_sim.energies import EnsemblePotential, best_potential, models
 from molflow_sim.energies.ensemble import best_parameters
-from molflow_sim.energies.models import BEST, PLAIN_BEST, MeanEnergy, Value, energy_identity, energy_model, recipe
+from molflow_sim.energies.models import (
+    BEST,
+    PLAIN_BEST,
+    WITHOUT_SO3LR,
+    MeanEnergy,
+    Value,
+    energy_identity,
+    energy_model,
+    recipe,
+    uses_sites,
+)
 from molflow_sim.errors import InputError, MissingDependencyError, UnsupportedElementError
 from molflow_sim.forcefield import CrystalPotential, parametrize
 from molflow_sim.so3lr import weights
@@ -59,7 +69,8 @@ def test_without_pyscf_best_has_the_charges_of_mmff94_and_says_so(monkeypatch):
     monkeypatch.setattr(models, "find_spec", lambda name: None)
     spec, why = recipe("best", molecule("NC=O"))
     assert spec == PLAIN_BEST and "pip install pyscf" in why
-    assert recipe("best", molecule("BrC"))[0] == "potential"
+    spec, why = recipe("best", molecule("BrC"))
+    assert spec == "potential" and "Br" in why and "pip install pyscf" in why
     with pytest.raises(MissingDependencyError, match="pyscf"):
         recipe("fit-hf", molecule("NC=O"))
 
@@ -98,9 +109,9 @@ def test_means_may_be_nested():
     assert of(nested.spec, c)[0].energy == pytest.approx(mean, abs=1e-9)
 
 
-def test_best_falls_back_to_the_potential_for_elements_that_so3lr_does_not_know():
+def test_without_so3lr_best_is_the_force_field_with_charges_beside_the_atoms():
     spec, why = recipe("best", molecule("BrCC=O"))
-    assert spec == "potential" and "Br" in why and "ranked by potential" in why
+    assert spec == WITHOUT_SO3LR and "Br" in why and f"ranked by {spec}" in why
     assert recipe("mean(2*fit,potential,so3lr)", molecule("BrCC=O"))[0] == "mean(2*fit,potential)"
     assert recipe("mean(2*fit,so3lr)", molecule("BrCC=O"))[0] == "fit"
     with pytest.raises(UnsupportedElementError, match="Br"):
@@ -114,7 +125,25 @@ def test_best_falls_back_with_the_install_command_where_the_wheel_is_missing(mon
 
     monkeypatch.setattr(weights, "weights_file", missing)
     spec, why = recipe("best", molecule("NC=O"))
-    assert spec == "potential" and "pip install" in why
+    assert spec == WITHOUT_SO3LR and "pip install so3krates-torch" in why
+
+
+def test_without_so3lr_energies_and_geometries_are_of_one_model():
+    c = crystal("urea")
+    (between,), (whole,) = of("fit-hf", c), of(WITHOUT_SO3LR, c)
+    mmff = of("potential", c)[0].inside
+    assert whole.energy == pytest.approx(between.energy + mmff, abs=1e-9) and whole.inside == mmff
+    potential = best_potential([parametrize(c.molecules[0], sites=True)], WITHOUT_SO3LR)
+    found = potential(torch_sim.initialize_state([c.to_ase()], "cpu", torch.float64))
+    assert whole.energy == pytest.approx(float(found["energy"]) / c.z, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("spec", "needed"),
+    [("best", True), ("fit-hf", True), (WITHOUT_SO3LR, True), (f"mean(fit,{BEST})", True), (PLAIN_BEST, False)],
+)
+def test_charges_beside_the_atoms_are_computed_for_models_that_have_them(spec, needed):
+    assert uses_sites(spec) == needed and not uses_sites("mace:fit-hf.model")
 
 
 class Fixed:

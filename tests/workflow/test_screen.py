@@ -15,6 +15,8 @@ from molflow_sim import Landscape, MolecularCrystal, Molecule, screen
 from molflow_sim.bespoke import Bespoke
 from molflow_sim.bespoke.distillation import Agreement, Report
 from molflow_sim.cli.main import run as molflow
+from molflow_sim.energies import energy_model
+from molflow_sim.energies.models import BEST, WITHOUT_SO3LR, Value
 from molflow_sim.errors import CrystalError, InputError, NoCandidatesError, SpaceGroupError, StoreError
 from molflow_sim.runs import scheduler
 from molflow_sim.runs.store import Store
@@ -222,7 +224,7 @@ def test_one_structure_that_cannot_be_relaxed_does_not_spoil_its_batch(urea, tmp
 
 
 def test_a_relaxation_with_residual_stress_is_ranked_but_not_called_converged(urea, tmp_path):
-    def relax(crystals, parameters):
+    def relax(crystals, parameters, spec=""):
         return [replace(r, residual_stress_gpa=0.6) for r in toy.relax(crystals, parameters)]
 
     result = run(urea, tmp_path / "run", stages=replace(toy.TOY, relax=relax, refine=relax))
@@ -250,7 +252,7 @@ def test_a_form_whose_cell_the_model_changes_is_found_as_that_model_relaxes_it(u
     def similar(a, b):
         return toy.Match(0.0 if abs(a.density - b.density) < 1e-5 else 0.9, 15)
 
-    def refine(crystals, parameters):
+    def refine(crystals, parameters, spec):
         there = [form if abs(c.density - measured.density) < 1e-5 else c for c in crystals]
         return toy.relax(there, parameters)
 
@@ -313,6 +315,20 @@ def test_a_second_model_reranks_the_best_and_failures_stay_with_their_reason(ure
     monkeypatch.setattr(SaysNoToTheDensest, "limit", np.inf)
     repaired = run(urea, tmp_path / "run", energy=f"ase:{__name__}:SaysNoToTheDensest", energy_top=4, stages=stages)
     assert [e.id for e in repaired.entries[:4]] == before[3::-1], "what failed is tried again"
+
+
+def test_where_the_members_of_best_contradict_each_other_the_one_without_so3lr_ranks(urea, tmp_path):
+    def energies(spec, crystals, parameters):
+        found = toy.energies(spec, crystals, parameters)
+        return [Value(float("nan"), reason="466 kJ/mol apart") for _ in found] if spec == BEST else found
+
+    def refine(crystals, parameters, spec):
+        assert spec == WITHOUT_SO3LR
+        return toy.relax(crystals, parameters)
+
+    result = run(urea, tmp_path / "run", stages=replace(toy.TOY, energies=energies, refine=refine))
+    assert result.run["energy"]["ranked by"] == WITHOUT_SO3LR and "466 kJ/mol" in result.run["energy"]["note"]
+    assert result[0].relaxed_on == result[0].energy_model == energy_model(WITHOUT_SO3LR).name
 
 
 def test_the_command_line_runs_the_real_thing(tmp_path, capsys):
