@@ -8,6 +8,7 @@
 ``potential``                   ``fit`` with MMFF94 inside the molecules
 ``potential-hf``                ``fit-hf`` with MMFF94 inside the molecules
 ``so3lr``                       SO3LR, a pretrained network for H, C, N, O, F, P, S and Cl
+``aimnet2``                     AIMNet2, pretrained networks for molecules alone: in means, inside the molecules
 ``gfn2-xtb``, ``mace:FILE`` ... see `molflow_sim.energies.foreign`
 ``mean(a,b,...)``               the mean of several, ``2*a`` counting twice: between molecules that of all, inside them
                                 that of those which say something about it (``fit`` does not)
@@ -29,7 +30,15 @@ import numpy as np
 import torch_sim
 
 from molflow_sim.energies import foreign
-from molflow_sim.errors import InputError, MissingDependencyError, MolflowError, ParameterError, UnsupportedElementError
+from molflow_sim.errors import (
+    InputError,
+    MissingDependencyError,
+    MolflowError,
+    NonFiniteError,
+    ParameterError,
+    UnsupportedElementError,
+)
+from molflow_sim.forcefield.aimnet2 import SHA256 as AIMNET2
 from molflow_sim.relax.symmetry import orbits as orbits_of
 from molflow_sim.so3lr.weights import SHA256
 from molflow_sim.units import KJ_PER_MOL
@@ -92,6 +101,10 @@ class Energy(Protocol):
     def name(self) -> str:
         """For tables."""
 
+    @property
+    def inside_only(self) -> bool:
+        """Whether it says nothing about the energy between molecules."""
+
     def check(self, molecule: Molecule) -> None:
         """Refuse a molecule that cannot be done (MolflowError)."""
 
@@ -107,6 +120,7 @@ class FitEnergy:
     name: str
     inside: bool = False
     sites: bool = False
+    inside_only = False
 
     def check(self, molecule: Molecule) -> None:
         """Refuse a molecule without parameters, or too large for Hartree-Fock."""
@@ -146,6 +160,7 @@ class SO3LREnergy:
 
     spec: str = "so3lr"
     name: str = "SO3LR"
+    inside_only = False
 
     def check(self, molecule: Molecule) -> None:
         """Refuse elements that it does not know, and a missing wheel."""
@@ -202,12 +217,47 @@ def _one_of_each(crystal: MolecularCrystal) -> list[int]:
 
 
 @dataclass(frozen=True)
+class AIMNet2Energy:
+    """AIMNet2 of the molecules alone; zero is that of free atoms."""
+
+    spec: str = "aimnet2"
+    name: str = "AIMNet2"
+    inside_only = True
+
+    def check(self, molecule: Molecule) -> None:
+        """Refuse elements that it does not know, and a missing wheel."""
+        from molflow_sim.forcefield.aimnet2 import check_elements, weights_file
+
+        check_elements(np.asarray(molecule.numbers))
+        weights_file()
+
+    def evaluate(
+        self, crystals: Sequence[MolecularCrystal], parameters: MoleculeParameters | None = None
+    ) -> list[Value]:
+        """See `Energy`."""
+        from molflow_sim.forcefield.aimnet2 import AIMNet2
+
+        model = AIMNet2(np.asarray(crystals[0].molecules[0].numbers))
+        out = []
+        for crystal in crystals:
+            _, x, molecule, _ = crystal.unit_cell()
+            weights = [len(rigid.images) for rigid in crystal.asymmetric_unit]
+            try:
+                inside = float(np.average([model(x[molecule == m])[0] for m in _one_of_each(crystal)], weights=weights))
+                out.append(Value(inside, {self.spec: inside}, inside=inside))
+            except NonFiniteError as error:
+                out.append(Value(float("nan"), reason=error.reason))
+        return out
+
+
+@dataclass(frozen=True)
 class ForeignEnergy:
     """A model of another package, see `molflow_sim.energies.foreign`."""
 
     spec: str
     name: str
     model: foreign.EnergyModel
+    inside_only = False
 
     def check(self, molecule: Molecule) -> None:
         """Nothing is known of it before it is asked."""
@@ -230,14 +280,15 @@ class ForeignEnergy:
 class MeanEnergy:
     """The mean of several models; every member must give an energy.
 
-    Where all members tell the energy between molecules, that is averaged over all, and the energy inside over those
-    that have one. Otherwise whole energies are averaged.
+    Where all members tell the energy between molecules, or have none, that is averaged over those that do, and the
+    energy inside over those that have one. Otherwise whole energies are averaged.
     """
 
     spec: str
     name: str
     members: tuple[Energy, ...]
     weights: tuple[int, ...]
+    inside_only = False
 
     def check(self, molecule: Molecule) -> None:
         """Refuse what any member refuses."""
@@ -269,7 +320,8 @@ class MeanEnergy:
                 )
         mean, inside = self._average([value.energy for value in values]), float("nan")
         between = float("nan")
-        if np.isfinite([value.between for value in values]).all() and np.isfinite([v.inside for v in values]).any():
+        tell = [np.isfinite(v.between) for m, v in zip(self.members, values) if not m.inside_only]
+        if all(tell) and np.isfinite([value.inside for value in values]).any():
             inside = self._average([value.inside for value in values])
             between = self._average([value.between for value in values])
             parts = {name: energy + inside for name, energy in inter.items()}
@@ -313,11 +365,18 @@ def _built(text: str, origin: str) -> Energy:
         return FitEnergy("potential-hf", "potential with HF charges", inside=True, sites=True)
     if text == "so3lr":
         return SO3LREnergy()
+    if text == "aimnet2":
+        return AIMNet2Energy()
     names = _members(text)
     if names is not None:
         if len(names) < 2 or len({name for _, name in names}) < len(names):
             raise InputError(f"--energy {text}: a mean needs two or more different models, as in mean(fit,so3lr)")
         members = tuple(energy_model(name) for _, name in names)
+        inside = [m.spec for m in members if m.inside_only]
+        whole = [m.spec for m in members if isinstance(m, ForeignEnergy)]
+        if inside and (whole or len(inside) == len(members)):
+            why = f"{', '.join(whole)} cannot tell it apart" if whole else "nothing tells the energy between them"
+            raise InputError(f"--energy {text}: {', '.join(inside)} is an energy inside molecules, and {why}")
         weights = tuple(weight for weight, _ in names)
         name = "best" if text in BESTS else f"mean of {' and '.join(m.name for m in members)}"
         return MeanEnergy(text, name, members, weights)
@@ -367,6 +426,11 @@ def recipe(spec: str, molecule: Molecule) -> tuple[str, str]:
         return _best_of(molecule)
     model = energy_model(spec)
     if not isinstance(model, MeanEnergy):
+        if model.inside_only:
+            raise InputError(
+                f"--energy {model.spec} is an energy inside molecules only; between them another is needed, as in "
+                f"{_with_member(BEST, model.spec)}"
+            )
         model.check(molecule)
         return model.spec, ""
     kept, reasons = [], []
@@ -378,7 +442,7 @@ def recipe(spec: str, molecule: Molecule) -> tuple[str, str]:
             reasons.append(f"{member.name} is left out: {error.reason}")
     if not reasons:
         return model.spec, ""
-    if not kept:
+    if not any(not energy_model(name.rpartition("*")[2]).inside_only for name in kept):
         raise InputError(f"--energy {spec}: no model can do {molecule.formula}: {'; '.join(reasons)}")
     left = f"mean({','.join(kept)})" if len(kept) > 1 else kept[0].rpartition("*")[2]
     return left, f"{'; '.join(reasons)}; ranked by {left}"
@@ -398,6 +462,11 @@ def _best_of(molecule: Molecule) -> tuple[str, str]:
     return left, f"{'; '.join(reasons.values())}; ranked by {left}" if reasons else ""
 
 
+def _with_member(mean: str, name: str) -> str:
+    """A mean with one more member."""
+    return f"{mean[:-1]},{name})"
+
+
 def uses_sites(spec: str) -> bool:
     """Whether a model needs the charges beside the atoms (`molflow_sim.forcefield.charge_sites`)."""
     text = _written_out(spec)
@@ -411,6 +480,6 @@ def energy_identity(spec: str) -> str:
     names = _members(text)
     if names is not None:
         return " ".join(energy_identity(name) for _, name in names)
-    if text == "so3lr":
-        return SHA256
+    if text in ("so3lr", "aimnet2"):
+        return SHA256 if text == "so3lr" else AIMNET2
     return "" if text in ("fit", "fit-hf", "potential", "potential-hf") else foreign.energy_identity(text)

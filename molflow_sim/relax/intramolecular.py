@@ -7,6 +7,7 @@
 ``mmff94``            minima of MMFF94 in vacuum; ``mmff94:10`` of MMFF94 with a dielectric constant of 10
 ``so3lr``             minima of SO3LR
 ``gfn2-xtb``          minima of GFN2-xTB
+``aimnet2``           minima of AIMNet2
 ``best``              ``so3lr``, or ``mmff94`` for molecules that it does not know
 ====================  ==================================================================================================
 
@@ -27,7 +28,7 @@ from molflow_sim.errors import InputError, MissingDependencyError, MolflowError,
 if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
 
-SPECS = ("none", "restrained", "mmff94", "so3lr", "gfn2-xtb", "best")
+SPECS = ("none", "restrained", "mmff94", "so3lr", "gfn2-xtb", "aimnet2", "best")
 DIELECTRIC = 4.0
 """Relative permittivity of ``none`` and ``restrained``."""
 STIFFNESS = 0.1
@@ -106,6 +107,10 @@ def intramolecular(spec: str, molecule: Molecule) -> Intramolecular:
         return Intramolecular(spec, True, _on_surface(molecule, _so3lr(molecule)))
     if name == "gfn2-xtb":
         return Intramolecular(spec, True, _on_surface(molecule, _gfn2(molecule)))
+    if name == "aimnet2":
+        from molflow_sim.forcefield.aimnet2 import AIMNet2
+
+        return Intramolecular(spec, True, _on_surface(molecule, _or_nan(AIMNet2(np.asarray(molecule.numbers)))))
     if name == "none":
         return Intramolecular(spec, False, _as_they_are(molecule))
     return Intramolecular(spec, name == "mmff94", _mmff(molecule, name, float(number or 1.0)))
@@ -158,7 +163,13 @@ def _so3lr(molecule: Molecule) -> Callable[[np.ndarray], tuple[float, np.ndarray
 def _gfn2(molecule: Molecule) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
     from molflow_sim.forcefield.gfn2_energy import GFN2Energy
 
-    model = GFN2Energy(np.asarray(molecule.numbers))
+    return _or_nan(GFN2Energy(np.asarray(molecule.numbers)))
+
+
+def _or_nan(
+    model: Callable[[np.ndarray], tuple[float, np.ndarray]],
+) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+    """NaN where a model has no energy."""
 
     def surface(x: np.ndarray) -> tuple[float, np.ndarray]:
         try:

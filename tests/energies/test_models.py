@@ -1,5 +1,7 @@
 """Energies by name: what they hold, means of them, and what happens where a member cannot."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,7 @@ from molflow_sim.energies.models import (
 )
 from molflow_sim.errors import InputError, MissingDependencyError, UnsupportedElementError
 from molflow_sim.forcefield import CrystalPotential, parametrize
+from molflow_sim.forcefield.aimnet2 import AIMNet2
 from molflow_sim.so3lr import weights
 from molflow_sim.so3lr.potential import SO3LR
 from molflow_sim.units import KJ_PER_MOL
@@ -146,8 +149,29 @@ def test_charges_beside_the_atoms_are_computed_for_models_that_have_them(spec, n
     assert uses_sites(spec) == needed and not uses_sites("mace:fit-hf.model")
 
 
+@pytest.mark.skipif(find_spec("Auto3D") is None, reason="auto3d (extra aimnet2) is not installed")
+def test_aimnet2_takes_part_in_the_energy_inside_the_molecules_only():
+    c = crystal("urea")
+    spec = "mean(2*fit-hf,so3lr,aimnet2)"
+    (with_it,), (best,), (net,) = of(spec, c), of("best", c), of("so3lr", c)
+    numbers, positions, owner, _ = c.unit_cell()
+    alone = AIMNet2(numbers[owner == 0])(positions[owner == 0])[0]
+    assert with_it.between == pytest.approx(best.between, abs=1e-9)
+    assert with_it.inside == pytest.approx((net.inside + alone) / 2, abs=1e-9)
+    assert set(with_it.parts) == {"fit-hf", "so3lr"}
+    assert recipe(spec, molecule("BrCC=O"))[0] == "mean(2*fit-hf,aimnet2)"
+
+
+@pytest.mark.parametrize("spec", ["aimnet2", "mean(gfn2-xtb,aimnet2)", "mean(so3lr,mean(aimnet2,gfn2-xtb))"])
+def test_aimnet2_needs_another_model_between_the_molecules(spec):
+    with pytest.raises(InputError, match="inside molecules"):
+        recipe(spec, molecule("NC=O"))
+
+
 class Fixed:
     """A model that gives what it is told."""
+
+    inside_only = False
 
     def __init__(self, spec: str, energy: float, inter: float, reason: str = ""):
         self.spec = self.name = spec

@@ -1,0 +1,114 @@
+"""AIMNet2 energies and gradients of one molecule alone.
+
+D. M. Anstine, R. Zubatyuk, O. Isayev, Chem. Sci. 16, 10228 (2025): networks trained on ωB97M-D3. The wheel auto3d 2.3.1
+(MIT) holds four of them as one TorchScript file, of which the SHA-256 is pinned. They were trained on molecules: for
+crystals they fail, so that here they serve inside molecules only.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from rdkit import Chem
+
+from molflow_sim.errors import MissingDependencyError, NonFiniteError, UnsupportedElementError, WeightsError
+from molflow_sim.runs.files import sha256
+from molflow_sim.threads import one_torch_thread
+
+PACKAGE, FILE = "Auto3D", "models/aimnet2_wb97m_ens_f.jpt"
+SHA256 = "e34e147e3dd67bfe3e5ae8c2a2a097d59ff3a8260d98e42552004f710bb3a68b"
+"""Of the file in auto3d 2.3.1; another file is another energy and is refused."""
+ELEMENTS = (1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 33, 34, 35, 53)
+"""Atomic numbers the networks were trained on; for others they give numbers without meaning."""
+
+
+class AIMNet2:
+    """The energy surface of a neutral closed-shell molecule: the mean of four networks.
+
+    Single precision: energies are good to about 0.005 kJ/mol. One thread, and TorchScript as written, not as optimised
+    on the way, so that the same positions always have the same energy.
+
+    Parameters
+    ----------
+    numbers : (N,) array of int
+        Atomic numbers.
+
+    Raises
+    ------
+    UnsupportedElementError
+        An element that the networks do not know.
+    MissingDependencyError
+        The wheel is not installed.
+    WeightsError
+        Its file is not the one pinned.
+    """
+
+    def __init__(self, numbers: np.ndarray) -> None:
+        check_elements(numbers)
+        self._model = _load()
+        self._numbers = torch.as_tensor(np.asarray(numbers, dtype=np.int64))[None]
+
+    def __call__(self, positions: np.ndarray) -> tuple[float, np.ndarray]:
+        """Energy in eV and its gradient (N, 3) in eV/Å at positions (N, 3) in Å.
+
+        Raises
+        ------
+        NonFiniteError
+            The networks give no number.
+        """
+        x = torch.as_tensor(np.asarray(positions), dtype=torch.float32)[None]
+        with one_torch_thread(), torch.jit.optimized_execution(False):
+            out = self._model({"coord": x, "numbers": self._numbers, "charge": torch.zeros(1)})
+        energy, gradient = float(out["energy"].detach()), -out["forces"][0].detach().double().numpy()
+        if not np.isfinite(energy) or not np.isfinite(gradient).all():
+            raise NonFiniteError("AIMNet2 gave an energy or a gradient that is not finite")
+        return energy, gradient
+
+
+def check_elements(numbers: np.ndarray) -> None:
+    """Refuse elements that AIMNet2 does not know.
+
+    Raises
+    ------
+    UnsupportedElementError
+    """
+    table = Chem.GetPeriodicTable()
+    unknown = sorted({table.GetElementSymbol(int(z)) for z in numbers if int(z) not in ELEMENTS})
+    if unknown:
+        known = ", ".join(table.GetElementSymbol(z) for z in ELEMENTS)
+        raise UnsupportedElementError(f"AIMNet2 has no parameters for {', '.join(unknown)}; it knows {known}")
+
+
+def weights_file() -> Path:
+    """Where the wheel keeps the networks; the package itself is not imported.
+
+    Raises
+    ------
+    MissingDependencyError
+        The wheel is not installed.
+    """
+    spec = importlib.util.find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise MissingDependencyError("auto3d (for AIMNet2)", "aimnet2")
+    return Path(next(iter(spec.submodule_search_locations))) / FILE
+
+
+@lru_cache(maxsize=1)
+def _load() -> Any:
+    path = weights_file()
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"the networks of AIMNet2 cannot be read: {error}") from error
+    if sha256(data) != SHA256:
+        raise WeightsError(
+            f"{path} is not the file of auto3d 2.3.1 (its SHA-256 differs); install it again with: "
+            "pip install --force-reinstall --no-deps auto3d==2.3.1"
+        )
+    return torch.jit.load(io.BytesIO(data), map_location="cpu").eval()
