@@ -1,20 +1,18 @@
-"""How well energies order crystals and conformers, against PBE+MBD, measured lattice energies and coupled cluster.
+"""How well energies order crystals, against PBE+MBD and measured lattice energies.
 
     python -m benchmarks landscapes -o landscapes.json [--relax 40] [--keep]
 
-Data: shared/data/landscapes, x23 and conformers beside the repository (their READMEs name the sources).
+Data: shared/data/landscapes and x23 beside the repository (their READMEs name the sources).
 Landscapes: generated crystals relaxed by PBE+MBD; energies of all as they are, and of a random part (fixed seed)
 relaxed on the force field and on the potential of ``best``. Spearman's rho within a molecule; top: share of the true
 five lowest among the predicted ten; MAE: mean absolute error after the median of the errors of the molecule is taken
-off, since zeros differ. Lattice energies: crystal minus free molecule, both as given. Conformers: rho and MAE within
-each molecule, then means. Each crystal has a JSON file of its own; the same command goes on from there.
+off, since zeros differ. Lattice energies: crystal minus free molecule, both as given. Each crystal has a JSON file of
+its own; the same command goes on from there.
 """
 
 import argparse
 import csv
-import gzip
 import time
-from collections import defaultdict
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -22,21 +20,18 @@ from typing import Any
 
 import numpy as np
 from ase.io import read
-from rdkit import Chem
 from scipy.optimize import minimize
 from scipy.stats import spearmanr
 
 from benchmarks.parts import Parts
 from benchmarks.tables import keep
 from molflow_sim import CrystalPotential, MolecularCrystal, parametrize
-from molflow_sim.chemistry.conformers import mmff_energies
-from molflow_sim.energies import EnsemblePotential, energy_model
-from molflow_sim.errors import MolflowError
+from molflow_sim.energies import EnsemblePotential, best_potential, energy_model
 from molflow_sim.evaluate import packing_similarity
 from molflow_sim.relax.flexible import relax_flexible
 from molflow_sim.runs.files import write_json
-from molflow_sim.so3lr.potential import SO3LR, check_elements
-from molflow_sim.units import KCAL_PER_MOL, KJ_PER_MOL
+from molflow_sim.so3lr.potential import SO3LR
+from molflow_sim.units import KJ_PER_MOL
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 MOLECULES = ("aspirin", "DNI", "HMX")
@@ -83,16 +78,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     lattices = {"as given": _lattices(parts, relax=False)}
     if args.relax:
         lattices["relaxed on best"] = _lattices(parts, relax=True)
-    conformers = [
-        parts.result(f"conformers-{name}", dict, partial(_conformers, name, mols), _done) for name, mols in _molecules()
-    ]
     tables = {
         "single": landscape_table(crystals, ENERGIES),
         "relaxed": relaxed_table(crystals, relaxed),
         "drift": drift_table(relaxed),
         "error_bar": error_bar_table(crystals, relaxed),
         "x23": lattice_table(lattices),
-        "conformers": conformer_table([row for row in conformers if row]),
     }
     write_json(args.output, {"tables": tables, "lattices": lattices})
     for title, table in tables.items():
@@ -104,10 +95,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.keep:
         keep("landscapes", kept_lines(tables), tables)
     return 0
-
-
-def _done(_: Any) -> str:
-    return "done"
 
 
 # -- landscapes ------------------------------------------------------------------------------------------------------
@@ -327,7 +314,7 @@ def _lattice(name: str, *, relax: bool) -> dict[str, Any]:
     alone, gain = _energies(free), 0.0
     row: dict[str, Any] = {"name": name, "reference": _x23()[name]}
     if relax:
-        potential = EnsemblePotential([parametrize(solid.molecules[0], sites=True)])
+        potential = best_potential([parametrize(solid.molecules[0], sites=True)])
         found = relax_flexible([solid], potential)[0]
         row |= {"density": found.crystal.density / solid.density, "converged": found.converged}
         solid, gain = found.crystal, _gain(free)
@@ -378,53 +365,6 @@ def lattice_table(lattices: dict[str, list[dict[str, Any]]]) -> list[dict[str, A
                     "mean error of these": f"{some.mean():+.1f}",
                 }
             )
-    return table
-
-
-# -- conformers ------------------------------------------------------------------------------------------------------
-
-
-def _molecules() -> list[tuple[str, list[Chem.Mol]]]:
-    """Conformers by molecule."""
-    with gzip.open(DATA / "conformers" / "conformers_dft.sdf.gz") as file:
-        groups = defaultdict(list)
-        for mol in Chem.ForwardSDMolSupplier(file, removeHs=False):
-            if mol is not None and all(mol.HasProp(f"{method}_kcal") for method in ("dlpno_ccsdt", "wb97x_d", "gfn2")):
-                groups[mol.GetProp("_Name")].append(mol)
-    return sorted((name, mols) for name, mols in groups.items() if len(mols) >= LOWEST)
-
-
-def _conformers(name: str, mols: Sequence[Chem.Mol]) -> dict[str, Any]:
-    """rho and MAE (kJ/mol) of every method within one molecule; nothing where one of them cannot do it."""
-    kcal = KCAL_PER_MOL / KJ_PER_MOL
-    numbers = [np.array([atom.GetAtomicNum() for atom in mol.GetAtoms()]) for mol in mols]
-    positions = [mol.GetConformer().GetPositions() for mol in mols]
-    truth = np.array([mol.GetDoubleProp("dlpno_ccsdt_kcal") for mol in mols]) * kcal
-    row: dict[str, Any] = {"name": name, "conformers": len(mols)}
-    try:
-        check_elements(np.concatenate(numbers))
-    except MolflowError:
-        return row
-    found = {
-        "MMFF94": np.array([mmff_energies(mol, x[None])[0] for mol, x in zip(mols, positions)]) / KJ_PER_MOL,
-        "SO3LR": np.array([r[0] for r in SO3LR().evaluate(numbers, positions, gradients=False)]) / KJ_PER_MOL,
-        "GFN2-xTB": np.array([mol.GetDoubleProp("gfn2_kcal") for mol in mols]) * kcal,
-        "ωB97X-D": np.array([mol.GetDoubleProp("wb97x_d_kcal") for mol in mols]) * kcal,
-    }
-    if not all(np.isfinite(x).all() for x in (truth, *found.values())):
-        return row
-    found["mean of MMFF94 and SO3LR"] = (found["MMFF94"] + found["SO3LR"]) / 2
-    found["mean of GFN2-xTB and SO3LR"] = (found["GFN2-xTB"] + found["SO3LR"]) / 2
-    return row | {"scores": {method: scores(truth, x)[::2] for method, x in found.items()}}
-
-
-def conformer_table(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Means over the molecules that all methods can do."""
-    used = [row["scores"] for row in rows if "scores" in row]
-    table = []
-    for method in used[0] if used else ():
-        rho, mae = np.nanmean([row[method] for row in used], axis=0)
-        table.append({"energy": method, "molecules": len(used), "ρ": f"{rho:.2f}", "MAE, kJ/mol": f"{mae:.1f}"})
     return table
 
 

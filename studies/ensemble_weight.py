@@ -20,11 +20,10 @@ from benchmarks.recovery import spread
 from benchmarks.targets import DATA, Target, read_targets
 from molflow_sim import parametrize, screen
 from molflow_sim.energies import energy_model
-from molflow_sim.energies.models import PLAIN_BEST
 from molflow_sim.screening import ScreenSettings
 from molflow_sim.units import KJ_PER_MOL
 
-SETTINGS = ScreenSettings(candidates=2000, top=60, relax_top=150, energy_top=150, energy=PLAIN_BEST)
+SETTINGS = ScreenSettings(candidates=2000, top=60, relax_top=150, energy_top=150, energy="mean(fit,so3lr)")
 WEIGHTS = (0.0, 0.4, 0.5, 0.6, 2 / 3, 0.75, 0.8, 0.9, 1.0)
 JUDGED = 24
 """Targets of the benchmark, which are left out here."""

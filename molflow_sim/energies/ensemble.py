@@ -10,17 +10,17 @@ import numpy as np
 import torch
 from torch_sim.state import SimState
 
-from molflow_sim.energies.models import WITHOUT_SO3LR
-from molflow_sim.errors import MissingDependencyError, ParameterError, UnsupportedElementError
+from molflow_sim.energies.models import BESTS, FALLBACK, Best, members_of
+from molflow_sim.errors import InputError, MissingDependencyError, MolflowError, NonFiniteError, ParameterError
+from molflow_sim.forcefield import aimnet2
+from molflow_sim.forcefield.aimnet2 import AIMNet2
 from molflow_sim.forcefield.parameters import MoleculeParameters
 from molflow_sim.forcefield.potential import CrystalPotential
 from molflow_sim.forcefield.site_potential import SitePotential
 from molflow_sim.forcefield.sites import charge_sites
+from molflow_sim.so3lr import weights as so3lr_weights
 from molflow_sim.so3lr.potential import SO3LR, Orbits, check_elements
 from molflow_sim.switched_model import SwitchedModel, state_of
-
-SHARE = 2.0 / 3.0
-"""Of exp-6 with charges beside the atoms in the energy between molecules; with MMFF94's charges it has a half."""
 
 
 def best_parameters(parameters: Sequence[MoleculeParameters], species: Sequence[Any]) -> list[MoleculeParameters]:
@@ -41,69 +41,89 @@ def best_parameters(parameters: Sequence[MoleculeParameters], species: Sequence[
 def best_potential(
     parameters: Sequence[MoleculeParameters], spec: str = "best", cutoff: float = 15.0
 ) -> EnsemblePotential | CrystalPotential:
-    """The potential that belongs to ``best``: structures are relaxed on it.
+    """The potential that belongs to ``best``; the force field for species that neither network knows.
 
     Parameters
     ----------
     parameters : sequence of MoleculeParameters
         From `best_parameters`.
     spec : str
-        One of `molflow_sim.energies.models.BESTS`, which says what ``best`` is for these species, or ``best``: without
-        SO3LR where it does not know one of them, or is not installed.
+        What ``best`` is for these species where that is known, one of `molflow_sim.energies.models.BESTS`.
     cutoff : float
         Å.
-
-    Raises
-    ------
-    UnsupportedElementError, MissingDependencyError
-        The spec has SO3LR, and it cannot be had.
-    InputError
-        The spec is ``potential-hf``, and a species has no `sites`.
     """
-    if spec != WITHOUT_SO3LR:
+    if spec == "best":
+        spec = _spec_of(parameters)
+    return CrystalPotential(parameters, cutoff) if spec == FALLBACK else EnsemblePotential(parameters, spec, cutoff)
+
+
+def _spec_of(parameters: Sequence[MoleculeParameters]) -> str:
+    """What ``best`` is for some species, by what they have and what the networks know."""
+    numbers = np.concatenate([np.asarray(p.numbers) for p in parameters])
+
+    def knows(check: Any, file: Any) -> bool:
         try:
-            return EnsemblePotential(parameters, cutoff)
-        except (UnsupportedElementError, MissingDependencyError):
-            if spec != "best":
-                raise
-    if spec == WITHOUT_SO3LR or all(p.sites is not None for p in parameters):
-        return SitePotential(parameters, cutoff, intramolecular=True)
-    return CrystalPotential(parameters, cutoff)
+            check(numbers)
+            file()
+        except MolflowError:
+            return False
+        return True
+
+    charges = all(p.sites is not None for p in parameters)
+    networks = knows(check_elements, so3lr_weights.weights_file), knows(aimnet2.check_elements, aimnet2.weights_file)
+    return Best(charges, *networks).spec
 
 
 class EnsemblePotential(SwitchedModel):
-    """Between molecules the mean of this package's exp-6 and charges with SO3LR, inside them SO3LR; a torch-sim model.
+    """Between molecules a mean of exp-6 and charges with SO3LR, inside them of two networks; a torch-sim model.
 
-    ``E = w E_FIT + (1 - w) E_SO3LR(crystal) + w Σ_molecules E_SO3LR(alone)``, SO3LR's atomic energies left out. The
-    last term gives the molecules their full stiffness; without it cells relax to densities 3 % higher.
+    ``E = a E_FIT + b [E_SO3LR(crystal) - E_SO3LR(molecules)] + c E_SO3LR(molecules) + d E_AIMNet2(molecules)``, with
+    a + b = c + d = 1, molecules each alone, and SO3LR's atomic energies left out. Molecules have their full stiffness
+    so; with b in place of c + d, as in a mean of whole energies, cells relax to densities 3 % higher.
 
     Parameters
     ----------
     parameters : sequence of MoleculeParameters
-        The species, as for `CrystalPotential`. Where all have `sites`, the exp-6 model has these charges.
+        The species, as for `CrystalPotential`.
+    spec : str
+        One of `molflow_sim.energies.models.BESTS`.
     cutoff : float
         Of exp-6, real-space charges and dispersion, Å.
 
     Raises
     ------
+    InputError
+        A spec that ``best`` does not stand for, or one with ``fit-hf`` for a species without `sites`.
     UnsupportedElementError
-        An element that SO3LR does not know.
+        An element that a network of the spec does not know.
     MissingDependencyError
-        The wheel with SO3LR's weights is not installed.
+        The wheel with a network's weights is not installed.
     """
 
-    def __init__(self, parameters: Sequence[MoleculeParameters], cutoff: float = 15.0) -> None:
+    def __init__(
+        self, parameters: Sequence[MoleculeParameters], spec: str = Best(charges=False).spec, cutoff: float = 15.0
+    ) -> None:
         super().__init__(torch.device("cpu"), torch.float64)
-        if all(p.sites is not None for p in parameters):
-            self.fit: CrystalPotential = SitePotential(parameters, cutoff)
-            self.share = SHARE
-        else:
-            self.fit = CrystalPotential(parameters, cutoff, intramolecular=False)
-            self.share = 0.5
-        self.so3lr = SO3LR(cutoff)
+        if spec not in BESTS:
+            raise InputError(f"no potential belongs to {spec!r}; one does to {', '.join(BESTS)}")
+        weights = {name: weight for weight, name in members_of(spec) or []}
+        net, aim = weights.get("so3lr", 0), weights.get("aimnet2", 0)
+        self._between = net / (weights.get("fit", 0) + weights.get("fit-hf", 0) + net)
+        self._inside = net / (net + aim)
+        self.fit: CrystalPotential = (
+            SitePotential(parameters, cutoff)
+            if "fit-hf" in weights
+            else CrystalPotential(parameters, cutoff, intramolecular=False)
+        )
         self.parameters = self.fit.parameters
+        self.so3lr = SO3LR(cutoff) if net else None
+        self._alone: dict[bytes, AIMNet2] = {}
         for p in self.parameters:
-            check_elements(np.asarray(p.numbers))
+            numbers = np.asarray(p.numbers)
+            if net:
+                check_elements(numbers)
+            if aim:
+                self._alone[numbers.astype(np.int64).tobytes()] = AIMNet2(numbers)
         self._orbits: list[Orbits] | None = None
 
     @property
@@ -122,33 +142,38 @@ class EnsemblePotential(SwitchedModel):
     def symmetric(self, orbits: Sequence[Orbits] | None) -> None:
         """See `SO3LR.symmetric`."""
         self._orbits = list(orbits) if orbits is not None else None
-        self.so3lr.symmetric(self._orbits)
+        if self.so3lr is not None:
+            self.so3lr.symmetric(self._orbits)
 
     def forward(self, state: SimState | dict[str, torch.Tensor], **_: Any) -> dict[str, torch.Tensor]:
         """Evaluate a batch of systems; inputs, outputs and errors are those of `CrystalPotential.forward`."""
         state = state_of(state)
         fit = self.fit(state)
-        net = self.so3lr(state)
-        inside, gradient, virial = self._inside(state)
-        zero = torch.zeros_like(fit["energy"]).index_add_(
-            0, state.system_idx, torch.as_tensor(self.so3lr.weights.shift)[state.atomic_numbers - 1]
-        )
-        inside = inside - zero
-        a, b = self.share, 1.0 - self.share
-        total = a * (fit["energy"] + inside) + b * (net["energy"] - zero)
-        out = {"energy": total}
+        inside, rest, gradient, virial = self._molecules(state)
+        a, b = 1.0 - self._between, self._between
+        out = {"energy": a * fit["energy"] + rest}
         if self._compute_forces:
-            out["forces"] = a * (fit["forces"] - gradient) + b * net["forces"]
+            out["forces"] = a * fit["forces"] - gradient
         if self._compute_stress and "stress" in fit:
             volume = torch.linalg.det(state.row_vector_cell.double()).abs()
-            out["stress"] = a * (fit["stress"] + virial / volume[:, None, None]) + b * net["stress"]
-        return out | {"intermolecular_energy": total - inside, "intramolecular_energy": inside}
+            out["stress"] = a * fit["stress"] + virial / volume[:, None, None]
+        if self.so3lr is not None:
+            net = self.so3lr(state)
+            zero = torch.zeros_like(rest).index_add_(
+                0, state.system_idx, torch.as_tensor(self.so3lr.weights.shift)[state.atomic_numbers - 1]
+            )
+            out = {name: value + b * (net[name] - (zero if name == "energy" else 0.0)) for name, value in out.items()}
+        return out | {"intermolecular_energy": out["energy"] - inside, "intramolecular_energy": inside}
 
-    def _inside(self, state: SimState) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """SO3LR of every molecule alone: energy (S,), gradient (n, 3) and virial (S, 3, 3)."""
+    def _molecules(self, state: SimState) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Energy (S,) inside the molecules, and their part of the total energy (S,), gradient (n, 3), virial (S, 3, 3).
+
+        In the total SO3LR's energy of the molecules counts c - b, since b of it is in that of the crystal.
+        """
         numbers = state.atomic_numbers.cpu().numpy()
         cells = state.row_vector_cell.double().cpu().numpy()
-        energy, gradient, virial = np.zeros(len(cells)), np.zeros((len(numbers), 3)), np.zeros((len(cells), 3, 3))
+        inside, rest = np.zeros(len(cells)), np.zeros(len(cells))
+        gradient, virial = np.zeros((len(numbers), 3)), np.zeros((len(cells), 3, 3))
         whole, molecules = self.fit.whole_molecules(state)
         first = np.searchsorted(state.system_idx.cpu().numpy(), np.arange(len(cells) + 1))
         # Of molecules that are symmetry copies of each other one is enough.
@@ -160,14 +185,36 @@ class EnsemblePotential(SwitchedModel):
             if any(x.any() and not x.all() for x in ours):  # a molecule that is in part its own copy
                 orbits, ours = Orbits.identity(len(own)), [np.ones(1, dtype=bool)] * len(runs)
             tasks += [(s, a, b, orbits) for (a, b), x in zip(runs, ours) if x.all()]
-        found = self.so3lr.evaluate([numbers[a:b] for _, a, b, _ in tasks], [whole[a:b] for _, a, b, _ in tasks])
-        for (s, a, b, orbits), (e, g, *_rest) in zip(tasks, found):
+        found = self._each([numbers[a:b] for _, a, b, _ in tasks], [whole[a:b] for _, a, b, _ in tasks])
+        for (s, a, b, orbits), (own_energy, e, g) in zip(tasks, found):
             rotations = orbits.rotations(cells[s])
-            energy[s] += len(rotations) * e
+            inside[s] += len(rotations) * own_energy
+            rest[s] += len(rotations) * e
             virial[s] += np.einsum("gij,jk,glk->il", rotations, (whole[a:b] - whole[a]).T @ g, rotations)
             copies = np.flatnonzero(np.isin(orbits.own[orbits.parent], np.arange(a, b) - first[s]))
             gradient[first[s] + copies] = np.einsum(
                 "cij,cj->ci", rotations[orbits.operation[copies]], g[orbits.own[orbits.parent[copies]] + first[s] - a]
             )
         virial = 0.5 * (virial + virial.transpose(0, 2, 1))
-        return torch.as_tensor(energy), torch.as_tensor(gradient), torch.as_tensor(virial)
+        return torch.as_tensor(inside), torch.as_tensor(rest), torch.as_tensor(gradient), torch.as_tensor(virial)
+
+    def _each(
+        self, numbers: Sequence[np.ndarray], positions: Sequence[np.ndarray]
+    ) -> list[tuple[float, float, np.ndarray]]:
+        """Of each molecule its energy, and energy and gradient (N, 3) as they count in the total."""
+        b, c, d = self._between, self._inside, 1.0 - self._inside
+        out = [(0.0, 0.0, np.zeros_like(x)) for x in positions]
+        if self.so3lr is not None:
+            shift = self.so3lr.weights.shift
+            found = self.so3lr.evaluate(numbers, positions)
+            nets = [(e - float(shift[z - 1].sum()), g) for z, (e, g, *_) in zip(numbers, found)]
+            out = [(c * e, (c - b) * e, (c - b) * g) for e, g in nets]
+        if self._alone:
+            for k, (z, x) in enumerate(zip(numbers, positions)):
+                try:
+                    e, g = self._alone[z.astype(np.int64).tobytes()](x)
+                except NonFiniteError:
+                    e, g = np.nan, np.full_like(x, np.nan)
+                own, rest, gradient = out[k]
+                out[k] = own + d * e, rest + d * e, gradient + d * g
+        return out

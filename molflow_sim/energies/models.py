@@ -1,14 +1,12 @@
 """Energy models by name, and means of them.
 
 ==============================  ==========================================================================
-``best``                        ``mean(2*fit-hf,so3lr)``; ``mean(fit,so3lr)`` without pyscf; ``potential-hf`` for
-                                molecules that SO3LR does not know
+``best``                        ``mean(2*fit-hf,so3lr,aimnet2)``, or what is left of it for a molecule (`Best`)
 ``fit``                         this package's force field between the molecules: exp-6 and charges
 ``fit-hf``                      the same exp-6, with charges on atoms and beside them fitted to HF/6-31G* potentials
 ``potential``                   ``fit`` with MMFF94 inside the molecules
-``potential-hf``                ``fit-hf`` with MMFF94 inside the molecules
 ``so3lr``                       SO3LR, a pretrained network for H, C, N, O, F, P, S and Cl
-``aimnet2``                     AIMNet2, pretrained networks for molecules alone: in means, inside the molecules
+``aimnet2``                     AIMNet2, a pretrained network for molecules alone: in means, inside the molecules
 ``gfn2-xtb``, ``mace:FILE`` ... see `molflow_sim.energies.foreign`
 ``mean(a,b,...)``               the mean of several, ``2*a`` counting twice: between molecules that of all, inside them
                                 that of those which say something about it (``fit`` does not)
@@ -24,6 +22,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import product
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -48,16 +47,39 @@ if TYPE_CHECKING:
     from molflow_sim.systems.crystal import MolecularCrystal
     from molflow_sim.systems.molecule import Molecule
 
-BEST = "mean(2*fit-hf,so3lr)"
-"""What ``best`` stands for: the errors of the two are nearly independent, see docs/methods/energies.md."""
-PLAIN_BEST = "mean(fit,so3lr)"
-"""What it stands for where the charges of ``fit-hf`` cannot be computed."""
-WITHOUT_SO3LR = "potential-hf"
-"""What it stands for where SO3LR does not know the molecule, or contradicts the other member."""
 FALLBACK = "potential"
-"""What ranks where it can have neither."""
-BESTS = (BEST, PLAIN_BEST, WITHOUT_SO3LR)
-"""What ``best`` may stand for; `molflow_sim.energies.best_potential` relaxes on each."""
+"""What ranks where ``best`` has no energy inside the molecules."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """What ``best`` stands for: the members it has. See docs/methods/energies.md for what each is good for.
+
+    Attributes
+    ----------
+    charges : bool
+        Charges beside the atoms, `MMFF94`'s otherwise.
+    so3lr, aimnet2 : bool
+        The networks; without either it is `FALLBACK`.
+    """
+
+    charges: bool = True
+    so3lr: bool = True
+    aimnet2: bool = True
+
+    @property
+    def spec(self) -> str:
+        """As ``--energy`` takes it."""
+        if not (self.so3lr or self.aimnet2):
+            return FALLBACK
+        fit = ("2*fit-hf" if self.so3lr else "fit-hf") if self.charges else "fit"
+        return f"mean({','.join([fit, *['so3lr'] * self.so3lr, *['aimnet2'] * self.aimnet2])})"
+
+
+BESTS = {
+    best.spec: best for best in (Best(*have) for have in product((True, False), repeat=3)) if best.spec != FALLBACK
+}
+"""All that ``best`` may stand for beside `FALLBACK`; `molflow_sim.energies.EnsemblePotential` relaxes on each."""
 DISAGREEMENT = (40.0 * KJ_PER_MOL, 0.75)
 """Members of a mean may differ in the energy between molecules by 40 kJ/mol and 75 % of the larger one."""
 
@@ -140,7 +162,7 @@ class FitEnergy:
         table = parameters or parametrize(crystals[0].molecules[0])
         if self.sites and table.sites is None:
             table = replace(table, sites=charge_sites(crystals[0].molecules[0]))
-        potential = SitePotential([table], intramolecular=self.inside) if self.sites else CrystalPotential([table])
+        potential = SitePotential([table]) if self.sites else CrystalPotential([table])
         potential.compute_forces = potential.compute_stress = False
         out = []
         for crystal in crystals:
@@ -349,7 +371,7 @@ def energy_model(spec: str) -> Energy:
 
 def _written_out(spec: str) -> str:
     text = spec.strip()
-    return BEST if text == "best" else text
+    return Best().spec if text == "best" else text
 
 
 @lru_cache(maxsize=8)
@@ -361,13 +383,11 @@ def _built(text: str, origin: str) -> Energy:
         return FitEnergy("fit-hf", "FIT with HF charges", sites=True)
     if text == "potential":
         return FitEnergy("potential", "potential", inside=True)
-    if text == "potential-hf":
-        return FitEnergy("potential-hf", "potential with HF charges", inside=True, sites=True)
     if text == "so3lr":
         return SO3LREnergy()
     if text == "aimnet2":
         return AIMNet2Energy()
-    names = _members(text)
+    names = members_of(text)
     if names is not None:
         if len(names) < 2 or len({name for _, name in names}) < len(names):
             raise InputError(f"--energy {text}: a mean needs two or more different models, as in mean(fit,so3lr)")
@@ -384,7 +404,7 @@ def _built(text: str, origin: str) -> Energy:
     return ForeignEnergy(text, model.name, model)
 
 
-def _members(text: str) -> list[tuple[int, str]] | None:
+def members_of(text: str) -> list[tuple[int, str]] | None:
     """What a mean is taken of, weights and names, between commas that are in no brackets; None for a single model."""
     if not (text.startswith("mean(") and text.endswith(")")):
         return None
@@ -413,9 +433,9 @@ def check_energy_spec(spec: str | None) -> None:
 def recipe(spec: str, molecule: Molecule) -> tuple[str, str]:
     """The spec by which all structures of a molecule are ranked, and a word where it is not the one asked for.
 
-    ``best`` falls back to ``mean(fit,so3lr)`` without pyscf, to ``potential-hf`` where SO3LR does not know an element
-    or is not installed, and to ``potential`` where both are so. Other means go on without the members that cannot do
-    the molecule.
+    ``best`` goes on with ``fit`` where the charges of ``fit-hf`` cannot be had, and without a network that does not
+    know an element or is not installed; without both networks it is ``potential``. Other means go on without the
+    members that cannot do the molecule.
 
     Raises
     ------
@@ -429,7 +449,7 @@ def recipe(spec: str, molecule: Molecule) -> tuple[str, str]:
         if model.inside_only:
             raise InputError(
                 f"--energy {model.spec} is an energy inside molecules only; between them another is needed, as in "
-                f"{_with_member(BEST, model.spec)}"
+                f"mean(fit-hf,{model.spec})"
             )
         model.check(molecule)
         return model.spec, ""
@@ -451,35 +471,29 @@ def recipe(spec: str, molecule: Molecule) -> tuple[str, str]:
 def _best_of(molecule: Molecule) -> tuple[str, str]:
     """What ``best`` is for a molecule, see `recipe`."""
     reasons = {}
-    for name in ("fit-hf", "so3lr"):
+    for name in ("fit-hf", "so3lr", "aimnet2"):
         member = energy_model(name)
         try:
             member.check(molecule)
         except (UnsupportedElementError, MissingDependencyError, ParameterError) as error:
             reasons[name] = f"{member.name} is left out: {error.reason}"
-    charges, network = "fit-hf" not in reasons, "so3lr" not in reasons
-    left = (BEST if charges else PLAIN_BEST) if network else (WITHOUT_SO3LR if charges else FALLBACK)
+    left = Best(*(name not in reasons for name in ("fit-hf", "so3lr", "aimnet2"))).spec
     return left, f"{'; '.join(reasons.values())}; ranked by {left}" if reasons else ""
-
-
-def _with_member(mean: str, name: str) -> str:
-    """A mean with one more member."""
-    return f"{mean[:-1]},{name})"
 
 
 def uses_sites(spec: str) -> bool:
     """Whether a model needs the charges beside the atoms (`molflow_sim.forcefield.charge_sites`)."""
     text = _written_out(spec)
-    names = _members(text)
-    return any(uses_sites(name) for _, name in names) if names else text in ("fit-hf", "potential-hf")
+    names = members_of(text)
+    return any(uses_sites(name) for _, name in names) if names else text == "fit-hf"
 
 
 def energy_identity(spec: str) -> str:
     """What a stored energy of this model depends on besides its spec and the code: weights, file or library version."""
     text = _written_out(spec)
-    names = _members(text)
+    names = members_of(text)
     if names is not None:
         return " ".join(energy_identity(name) for _, name in names)
     if text in ("so3lr", "aimnet2"):
         return SHA256 if text == "so3lr" else AIMNET2
-    return "" if text in ("fit", "fit-hf", "potential", "potential-hf") else foreign.energy_identity(text)
+    return "" if text in ("fit", "fit-hf", "potential") else foreign.energy_identity(text)

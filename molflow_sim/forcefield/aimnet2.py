@@ -1,8 +1,8 @@
 """AIMNet2 energies and gradients of one molecule alone.
 
-D. M. Anstine, R. Zubatyuk, O. Isayev, Chem. Sci. 16, 10228 (2025): networks trained on ωB97M-D3. The wheel auto3d 2.3.1
-(MIT) holds four of them as one TorchScript file, of which the SHA-256 is pinned. They were trained on molecules: for
-crystals they fail, so that here they serve inside molecules only.
+D. M. Anstine, R. Zubatyuk, O. Isayev, Chem. Sci. 16, 10228 (2025): a network trained on ωB97M-D3. The wheel auto3d
+2.3.1 (MIT) holds it as a TorchScript file, of which the SHA-256 is pinned. It was trained on molecules: in crystals it
+fails, so that here it serves inside molecules only. (The wheel's mean of four such networks takes four times as long.)
 """
 
 from __future__ import annotations
@@ -21,18 +21,19 @@ from molflow_sim.errors import MissingDependencyError, NonFiniteError, Unsupport
 from molflow_sim.runs.files import sha256
 from molflow_sim.threads import one_torch_thread
 
-PACKAGE, FILE = "Auto3D", "models/aimnet2_wb97m_ens_f.jpt"
-SHA256 = "e34e147e3dd67bfe3e5ae8c2a2a097d59ff3a8260d98e42552004f710bb3a68b"
+PACKAGE, FILE = "Auto3D", "models/aimnet2_wb97m-d3_0.jpt"
+SHA256 = "a6d366b05c5997668f24a834584b4033d0cab67d13d2f8caf143b965018d3735"
 """Of the file in auto3d 2.3.1; another file is another energy and is refused."""
 ELEMENTS = (1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 33, 34, 35, 53)
-"""Atomic numbers the networks were trained on; for others they give numbers without meaning."""
+"""Atomic numbers the network was trained on; for others it gives numbers without meaning."""
 
 
 class AIMNet2:
-    """The energy surface of a neutral closed-shell molecule: the mean of four networks.
+    """The energy surface of a neutral closed-shell molecule.
 
-    Single precision: energies are good to about 0.005 kJ/mol. One thread, and TorchScript as written, not as optimised
-    on the way, so that the same positions always have the same energy.
+    The file rounds positions to single precision; all else is double here, since energies of atoms of a thousand eV
+    would otherwise be 0.01 kJ/mol off, and differ from the integral of the gradients. One thread, and TorchScript as
+    written, not as optimised on the way, so that the same positions always have the same energy.
 
     Parameters
     ----------
@@ -42,7 +43,7 @@ class AIMNet2:
     Raises
     ------
     UnsupportedElementError
-        An element that the networks do not know.
+        An element that the network does not know.
     MissingDependencyError
         The wheel is not installed.
     WeightsError
@@ -60,12 +61,14 @@ class AIMNet2:
         Raises
         ------
         NonFiniteError
-            The networks give no number.
+            The network gives no number.
         """
-        x = torch.as_tensor(np.asarray(positions), dtype=torch.float32)[None]
-        with one_torch_thread(), torch.jit.optimized_execution(False):
-            out = self._model({"coord": x, "numbers": self._numbers, "charge": torch.zeros(1)})
-        energy, gradient = float(out["energy"].detach()), -out["forces"][0].detach().double().numpy()
+        centred = positions - np.mean(positions, axis=0)  # far from the origin single precision is coarse
+        x = torch.tensor(centred, dtype=torch.float32)[None].requires_grad_()
+        with one_torch_thread(), torch.enable_grad(), torch.jit.optimized_execution(False):
+            found = self._model({"coord": x, "numbers": self._numbers, "charge": torch.zeros(1)})
+            slope = torch.autograd.grad(found["energy"].sum(), x)[0]
+        energy, gradient = float(found["energy"].detach()), slope[0].double().numpy()
         if not np.isfinite(energy) or not np.isfinite(gradient).all():
             raise NonFiniteError("AIMNet2 gave an energy or a gradient that is not finite")
         return energy, gradient
@@ -86,7 +89,7 @@ def check_elements(numbers: np.ndarray) -> None:
 
 
 def weights_file() -> Path:
-    """Where the wheel keeps the networks; the package itself is not imported.
+    """Where the wheel keeps the network; the package itself is not imported.
 
     Raises
     ------
@@ -95,7 +98,7 @@ def weights_file() -> Path:
     """
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise MissingDependencyError("auto3d (for AIMNet2)", "aimnet2")
+        raise MissingDependencyError("auto3d==2.3.1")
     return Path(next(iter(spec.submodule_search_locations))) / FILE
 
 
@@ -105,10 +108,10 @@ def _load() -> Any:
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise WeightsError(f"the networks of AIMNet2 cannot be read: {error}") from error
+        raise WeightsError(f"the network of AIMNet2 cannot be read: {error}") from error
     if sha256(data) != SHA256:
         raise WeightsError(
             f"{path} is not the file of auto3d 2.3.1 (its SHA-256 differs); install it again with: "
             "pip install --force-reinstall --no-deps auto3d==2.3.1"
         )
-    return torch.jit.load(io.BytesIO(data), map_location="cpu").eval()
+    return torch.jit.load(io.BytesIO(data), map_location="cpu").eval().to(torch.float64)

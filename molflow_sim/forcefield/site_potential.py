@@ -18,7 +18,7 @@ from molflow_sim.switched_model import state_of
 
 
 class SitePotential(CrystalPotential):
-    """The energy between molecules with the charges of their `sites`; MMFF94 inside them where asked for.
+    """The energy between molecules with the charges of their `sites`; nothing inside the molecules.
 
     Molecules are widened by their sites, which have charges and no exp-6, and evaluated as by `CrystalPotential`.
     Sites are weighted sums of atoms, so that forces go back by the same weights and the stress is that of the sites.
@@ -29,8 +29,6 @@ class SitePotential(CrystalPotential):
         Of species that all have `sites`.
     cutoff : float
         Of exp-6 and the real-space sum, Å.
-    intramolecular : bool
-        Whether MMFF94 acts inside the molecules.
 
     Raises
     ------
@@ -38,10 +36,8 @@ class SitePotential(CrystalPotential):
         A species without sites.
     """
 
-    def __init__(
-        self, parameters: Sequence[MoleculeParameters], cutoff: float = 15.0, *, intramolecular: bool = False
-    ) -> None:
-        super().__init__(parameters, cutoff, intramolecular=intramolecular)
+    def __init__(self, parameters: Sequence[MoleculeParameters], cutoff: float = 15.0) -> None:
+        super().__init__(parameters, cutoff, intramolecular=False)
         if any(p.sites is None for p in self.parameters):
             raise InputError("a species has no charge sites: give parametrize(molecule, sites=True)")
         self._weights = [torch.as_tensor(p.sites.weights) for p in self.parameters if p.sites is not None]
@@ -62,8 +58,7 @@ class SitePotential(CrystalPotential):
         """See `CrystalPotential.forward`."""
         state = state_of(state)
         batch = self._prepare(state)
-        cells = self._cells(state)
-        whole = self._make_whole(state.positions.detach().to(torch.float64), cells, batch)
+        whole = self._make_whole(state.positions.detach().to(torch.float64), self._cells(state), batch)
         torn = self._torn(whole, batch)
         rows, numbers, system = self._widths(batch, state)
         positions = whole.new_empty(len(numbers), 3)
@@ -80,15 +75,6 @@ class SitePotential(CrystalPotential):
             wide, out["forces"] = out["forces"], torch.zeros_like(whole)
             for index, atoms, row in zip(batch.layout.species, batch.layout.atoms, rows):
                 out["forces"][atoms] = self._weights[index].mT @ wide[row]
-        if self.intramolecular:
-            forces, virial = torch.zeros_like(whole), torch.zeros_like(cells)
-            inside = self._mmff(whole, batch, forces, virial)
-            out |= {"energy": out["energy"] + inside, "intramolecular_energy": inside}
-            if "forces" in out:
-                out["forces"] += forces
-            if "stress" in out:
-                volume = torch.linalg.det(cells).abs()
-                out["stress"] = out["stress"] + 0.5 * (virial + virial.mT) / volume[:, None, None]
         for name, value in out.items():
             value[torn[batch.system] if name == "forces" else torn] = torch.nan
         return out

@@ -10,16 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from molflow_sim.energies.models import (
-    BEST,
-    BESTS,
-    FALLBACK,
-    PLAIN_BEST,
-    WITHOUT_SO3LR,
-    energy_identity,
-    recipe,
-    uses_sites,
-)
+from molflow_sim.energies.models import BESTS, FALLBACK, energy_identity, recipe, uses_sites
 from molflow_sim.errors import NoCandidatesError, ParameterError
 from molflow_sim.forcefield.sites import ChargeSites
 from molflow_sim.io.powder_read import CU_K_ALPHA
@@ -90,9 +81,9 @@ class Run:
                 fit = replace(self.shared.ranking, sites=ChargeSites(**unpack_arrays(data)))
                 self.shared = replace(self.shared, fit=fit)
             except ParameterError as error:
-                if self.spec not in (BEST, WITHOUT_SO3LR):
+                if self.spec not in BESTS:
                     raise
-                self.spec = PLAIN_BEST if self.spec == BEST else FALLBACK
+                self.spec = replace(BESTS[self.spec], charges=False).spec
                 self.energy_note = f"{error.reason}; ranked by {self.spec}"
         if self.energy_note:
             self.bars.say(self.energy_note)
@@ -179,7 +170,7 @@ class Run:
         results = self._energies(f"Energies with {self.spec}", [crystal_to_json(row.crystal) for row in best], keys)
         failed = [result["reason"] for result in results if result["energy"] is None]
         if self.spec in BESTS and 2 * len(failed) > len(results):
-            self.spec = WITHOUT_SO3LR if self.spec == BEST else FALLBACK
+            self.spec = replace(BESTS[self.spec], so3lr=False).spec if BESTS[self.spec].so3lr else FALLBACK
             self.energy_note = f"{failed[0]}: so for {len(failed)} of {len(results)} structures; ranked by {self.spec}"
             self.bars.say(self.energy_note)
             return self._second_energies(rows, failures)

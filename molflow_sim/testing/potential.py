@@ -29,6 +29,7 @@ def validate_potential(
     *,
     tolerance: float | None = None,
     derivative_tolerance: float = 1e-6,
+    step: float = 5e-4,
     n_probes: int = 6,
     seed: int = 0,
 ) -> None:
@@ -48,6 +49,8 @@ def validate_potential(
         Relative to the largest value compared; 1e-8 in float64 and 1e-4 in float32 unless given.
     derivative_tolerance : float
         Of forces and stress against differences, relative likewise.
+    step : float
+        Of the differences, Å and strain; longer for models that round positions.
     n_probes : int
         Force components differentiated per crystal.
     seed : int
@@ -75,7 +78,7 @@ def validate_potential(
         _same("batched = single", where, part, case.wanted, tol)
         case.check_invariance()
         if model.dtype == torch.float64:
-            case.check_derivatives(derivative_tolerance, n_probes)
+            case.check_derivatives(derivative_tolerance, step, n_probes)
         first += len(a)
 
 
@@ -173,9 +176,9 @@ class _Case:
         order = np.concatenate([np.flatnonzero(molecule == m) for m in rng.permutation(molecule.max() + 1)])
         self.same("permutation of molecules", self.atoms[order], {"forces": lambda f: f[order]})
 
-    def check_derivatives(self, tolerance: float, n_probes: int) -> None:
+    def check_derivatives(self, tolerance: float, step: float, n_probes: int) -> None:
         """Forces and stress against five-point central differences of the energy."""
-        step, x, cell = 5e-4, self.atoms.positions, self.atoms.cell.array
+        x, cell = self.atoms.positions, self.atoms.cell.array
         moved, probes = [], []
         if "forces" in self.wanted:
             for _ in range(n_probes):

@@ -1,19 +1,16 @@
 """Energies by name: what they hold, means of them, and what happens where a member cannot."""
 
-from importlib.util import find_spec
-
 import numpy as np
 import pytest
 import torch
 import torch_sim
 from crystal_examples import crystal, molecule
 
-from molflow_sim.energies import EnsemblePotential, best_potential, models
+from molflow_sim.energies import best_potential, models
 from molflow_sim.energies.ensemble import best_parameters
 from molflow_sim.energies.models import (
-    BEST,
-    PLAIN_BEST,
-    WITHOUT_SO3LR,
+    BESTS,
+    Best,
     MeanEnergy,
     Value,
     energy_identity,
@@ -22,7 +19,7 @@ from molflow_sim.energies.models import (
     uses_sites,
 )
 from molflow_sim.errors import InputError, MissingDependencyError, UnsupportedElementError
-from molflow_sim.forcefield import CrystalPotential, parametrize
+from molflow_sim.forcefield import CrystalPotential, aimnet2, parametrize
 from molflow_sim.forcefield.aimnet2 import AIMNet2
 from molflow_sim.so3lr import weights
 from molflow_sim.so3lr.potential import SO3LR
@@ -55,25 +52,38 @@ def test_so3lr_is_the_network_per_molecule_and_tells_what_is_between_molecules()
     assert first.intermolecular["so3lr"] == pytest.approx(energies[0] - inside[0], abs=2e-5)
 
 
-@pytest.mark.parametrize(("spec", "member", "weight"), [(BEST, "fit-hf", 2 / 3), (PLAIN_BEST, "fit", 1 / 2)])
-def test_best_is_a_mean_of_fit_and_so3lr_between_molecules_and_so3lr_inside(spec, member, weight):
+def test_best_is_mostly_fit_between_the_molecules_and_networks_inside():
+    assert Best().spec == "mean(2*fit-hf,so3lr,aimnet2)" and len(BESTS) == 6
     c = crystal("urea")
-    (best,), (fit,), (net,) = of(spec, c), of(member, c), of("so3lr", c)
-    mean = weight * fit.energy + (1 - weight) * net.intermolecular["so3lr"]
-    assert best.energy == pytest.approx(mean + net.inside, abs=1e-9)
-    assert best.parts == pytest.approx({member: fit.energy + net.inside, "so3lr": net.energy}, abs=1e-9)
-    potential = EnsemblePotential([parametrize(c.molecules[0], sites=member == "fit-hf")])
+    (best,), (fit,), (net,) = of("best", c), of("fit-hf", c), of("so3lr", c)
+    inside = (net.inside + _aimnet2(c)) / 2
+    assert best.inside == pytest.approx(inside, abs=1e-9)
+    assert best.energy == pytest.approx((2 * fit.energy + net.intermolecular["so3lr"]) / 3 + inside, abs=1e-9)
+    assert set(best.parts) == {"fit-hf", "so3lr"}
+    assert energy_model("best").spec == Best().spec and energy_model(f" {Best().spec} ").name == "best"
+
+
+def _aimnet2(c):
+    numbers, positions, owner, _ = c.unit_cell()
+    return AIMNet2(numbers[owner == 0])(positions[owner == 0])[0]
+
+
+@pytest.mark.parametrize("spec", BESTS)
+def test_whatever_best_is_left_with_energy_and_potential_agree(spec):
+    c = crystal("urea")
+    potential = best_potential([parametrize(c.molecules[0], sites=True)], spec)
     found = potential(torch_sim.initialize_state([c.to_ase()], "cpu", torch.float64))
-    assert best.energy == pytest.approx(float(found["energy"]) / c.z, abs=2e-5)
-    assert energy_model("best").spec == BEST and energy_model(f" {spec} ").name == "best"
+    (value,) = of(spec, c)
+    assert value.energy == pytest.approx(float(found["energy"]) / c.z, abs=5e-5)
+    assert value.inside == pytest.approx(float(found["intramolecular_energy"]) / c.z, abs=5e-5)
 
 
 def test_without_pyscf_best_has_the_charges_of_mmff94_and_says_so(monkeypatch):
     monkeypatch.setattr(models, "find_spec", lambda name: None)
     spec, why = recipe("best", molecule("NC=O"))
-    assert spec == PLAIN_BEST and "pip install pyscf" in why
+    assert spec == "mean(fit,so3lr,aimnet2)" and "pip install pyscf" in why
     spec, why = recipe("best", molecule("BrC"))
-    assert spec == "potential" and "Br" in why and "pip install pyscf" in why
+    assert spec == "mean(fit,aimnet2)" and "Br" in why and "pip install pyscf" in why
     with pytest.raises(MissingDependencyError, match="pyscf"):
         recipe("fit-hf", molecule("NC=O"))
 
@@ -98,68 +108,53 @@ def test_a_spec_that_makes_no_sense_is_refused(spec):
 
 def test_molecules_too_large_for_hartree_fock_are_ranked_without_and_it_is_said():
     spec, why = recipe("best", molecule("CCCCCCCCCCCCCCCCCCCCCCCCC"))
-    assert spec == PLAIN_BEST and "25 heavy atoms" in why
+    assert spec == "mean(fit,so3lr,aimnet2)" and "25 heavy atoms" in why
     large = molecule("CCCCCCCCCCCCCCCCCCCCCCCCC")
     assert best_parameters([parametrize(large)], [large])[0].sites is None
 
 
 def test_means_may_be_nested():
     nested = energy_model("mean(potential,mean(fit,so3lr))")
-    assert [m.spec for m in nested.members] == ["potential", PLAIN_BEST]
+    assert [m.spec for m in nested.members] == ["potential", "mean(fit,so3lr)"]
     c = crystal("urea")
-    one, two = of("potential", c)[0], of(PLAIN_BEST, c)[0]
+    one, two = of("potential", c)[0], of("mean(fit,so3lr)", c)[0]
     mean = (one.between + two.between + one.inside + two.inside) / 2
     assert of(nested.spec, c)[0].energy == pytest.approx(mean, abs=1e-9)
 
 
-def test_without_so3lr_best_is_the_force_field_with_charges_beside_the_atoms():
+def test_a_network_that_does_not_know_an_element_is_left_out():
     spec, why = recipe("best", molecule("BrCC=O"))
-    assert spec == WITHOUT_SO3LR and "Br" in why and f"ranked by {spec}" in why
+    assert spec == "mean(fit-hf,aimnet2)" and "Br" in why and f"ranked by {spec}" in why
     assert recipe("mean(2*fit,potential,so3lr)", molecule("BrCC=O"))[0] == "mean(2*fit,potential)"
     assert recipe("mean(2*fit,so3lr)", molecule("BrCC=O"))[0] == "fit"
     with pytest.raises(UnsupportedElementError, match="Br"):
         recipe("so3lr", molecule("BrCC=O"))
-    assert recipe("best", molecule("NC=O")) == (BEST, "")
+    assert recipe("best", molecule("NC=O")) == (Best().spec, "")
 
 
-def test_best_falls_back_with_the_install_command_where_the_wheel_is_missing(monkeypatch):
-    def missing():
-        raise MissingDependencyError("so3krates-torch==0.2.1")
+def test_a_wheel_that_is_missing_is_named_with_its_command_and_without_both_the_force_field_ranks(monkeypatch):
+    def missing(name):
+        def file():
+            raise MissingDependencyError(name)
 
-    monkeypatch.setattr(weights, "weights_file", missing)
+        return file
+
+    monkeypatch.setattr(weights, "weights_file", missing("so3krates-torch==0.2.1"))
     spec, why = recipe("best", molecule("NC=O"))
-    assert spec == WITHOUT_SO3LR and "pip install so3krates-torch" in why
-
-
-def test_without_so3lr_energies_and_geometries_are_of_one_model():
-    c = crystal("urea")
-    (between,), (whole,) = of("fit-hf", c), of(WITHOUT_SO3LR, c)
-    mmff = of("potential", c)[0].inside
-    assert whole.energy == pytest.approx(between.energy + mmff, abs=1e-9) and whole.inside == mmff
-    potential = best_potential([parametrize(c.molecules[0], sites=True)], WITHOUT_SO3LR)
-    found = potential(torch_sim.initialize_state([c.to_ase()], "cpu", torch.float64))
-    assert whole.energy == pytest.approx(float(found["energy"]) / c.z, abs=1e-9)
+    assert spec == "mean(fit-hf,aimnet2)" and "pip install so3krates-torch" in why
+    monkeypatch.setattr(aimnet2, "weights_file", missing("auto3d==2.3.1"))
+    spec, why = recipe("best", molecule("NC=O"))
+    assert spec == "potential" and "pip install auto3d" in why and why.endswith("ranked by potential")
+    parameters = [parametrize(crystal("urea").molecules[0])]
+    assert type(best_potential(parameters)) is CrystalPotential
 
 
 @pytest.mark.parametrize(
     ("spec", "needed"),
-    [("best", True), ("fit-hf", True), (WITHOUT_SO3LR, True), (f"mean(fit,{BEST})", True), (PLAIN_BEST, False)],
+    [("best", True), ("fit-hf", True), (f"mean(fit,{Best().spec})", True), ("mean(fit,so3lr)", False)],
 )
 def test_charges_beside_the_atoms_are_computed_for_models_that_have_them(spec, needed):
     assert uses_sites(spec) == needed and not uses_sites("mace:fit-hf.model")
-
-
-@pytest.mark.skipif(find_spec("Auto3D") is None, reason="auto3d (extra aimnet2) is not installed")
-def test_aimnet2_takes_part_in_the_energy_inside_the_molecules_only():
-    c = crystal("urea")
-    spec = "mean(2*fit-hf,so3lr,aimnet2)"
-    (with_it,), (best,), (net,) = of(spec, c), of("best", c), of("so3lr", c)
-    numbers, positions, owner, _ = c.unit_cell()
-    alone = AIMNet2(numbers[owner == 0])(positions[owner == 0])[0]
-    assert with_it.between == pytest.approx(best.between, abs=1e-9)
-    assert with_it.inside == pytest.approx((net.inside + alone) / 2, abs=1e-9)
-    assert set(with_it.parts) == {"fit-hf", "so3lr"}
-    assert recipe(spec, molecule("BrCC=O"))[0] == "mean(2*fit-hf,aimnet2)"
 
 
 @pytest.mark.parametrize("spec", ["aimnet2", "mean(gfn2-xtb,aimnet2)", "mean(so3lr,mean(aimnet2,gfn2-xtb))"])

@@ -61,23 +61,8 @@ def test_without_charges_beside_the_atoms_it_is_the_crystal_potential():
         torch.testing.assert_close(ours[name], plain[name], rtol=1e-9, atol=1e-10)
 
 
-@pytest.mark.parametrize("inside", [False, True])
-def test_forces_and_stress_are_the_gradients_of_the_energy(inside):
-    validate_potential(SitePotential([with_sites(FORMAMIDE)], intramolecular=inside), packed(FORMAMIDE))
-
-
-def test_the_energy_inside_the_molecules_is_that_of_the_force_field():
-    crystals, parameters = packed(FORMAMIDE), with_sites(FORMAMIDE)
-    with_inside = evaluated(SitePotential([parameters], intramolecular=True), crystals)
-    between, plain = (
-        evaluated(SitePotential([parameters]), crystals),
-        evaluated(CrystalPotential([parameters]), crystals),
-    )
-    alone = evaluated(CrystalPotential([parameters], intramolecular=False), crystals)
-    assert float(plain["intramolecular_energy"].abs().min()) > 0.01
-    for name in ("energy", "forces", "stress"):
-        torch.testing.assert_close(with_inside[name] - between[name], plain[name] - alone[name], rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(with_inside["intramolecular_energy"], plain["intramolecular_energy"])
+def test_forces_and_stress_are_the_gradients_of_the_energy():
+    validate_potential(SitePotential([with_sites(FORMAMIDE)]), packed(FORMAMIDE))
 
 
 def test_two_species_in_one_batch_are_as_each_alone():

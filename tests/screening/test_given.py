@@ -185,7 +185,7 @@ def test_the_command_line_ranks_and_says_what_is_missing(pool, tmp_path, capsys)
     assert "C8H9NO2: 3 structures" in shown and "2 structures are" in shown
     assert sorted(p.name for p in (out / "structures").iterdir()) == ["rank_001.cif", "rank_001.xy"]
     told = json.loads((out / "run.json").read_text())
-    assert told["settings"]["energy"] == "best" and told["energy"]["ranked by"] == "mean(2*fit-hf,so3lr)"
+    assert told["settings"]["energy"] == "best" and told["energy"]["ranked by"] == "mean(2*fit-hf,so3lr,aimnet2)"
     assert molflow(["rank", str(tmp_path / "none.cif"), "-o", str(tmp_path / "x")]) == 2
     assert "there is no file" in capsys.readouterr().err
     assert molflow(["rank", "--help"]) == 0 and "Examples" in capsys.readouterr().out

@@ -16,7 +16,7 @@ from molflow_sim.bespoke import Bespoke
 from molflow_sim.bespoke.distillation import Agreement, Report
 from molflow_sim.cli.main import run as molflow
 from molflow_sim.energies import energy_model
-from molflow_sim.energies.models import BEST, WITHOUT_SO3LR, Value
+from molflow_sim.energies.models import Best, Value
 from molflow_sim.errors import CrystalError, InputError, NoCandidatesError, SpaceGroupError, StoreError
 from molflow_sim.runs import scheduler
 from molflow_sim.runs.store import Store
@@ -320,15 +320,16 @@ def test_a_second_model_reranks_the_best_and_failures_stay_with_their_reason(ure
 def test_where_the_members_of_best_contradict_each_other_the_one_without_so3lr_ranks(urea, tmp_path):
     def energies(spec, crystals, parameters):
         found = toy.energies(spec, crystals, parameters)
-        return [Value(float("nan"), reason="466 kJ/mol apart") for _ in found] if spec == BEST else found
+        return [Value(float("nan"), reason="466 kJ/mol apart") for _ in found] if spec == Best().spec else found
 
     def refine(crystals, parameters, spec):
-        assert spec == WITHOUT_SO3LR
+        assert spec == left
         return toy.relax(crystals, parameters)
 
+    left = Best(so3lr=False).spec
     result = run(urea, tmp_path / "run", stages=replace(toy.TOY, energies=energies, refine=refine))
-    assert result.run["energy"]["ranked by"] == WITHOUT_SO3LR and "466 kJ/mol" in result.run["energy"]["note"]
-    assert result[0].relaxed_on == result[0].energy_model == energy_model(WITHOUT_SO3LR).name
+    assert result.run["energy"]["ranked by"] == left and "466 kJ/mol" in result.run["energy"]["note"]
+    assert result[0].relaxed_on == result[0].energy_model == energy_model(left).name
 
 
 def test_the_command_line_runs_the_real_thing(tmp_path, capsys):
