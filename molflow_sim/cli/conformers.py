@@ -30,8 +30,8 @@ Inside = Annotated[
     typer.Option(
         "--energy",
         help="What relaxes and ranks: restrained (MMFF94, ε 4, some with their torsions held), mmff94:EPSILON "
-        "(minima with this dielectric constant), mmff94 (in vacuum), none, so3lr, gfn2-xtb, aimnet2, best (so3lr where "
-        "it knows all atoms, or mmff94).",
+        "(minima with this dielectric constant), mmff94 (in vacuum), none, so3lr, gfn2-xtb, aimnet2, best (the mean of "
+        "so3lr and aimnet2; what is left of it, or mmff94, for atoms that they do not know).",
     ),
 ]
 

@@ -100,8 +100,8 @@ Energy = Annotated[
     str,
     typer.Option(
         "--energy",
-        help="What ranks: best (mean of fit and so3lr), potential (the force field), so3lr, fit, gfn2-xtb, gfn1-xtb, "
-        "mace:FILE, ase:module:factory, torchsim:module:factory, or mean(a,b).",
+        help="What ranks: best (a mean of fit-hf, so3lr and aimnet2), potential (the force field), so3lr, fit, "
+        "gfn2-xtb, gfn1-xtb, mace:FILE, ase:module:factory, torchsim:module:factory, or mean(a,b).",
     ),
 ]
 Pxrd = Annotated[

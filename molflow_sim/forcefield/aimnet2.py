@@ -52,7 +52,7 @@ class AIMNet2:
 
     def __init__(self, numbers: np.ndarray) -> None:
         check_elements(numbers)
-        self._model = _load()
+        self._model = _load(weights_file())
         self._numbers = torch.as_tensor(np.asarray(numbers, dtype=np.int64))[None]
 
     def __call__(self, positions: np.ndarray) -> tuple[float, np.ndarray]:
@@ -103,8 +103,7 @@ def weights_file() -> Path:
 
 
 @lru_cache(maxsize=1)
-def _load() -> Any:
-    path = weights_file()
+def _load(path: Path) -> Any:
     try:
         data = path.read_bytes()
     except OSError as error:

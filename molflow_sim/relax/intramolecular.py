@@ -8,7 +8,8 @@
 ``so3lr``             minima of SO3LR
 ``gfn2-xtb``          minima of GFN2-xTB
 ``aimnet2``           minima of AIMNet2
-``best``              ``so3lr``, or ``mmff94`` for molecules that it does not know
+``best``              the mean of ``so3lr`` and ``aimnet2``, as in crystals; one of them, or ``mmff94``, for molecules
+                      that they do not know
 ====================  ==================================================================================================
 
 MMFF94 in vacuum folds molecules on themselves; the dielectric constants stand for what surrounds them.
@@ -98,22 +99,36 @@ def intramolecular(spec: str, molecule: Molecule) -> Intramolecular:
     """
     name, _, number = check_spec(spec).partition(":")
     if name == "best":
-        try:
-            return intramolecular("so3lr", molecule)
-        except (UnsupportedElementError, MissingDependencyError) as error:
-            found = intramolecular("mmff94", molecule)
-            return Intramolecular(found.spec, True, found.relax, f"mmff94 instead of so3lr: {error.reason}")
+        return _best(molecule)
     if name == "so3lr":
         return Intramolecular(spec, True, _on_surface(molecule, _so3lr(molecule)))
     if name == "gfn2-xtb":
         return Intramolecular(spec, True, _on_surface(molecule, _gfn2(molecule)))
     if name == "aimnet2":
-        from molflow_sim.forcefield.aimnet2 import AIMNet2
-
-        return Intramolecular(spec, True, _on_surface(molecule, _or_nan(AIMNet2(np.asarray(molecule.numbers)))))
+        return Intramolecular(spec, True, _on_surface(molecule, _aimnet2(molecule)))
     if name == "none":
         return Intramolecular(spec, False, _as_they_are(molecule))
     return Intramolecular(spec, name == "mmff94", _mmff(molecule, name, float(number or 1.0)))
+
+
+def _best(molecule: Molecule) -> Intramolecular:
+    surfaces, reasons = {}, []
+    for name, make in (("so3lr", _so3lr), ("aimnet2", _aimnet2)):
+        try:
+            surfaces[name] = make(molecule)
+        except (UnsupportedElementError, MissingDependencyError) as error:
+            reasons.append(error.reason)
+    if not surfaces:
+        found = intramolecular("mmff94", molecule)
+        return Intramolecular(found.spec, True, found.relax, f"mmff94: {'; '.join(reasons)}")
+
+    def mean(x: np.ndarray) -> tuple[float, np.ndarray]:
+        energies, gradients = zip(*(surface(x) for surface in surfaces.values()))
+        return float(np.mean(energies)), np.mean(gradients, axis=0)
+
+    spec = f"mean({','.join(surfaces)})" if len(surfaces) > 1 else next(iter(surfaces))
+    note = f"{spec} alone: {'; '.join(reasons)}" if reasons else ""
+    return Intramolecular(spec, True, _on_surface(molecule, mean), note)
 
 
 def _mmff(molecule: Molecule, name: str, dielectric: float) -> Relax:
@@ -158,6 +173,12 @@ def _so3lr(molecule: Molecule) -> Callable[[np.ndarray], tuple[float, np.ndarray
         return energy, gradient
 
     return surface
+
+
+def _aimnet2(molecule: Molecule) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:
+    from molflow_sim.forcefield.aimnet2 import AIMNet2
+
+    return _or_nan(AIMNet2(np.asarray(molecule.numbers)))
 
 
 def _gfn2(molecule: Molecule) -> Callable[[np.ndarray], tuple[float, np.ndarray]]:

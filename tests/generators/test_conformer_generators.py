@@ -158,9 +158,19 @@ def test_minima_lie_in_the_window(energy):
     assert found.info["energy_model"] == energy and "above the lowest" in found.info["lost"]
 
 
-def test_best_falls_back_where_so3lr_knows_no_atom():
+@pytest.mark.parametrize(
+    ("smiles", "left", "note"),
+    [("CCO", "mean(so3lr,aimnet2)", ""), ("C[Si](C)(C)CCl", "aimnet2", "SO3LR does not know Si")],
+)
+def test_best_is_the_mean_of_the_networks_that_know_the_molecule(smiles, left, note):
+    found = generate("conformers", smiles, n=3, energy="best", bases=4, pool=8)
+    assert found.info["energy_model"] == left and note in found.info.get("energy_note", "")
+
+
+def test_conformers_of_atoms_that_no_network_knows_are_ranked_by_the_force_field(monkeypatch):
+    monkeypatch.setattr("molflow_sim.forcefield.aimnet2.PACKAGE", "no_such_package")
     found = generate("conformers", "C[Si](C)(C)CCl", n=3, energy="best", bases=4, pool=8)
-    assert found.info["energy_model"] == "mmff94" and "UnsupportedElementError" in found.info["energy_note"]
+    assert found.info["energy_model"] == "mmff94" and "pip install auto3d" in found.info["energy_note"]
 
 
 @dataclass(frozen=True)
