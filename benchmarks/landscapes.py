@@ -28,6 +28,8 @@ from benchmarks.tables import keep
 from molflow_sim import CrystalPotential, MolecularCrystal, parametrize
 from molflow_sim.energies import EnsemblePotential, best_potential, energy_model
 from molflow_sim.evaluate import packing_similarity
+from molflow_sim.forcefield.aimnet2 import AIMNet2
+from molflow_sim.forcefield.parameters import MoleculeParameters
 from molflow_sim.relax.flexible import relax_flexible
 from molflow_sim.runs.files import write_json
 from molflow_sim.so3lr.potential import SO3LR
@@ -46,7 +48,8 @@ ENERGIES = {
     "fit": "fit",
     "fit-hf": "fit-hf",
     "so3lr": "so3lr",
-    "plain": "mean(fit,so3lr), the former best",
+    "plain": "mean(fit,so3lr)",
+    "former": "mean(2*fit-hf,so3lr), the former best",
     "best": "best",
 }
 """Energies of a landscape as they are kept, and what tables call them."""
@@ -55,12 +58,15 @@ ENERGIES = {
 class _SO3LRAlone(EnsemblePotential):
     """SO3LR with the interface that the relaxation wants."""
 
+    def __init__(self, parameters: Sequence[MoleculeParameters]) -> None:
+        super().__init__(parameters, "mean(fit,so3lr)")
+
     def forward(self, state: Any, **_: Any) -> dict[str, Any]:
         self.fit(state)  # sees where molecules break
         return self.so3lr(state)
 
 
-POTENTIALS = {"potential": CrystalPotential, "so3lr": _SO3LRAlone, "best": EnsemblePotential}
+POTENTIALS = {"potential": CrystalPotential, "so3lr": _SO3LRAlone, "best": best_potential}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -106,16 +112,19 @@ def _energies(crystal: MolecularCrystal) -> dict[str, Any]:
     parameters = parametrize(crystal.molecules[0], sites=True)
     best = energy_model("best").evaluate([crystal], parameters)[0]
     potential = energy_model("potential").evaluate([crystal], parameters)[0]
-    fit = potential.between
+    net = energy_model("so3lr").evaluate([crystal], parameters)[0]
+    fit, hf = potential.between, best.intermolecular["fit-hf"]
     found = {
         "potential": potential.energy,
         "fit": fit,
-        "fit-hf": best.intermolecular["fit-hf"],
-        "so3lr": best.parts["so3lr"],
-        "plain": (fit + best.intermolecular["so3lr"]) / 2 + best.inside,
+        "fit-hf": hf,
+        "so3lr": net.energy,
+        "plain": (fit + net.between) / 2 + net.inside,
+        "former": (2 * hf + net.between) / 3 + net.inside,
         "best": best.energy,
         "between": best.between,
-        "so3lr inside": best.inside,
+        "inside": best.inside,
+        "so3lr inside": net.inside,
         "mmff inside": potential.inside,
     }
     return {name: energy / KJ_PER_MOL for name, energy in found.items()} | {"reason": best.reason}
@@ -224,9 +233,9 @@ def relaxed_table(crystals: dict[str, list[dict[str, Any]]], relaxed: dict[str, 
         here = {m: [row for row in crystals[m] if row["id"] in ids[m]] for m in part}
         on = {key: {m: [row[key] for row in rows] for m, rows in part.items()} for key in ("potential", "best")}
         for where, rows, keys in (
-            ("as they are", here, ("potential", "so3lr", "plain", "best")),
+            ("as they are", here, ("potential", "so3lr", "former", "best")),
             ("relaxed on potential", on["potential"], ("potential", "best")),
-            ("relaxed on best", on["best"], ("fit-hf", "so3lr", "best")),
+            ("relaxed on best", on["best"], ("fit-hf", "so3lr", "former", "best")),
         ):
             head = {"structures": f"{which}: {' + '.join(str(len(r)) for r in here.values())}", "geometry": where}
             table += [{**head, **row} for row in landscape_table(rows, {k: ENERGIES[k] for k in keys})]
@@ -268,9 +277,9 @@ def error_bar_table(crystals: dict[str, list[dict[str, Any]]], relaxed: dict[str
                 np.array([row[key] for row in rows]) for key in ("fit-hf", "so3lr", "best", "reference")
             )
             first = int(np.argmin(best))
-            fit = fit + np.array(
-                [row["so3lr inside"] for row in rows]
-            )  # the inside of a mean is that of all its members
+            # The energy inside is that of the mean for all its members.
+            fit = fit + np.array([row["inside"] for row in rows])
+            so3lr = so3lr + np.array([row["inside"] - row["so3lr inside"] for row in rows])
             bar = np.abs((fit - fit[first]) - (so3lr - so3lr[first])) / 2
             error = np.abs((best - best[first]) - (truth - truth[first]))
             bar, error = (np.delete(x, first) for x in (bar, error))
@@ -319,12 +328,12 @@ def _lattice(name: str, *, relax: bool) -> dict[str, Any]:
         row |= {"density": found.crystal.density / solid.density, "converged": found.converged}
         solid, gain = found.crystal, _gain(free)
     bound = _energies(solid)
-    strain = bound["so3lr inside"] - alone["so3lr inside"] + gain
+    strain = bound["inside"] - alone["inside"] + gain
     return row | {
         "fit": bound["fit"],
         "fit-hf": bound["fit-hf"],
         "potential": None if relax else bound["fit"] + bound["mmff inside"] - alone["mmff inside"],
-        "so3lr": bound["so3lr"] - bound["so3lr inside"] + strain,
+        "so3lr": None if relax else bound["so3lr"] - alone["so3lr"],
         "best": bound["between"] + strain,
         "between": bound["between"],
         "strain": strain,
@@ -333,13 +342,13 @@ def _lattice(name: str, *, relax: bool) -> dict[str, Any]:
 
 
 def _gain(free: MolecularCrystal) -> float:
-    """What a free molecule gains by relaxing on SO3LR, kJ/mol."""
+    """What a free molecule gains by relaxing on the networks of ``best``, kJ/mol."""
     numbers, positions, _, _ = free.unit_cell()
-    model = SO3LR(dtype="float64")
+    model, other = SO3LR(dtype="float64"), AIMNet2(numbers)
 
     def energy(x: np.ndarray) -> tuple[float, np.ndarray]:
-        found = model.evaluate([numbers], [x.reshape(-1, 3)])[0]
-        return found[0], found[1].ravel()
+        a, b = model.evaluate([numbers], [x.reshape(-1, 3)])[0], other(x.reshape(-1, 3))
+        return (a[0] + b[0]) / 2, (a[1] + b[1]).ravel() / 2
 
     lowest = minimize(energy, positions.ravel(), jac=True, method="L-BFGS-B", options={"gtol": 3e-3, "ftol": 1e-12})
     return float(energy(positions.ravel())[0] - lowest.fun) / KJ_PER_MOL

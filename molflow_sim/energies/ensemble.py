@@ -100,9 +100,7 @@ class EnsemblePotential(SwitchedModel):
         The wheel with a network's weights is not installed.
     """
 
-    def __init__(
-        self, parameters: Sequence[MoleculeParameters], spec: str = Best(charges=False).spec, cutoff: float = 15.0
-    ) -> None:
+    def __init__(self, parameters: Sequence[MoleculeParameters], spec: str, cutoff: float = 15.0) -> None:
         super().__init__(torch.device("cpu"), torch.float64)
         if spec not in BESTS:
             raise InputError(f"no potential belongs to {spec!r}; one does to {', '.join(BESTS)}")

@@ -265,7 +265,9 @@ class AIMNet2Energy:
             _, x, molecule, _ = crystal.unit_cell()
             weights = [len(rigid.images) for rigid in crystal.asymmetric_unit]
             try:
-                inside = float(np.average([model(x[molecule == m])[0] for m in _one_of_each(crystal)], weights=weights))
+                inside = float(
+                    np.average([model.energy(x[molecule == m]) for m in _one_of_each(crystal)], weights=weights)
+                )
                 out.append(Value(inside, {self.spec: inside}, inside=inside))
             except NonFiniteError as error:
                 out.append(Value(float("nan"), reason=error.reason))

@@ -25,7 +25,7 @@ def test_lattice_energies_of_which_best_is_refused_count_in_the_column_of_all_on
 
 
 def test_a_structure_that_moved_to_another_packing_is_left_out_of_the_second_half() -> None:
-    energies = ("potential", "so3lr", "plain", "fit-hf", "best")
+    energies = ("potential", "so3lr", "plain", "former", "fit-hf", "best")
     single = [{"id": str(k), "reference": float(k), **dict.fromkeys(energies, float(k))} for k in range(20)]
     relaxed = [{"id": r["id"], **{on: r | {"rmsd": 0.1} for on in ("potential", "best")}} for r in single]
     relaxed[0]["best"] |= {"rmsd": None, "best": 99.0}

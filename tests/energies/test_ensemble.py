@@ -78,7 +78,7 @@ def test_a_relaxation_ends_where_forces_and_stress_vanish_and_keeps_the_space_gr
 
 def test_a_molecule_that_the_network_does_not_know_is_refused():
     with pytest.raises(UnsupportedElementError, match="Br"):
-        EnsemblePotential([parametrize(Molecule.from_smiles("BrC"))])
+        EnsemblePotential([parametrize(Molecule.from_smiles("BrC"))], "mean(fit,so3lr,aimnet2)")
 
 
 def test_without_so3lr_fit_holds_the_molecules_together_and_aimnet2_in_shape():
