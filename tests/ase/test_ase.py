@@ -19,6 +19,7 @@ from refusals import refuses
 
 from molflow_sim import CrystalPotential, parametrize
 from molflow_sim.energies import EnsemblePotential
+from molflow_sim.energies.models import Best
 from molflow_sim.errors import CrystalError, InputError, NonFiniteError
 from molflow_sim.relax.flexible import relax_flexible
 from molflow_sim.so3lr.potential import SO3LR
@@ -50,7 +51,7 @@ def test_other_energies_by_name_are_those_of_their_potentials(energy):
     state = ts.io.atoms_to_state([atoms], torch.device("cpu"), torch.float64)
     table = [parametrize(crystal("formamide").molecules[0], sites=energy == "best")]
     fit = partial(CrystalPotential, intramolecular=False)
-    model = {"best": EnsemblePotential, "so3lr": lambda _: SO3LR(), "fit": fit}
+    model = {"best": partial(EnsemblePotential, spec=Best().spec), "so3lr": lambda _: SO3LR(), "fit": fit}
     out = model[energy](table)(state)
     assert atoms.get_potential_energy() == pytest.approx(float(out["energy"][0]), abs=1e-9)
     assert atoms.get_forces() == pytest.approx(out["forces"].numpy(), abs=1e-9)
