@@ -94,6 +94,11 @@ def _heavy(rdmol: Chem.Mol) -> Chem.Mol:
         return Chem.RemoveHs(rdmol, sanitize=False)
 
 
+def molecule_of(smiles: str) -> Chem.Mol:
+    """The molecule of a SMILES with explicit hydrogens, which come after the other atoms; raises as `parse_smiles`."""
+    return Chem.AddHs(parse_smiles(smiles))
+
+
 def parse_smiles(smiles: str) -> Chem.Mol:
     """The sanitized molecule of a SMILES, without RDKit's messages on stderr.
 

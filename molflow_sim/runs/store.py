@@ -40,10 +40,23 @@ def pack_arrays(arrays: Mapping[str, Any]) -> bytes:
     return buffer.getvalue()
 
 
-def unpack_arrays(data: bytes) -> dict[str, np.ndarray]:
-    """The inverse of `pack_arrays`."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+def unpack_arrays(source: bytes | Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file or of its bytes.
+
+    Raises
+    ------
+    OSError
+        The file cannot be read.
+    ValueError
+        It is no such file, or damaged.
+    """
+    try:
+        with np.load(io.BytesIO(source) if isinstance(source, bytes) else source, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except OSError:
+        raise
+    except Exception as error:  # zip, zlib, header, another sort of file: NumPy raises many kinds
+        raise ValueError(f"no archive of arrays, or a damaged one: {error}") from error
 
 
 def unpack_format(data: bytes, version: int) -> dict[str, np.ndarray]:

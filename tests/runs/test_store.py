@@ -1,5 +1,6 @@
 """The results folder: whole files, refusals, and what survives damage."""
 
+import io
 import json
 import os
 import subprocess
@@ -278,6 +279,19 @@ def test_arrays_travel_exactly_and_objects_are_refused():
     back = unpack_arrays(pack_arrays(arrays))
     assert all(np.array_equal(arrays[k], back[k]) and arrays[k].dtype == back[k].dtype for k in arrays)
     refuses(StoreError, "objects", pack_arrays, {"x": np.array([{}], dtype=object)})
+
+
+def test_bytes_that_are_no_archive_are_refused_whatever_is_wrong_with_them(tmp_path):
+    good = pack_arrays({"x": np.random.default_rng(0).normal(size=500)})
+    single = io.BytesIO()
+    np.save(single, np.zeros(3))
+    flipped = bytearray(good)
+    flipped[len(good) // 2] ^= 0xFF
+    for data in (b"", b"words", good[: len(good) // 2], bytes(flipped), single.getvalue()):
+        refuses(ValueError, "no archive", unpack_arrays, data)
+        (tmp_path / "a.npz").write_bytes(data)
+        refuses(ValueError, "no archive", unpack_arrays, tmp_path / "a.npz")
+    refuses(OSError, "", unpack_arrays, tmp_path / "b.npz")
 
 
 def test_identities_depend_on_every_part_and_on_nothing_else():

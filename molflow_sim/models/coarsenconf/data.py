@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from molflow_sim.errors import ConformerError, MolflowError, StoreError
 from molflow_sim.io.ensembles import ConformerEnsemble, read_ensembles
-from molflow_sim.models.coarsenconf.graphs import ConformerGraph, conformer_graph, heavy_atoms, molecule_of
+from molflow_sim.models.coarsenconf.graphs import ConformerGraph, conformer_graph, heavy_atoms
 from molflow_sim.models.coarsenconf.matching import Match, match
 from molflow_sim.runs.files import sha256, write_bytes_atomically
 from molflow_sim.runs.store import pack_arrays, unpack_format
@@ -84,7 +83,7 @@ def prepared(ensemble: ConformerEnsemble) -> ConformerPairs:
     MolflowError
         A molecule that nothing can be embedded of.
     """
-    from molflow_sim.chemistry.checks import mirror_image, same_stereo
+    from molflow_sim.chemistry.checks import mirror_image, molecule_of, same_stereo
     from molflow_sim.chemistry.embedding import embedded
 
     rdmol = molecule_of(ensemble.smiles)
@@ -194,7 +193,9 @@ def _prepared_anew(
         if len(made) > stored:
             write_bytes_atomically(archive, packed(made))
             stored = len(made)
-    if _identity(made) != _identity(known):
+    if not made:
+        archive.unlink(missing_ok=True)
+    elif _identity(made) != _identity(known):
         write_bytes_atomically(archive, packed(made))
     return made
 
@@ -206,7 +207,7 @@ def _ensembles_in(folder: Path) -> bool:
 def _read(path: Path) -> list[ConformerPairs]:
     try:
         return unpacked(path.read_bytes())
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise StoreError(f"{path} cannot be read as an archive of conformer pairs ({error}); remove it") from error
 
 
@@ -234,7 +235,7 @@ def unpacked(data: bytes) -> list[ConformerPairs]:
 
     Raises
     ------
-    ValueError, KeyError, zipfile.BadZipFile
+    ValueError, KeyError
         It is none.
     """
     arrays = unpack_format(data, FORMAT)

@@ -160,15 +160,6 @@ def conformer_graph(rdmol: Chem.Mol) -> ConformerGraph:
     return ConformerGraph(nodes, features.bonds, features.bond_features, beads.owner[kept], symmetries)
 
 
-def molecule_of(smiles: str) -> Chem.Mol:
-    """The molecule of a SMILES with explicit hydrogens: the atom order of all conformers."""
-    from rdkit import Chem
-
-    from molflow_sim.chemistry.checks import parse_smiles
-
-    return Chem.AddHs(parse_smiles(smiles))
-
-
 def heavy_atoms(numbers: Sequence[int] | np.ndarray) -> np.ndarray:
     """Indices of the atoms that are not hydrogen."""
     return np.flatnonzero(np.asarray(numbers) > 1)

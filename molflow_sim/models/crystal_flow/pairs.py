@@ -121,17 +121,16 @@ class PairSet:
         TrainingError
             If the file is missing or not such a set.
         """
+        return cls.with_card(path)[0]
+
+    @classmethod
+    def with_card(cls, path: str | Path) -> tuple[PairSet, dict[str, Any]]:
+        """As `load`, and what was written beside the arrays."""
         try:
-            arrays = unpack_arrays(Path(path).read_bytes())
-            return cls(**{f.name: arrays[f.name] for f in fields(cls)})
+            arrays = unpack_arrays(Path(path))
+            return cls(**{f.name: arrays[f.name] for f in fields(cls)}), json.loads(str(arrays["card"]))
         except (OSError, ValueError, KeyError) as error:
             raise TrainingError(f"{path} is not a set of training pairs: {error}") from None
-
-    @staticmethod
-    def card(path: str | Path) -> dict[str, Any]:
-        """What was written beside the arrays."""
-        found: dict[str, Any] = json.loads(str(unpack_arrays(Path(path).read_bytes())["card"]))
-        return found
 
     @classmethod
     def join(cls, parts: list[PairSet], shares: list[float] | None = None) -> PairSet:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from molflow_sim.errors import TrajectoryError
 from molflow_sim.runs.files import sha256
+from molflow_sim.runs.store import unpack_arrays
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 LONGEST_BOND = 2.6
@@ -44,7 +44,9 @@ class ClusterFrames:
 
     def rdmols(self) -> list[Any]:
         """The species with explicit hydrogens, atoms in the order of the frames."""
-        return [_rdmol(s) for s in self.smiles]
+        from molflow_sim.chemistry.checks import molecule_of
+
+        return [molecule_of(s) for s in self.smiles]
 
     def heavy(self, side: int | None = None) -> np.ndarray:
         """Positions (f, n, 3) of the heavy atoms, of one side of the split or of all frames."""
@@ -99,27 +101,34 @@ def _joined(alike: list[ClusterFrames]) -> ClusterFrames:
 
 
 def _read(path: Path) -> ClusterFrames:
+    from molflow_sim.chemistry.checks import molecule_of
+
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            a = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        a = unpack_arrays(path)
+    except (OSError, ValueError) as error:
         raise TrajectoryError(f"{path} cannot be read as an archive of frames: {error}") from None
     if missing := [key for key in _KEYS if key not in a]:
         raise TrajectoryError(f"{path} has no {', '.join(missing)}; frames need {', '.join(_KEYS)}")
     smiles = tuple(str(s) for s in np.atleast_1d(a["smiles"]))
-    copies = np.atleast_1d(a["copies"]).astype(int)
-    positions, split = np.asarray(a["positions"], np.float32), np.asarray(a["split"], int)
-    if len(smiles) != len(copies) or copies.min() < 1:
+    try:
+        copies = np.atleast_1d(a["copies"]).astype(int)
+        positions, split = np.asarray(a["positions"], np.float32), np.asarray(a["split"], int).reshape(-1)
+        cell = np.asarray(a.get("cell", np.zeros(0)), float)
+    except ValueError as error:
+        raise TrajectoryError(f"{path}: copies, positions, split and cell must be numbers: {error}") from None
+    if not len(smiles) or len(smiles) != len(copies) or copies.min() < 1:
         raise TrajectoryError(f"{path}: {len(smiles)} SMILES and copies {copies.tolist()}")
     order = np.repeat(np.arange(len(smiles)), copies)
-    rdmols = [_rdmol(s) for s in smiles]
+    rdmols = [molecule_of(s) for s in smiles]
     numbers = [a.GetAtomicNum() for s in order for a in rdmols[s].GetAtoms()]
     if positions.ndim != 3 or positions.shape[1:] != (len(numbers), 3) or len(split) != len(positions):
         raise TrajectoryError(
             f"{path}: positions of shape {positions.shape} and {len(split)} entries of the split; the molecules have "
             f"{len(numbers)} atoms"
         )
-    if len(wrong := np.flatnonzero(np.asarray(a["numbers"]) != numbers)):
+    if a["numbers"].shape != (len(numbers),):
+        raise TrajectoryError(f"{path}: numbers of shape {a['numbers'].shape}; the molecules have {len(numbers)} atoms")
+    if len(wrong := np.flatnonzero(a["numbers"] != numbers)):
         raise TrajectoryError(
             f"{path}: atom {wrong[0]} is no element {numbers[wrong[0]]}: atoms must stand in the order of the SMILES"
         )
@@ -127,19 +136,12 @@ def _read(path: Path) -> ClusterFrames:
         raise TrajectoryError(f"{path}: the positions of frame {_first(positions)} are not finite")
     if not (split == TRAIN).any():
         raise TrajectoryError(f"{path}: the split has no frame for training (0)")
-    cell = np.asarray(a.get("cell", np.zeros(0)), float)
-    if cell.size and np.abs(cell).max() > 0:
+    if cell.any():
+        if cell.shape not in ((3, 3), (len(positions), 3, 3)) or not (np.abs(np.linalg.det(cell)) > 1e-3).all():
+            raise TrajectoryError(f"{path}: a cell of shape {cell.shape} that is no box in every frame")
         positions = _together(positions, np.broadcast_to(cell, (len(positions), 3, 3)), order, rdmols)
     _check_bonds(path, positions, order, rdmols)
     return ClusterFrames(smiles, order, positions - positions.mean(1, keepdims=True), split, path.stem)
-
-
-def _rdmol(smiles: str) -> Any:
-    from rdkit import Chem
-
-    from molflow_sim.chemistry.checks import parse_smiles
-
-    return Chem.AddHs(parse_smiles(smiles))
 
 
 def _first(positions: np.ndarray) -> int:

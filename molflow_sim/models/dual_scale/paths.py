@@ -57,7 +57,8 @@ def with_data(settings: DualScaleSettings, data: Sequence[Prepared]) -> DualScal
                 molecule = one.graph.scale(name).molecule
                 x = np.stack([x[:, molecule == m].mean(1) for m in range(molecule[-1] + 1)], 1)
             spreads.append(x.ravel())
-        length = 3.0**0.5 * float(np.sqrt((np.concatenate(lengths) ** 2).mean())) if len(lengths[0]) else 0.0
+        joined = np.concatenate(lengths)
+        length = 3.0**0.5 * float(np.sqrt((joined**2).mean())) if len(joined) else 0.0
         spread = float(np.sqrt((np.concatenate(spreads) ** 2).mean()))
         return replace(scale, sigma=scale.sigma or max(spread, 0.1), bond_length=scale.bond_length or length)
 

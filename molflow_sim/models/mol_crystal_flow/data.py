@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +19,8 @@ from molflow_sim.models.mol_crystal_flow.features import (
     invariants,
 )
 from molflow_sim.models.mol_crystal_flow.frames import BodyFrame, body_frame, proper_pose
-from molflow_sim.runs.files import atomic_path
+from molflow_sim.runs.files import write_bytes_atomically
+from molflow_sim.runs.store import pack_arrays, unpack_arrays
 from molflow_sim.symmetry.reduction import reduced_basis
 
 if TYPE_CHECKING:
@@ -265,8 +265,7 @@ class P1Data:
             arrays[f"frame_{name}"] = np.array([getattr(s.frame, name) for s in self.shapes])
         for name in ("frac", "rotation", "hand", "shape"):
             arrays[name] = np.concatenate([getattr(c, name) for c in self.crystals])
-        with atomic_path(Path(path)) as temporary, open(temporary, "wb") as stream:
-            np.savez_compressed(stream, **arrays)  # type: ignore[arg-type]
+        write_bytes_atomically(Path(path), pack_arrays(arrays))
 
     @classmethod
     def load(cls, path: str | Path) -> tuple[P1Data, str]:
@@ -278,8 +277,7 @@ class P1Data:
             If the file is missing, damaged or of another kind.
         """
         try:
-            with np.load(path, allow_pickle=False) as archive:
-                a = {name: archive[name] for name in archive.files}
+            a = unpack_arrays(Path(path))
             data = cls(weights=a["weights"].tolist())
             atoms, operations, z = (np.cumsum(a[name])[:-1] for name in ("atoms", "operations", "z"))
             frames = zip(
@@ -292,7 +290,7 @@ class P1Data:
             parts = [np.split(a[name], z) for name in ("frac", "rotation", "hand", "shape")]
             data.crystals = [P1Crystal(cell, *rest) for cell, *rest in zip(a["cell"], *parts)]
             return data, str(a["identity"])
-        except (OSError, KeyError, ValueError, IndexError, EOFError, zipfile.BadZipFile) as error:
+        except (OSError, KeyError, ValueError, IndexError) as error:
             raise StoreError(f"{Path(path).name} is damaged or holds no P 1 crystals: {error}") from error
 
 

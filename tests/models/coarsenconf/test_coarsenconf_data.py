@@ -145,6 +145,9 @@ def test_an_archive_gives_the_pairs_back_and_is_added_to(tmp_path):
     more = read_pairs(folder)
     assert len(more.of("train")) == 3 and read_pairs(folder / FILE).identity == more.identity != first.identity
     assert all(np.array_equal(a.starts, b.starts) for a, b in zip(more.records, first.records))
+    block.write_bytes(pack_ensembles([replace(e, split="test") for e in changed]))
+    assert not len(read_pairs(folder)) and not (folder / FILE).exists(), "nothing is left to train on"
+    block.write_bytes(pack_ensembles(changed))
     (folder / FILE).write_bytes(archive[:100])
     with pytest.raises(StoreError, match="remove it"):
         read_pairs(folder)

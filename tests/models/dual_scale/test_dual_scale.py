@@ -247,6 +247,12 @@ def test_molecules_of_a_periodic_box_are_put_near_one_another_and_stay_where_the
         (lambda a: a["positions"].__setitem__((3, 0, 0), np.nan), "frame 3"),
         (lambda a: a["positions"].__setitem__((3, 0, 0), 50.0), "bond"),
         (lambda a: a["split"].fill(2), "training"),
+        (lambda a: a.update(numbers=a["numbers"][:5]), r"numbers of shape \(5,\)"),
+        (lambda a: a.update(smiles=np.array([], str), copies=np.array([], int)), "0 SMILES"),
+        (lambda a: a.update(copies=np.array(["three"])), "must be numbers"),
+        (lambda a: a.update(cell=np.full((3, 3), np.nan)), "no box"),
+        (lambda a: a.update(cell=40.0 * np.eye(3)[:2]), "no box"),
+        (lambda a: a.update(cell=np.diag([40.0, 40.0, 0.0])), "no box"),
     ],
 )
 def test_frames_that_cannot_be_used_are_named(tmp_path, change, word):
@@ -267,6 +273,13 @@ def test_no_frames_and_broken_files_are_named(tmp_path):
         read_frames(tmp_path)
     with pytest.raises(TrainingError, match="no frames"):
         PathBatches([], SMALL, 1, 1, 0)
+
+
+def test_bonds_are_as_long_as_those_of_the_frames_that_have_some(tmp_path):
+    frames = {s: read_frames(write_frames(tmp_path / f"{s}.npz", s, copies=2, frames=10)) for s in ("O", "CCCC")}
+    alone = with_data(SMALL, prepare(frames["CCCC"], SMALL, TRAIN)).atoms.bond_length
+    both = with_data(SMALL, prepare(frames["O"] + frames["CCCC"], SMALL, TRAIN)).atoms.bond_length
+    assert both == alone > 1.0 and with_data(SMALL, prepare(frames["O"], SMALL, TRAIN)).atoms.bond_length == 0.0
 
 
 def test_several_boxes_of_the_same_molecules_are_one_and_others_are_not(tmp_path):
