@@ -180,16 +180,16 @@ def build(cls: type[T], data: Any, where: str) -> T:
         if is_dataclass(kind) and not isinstance(value, kind):  # type: ignore[arg-type]
             given = {**asdict(getattr(cls(), name)), **value} if isinstance(value, Mapping) else value
             value = build(kind, given, f"{where}: {name}")  # type: ignore[arg-type]
-        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+        if float in kinds and int not in kinds and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if isinstance(value, list):
             value = tuple(value)
-        kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
         plain = all(isinstance(k, type) for k in kinds)
-        if plain and (not isinstance(value, kinds) or (kind is int and isinstance(value, bool))):
+        if plain and (not isinstance(value, kinds) or (kind is int and isinstance(value, bool)) or value != value):
             raise InputError(f"{where}: {name} must be {' or '.join(k.__name__ for k in kinds)}, got {value!r}")
         values[name] = value
     try:
         return cls(**values)
-    except TypeError as error:  # a field without a default that was not given
+    except (TypeError, ValueError) as error:  # a field without a default that was not given, words for numbers
         raise InputError(f"{where}: {error}") from None

@@ -55,6 +55,27 @@ class YamlSettings:
         return build(cls, data, where)
 
 
+def at_least(settings: Any, least: float, *names: str) -> None:
+    """Refuse settings that are lower, infinite or no number."""
+    for name in names:
+        if not least <= (value := getattr(settings, name)) < math.inf:
+            raise InputError(f"{name} must {f'be at least {least:g}' if least else 'not be negative'}, got {value}")
+
+
+def positive(settings: Any, *names: str) -> None:
+    """Refuse settings that are zero, negative, infinite or no number."""
+    for name in names:
+        if not 0.0 < (value := getattr(settings, name)) < math.inf:
+            raise InputError(f"{name} must be positive, got {value}")
+
+
+def one_of(settings: Any, **choices: tuple[str, ...]) -> None:
+    """Refuse settings that are none of their choices."""
+    for name, known in choices.items():
+        if (value := getattr(settings, name)) not in known:
+            raise InputError(f"{name} must be one of {', '.join(known)}, got {value!r}")
+
+
 @dataclass(frozen=True)
 class TrainSettings(YamlSettings):
     """How long and how a network is trained.
@@ -101,18 +122,12 @@ class TrainSettings(YamlSettings):
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        for name in ("max_steps", "batch_size", "log_every", "validate_every"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("learning_rate", "weight_decay", "gradient_clip", "warmup_steps", "checkpoint_minutes"):
-            if not math.isfinite(getattr(self, name)) or getattr(self, name) < 0:
-                raise InputError(f"{name} must not be negative, got {getattr(self, name)}")
+        at_least(self, 1, "max_steps", "batch_size", "log_every", "validate_every")
+        rates = ("learning_rate", "weight_decay", "gradient_clip", "warmup_steps", "checkpoint_minutes")
+        at_least(self, 0, *rates, "seed")
         if not 0.0 <= self.ema_decay < 1.0:
             raise InputError(f"ema_decay must lie in [0, 1), got {self.ema_decay}")
-        if self.precision not in ("32", "64", "bf16-mixed"):
-            raise InputError(f"precision must be 32, 64 or bf16-mixed, got {self.precision!r}")
-        if self.device not in ("auto", "cpu", "cuda"):
-            raise InputError(f"device must be auto, cpu or cuda, got {self.device!r}")
+        one_of(self, precision=("32", "64", "bf16-mixed"), device=("auto", "cpu", "cuda"))
 
     def identity(self) -> dict[str, Any]:
         """The settings that decide the weights: all but where and how often it is looked at and stored."""

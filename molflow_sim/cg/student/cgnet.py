@@ -15,7 +15,7 @@ from molflow_sim.cg.student.mlp import BoundedMLP
 from molflow_sim.cg.student.prior import PriorEnergy, PriorSettings
 from molflow_sim.coarse.topology import BeadTopology
 from molflow_sim.errors import InputError, MolflowError, TrajectoryError, WeightsError
-from molflow_sim.training.settings import YamlSettings
+from molflow_sim.training.settings import YamlSettings, at_least, one_of, positive
 from molflow_sim.training.weights import load_into
 from molflow_sim.units import BOLTZMANN
 
@@ -52,14 +52,11 @@ class CGNetSettings(YamlSettings):
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        if self.width < 1 or self.depth < 1 or not self.lipschitz > 0.0:
-            raise InputError(
-                f"a CGnet needs width, depth and lipschitz above zero, got {self.width}, {self.depth}, {self.lipschitz}"
-            )
+        at_least(self, 1, "width", "depth")
+        positive(self, "lipschitz")
         if not 0.0 < self.stiff_scale <= 1.0:
             raise InputError(f"stiff_scale must lie in (0, 1], got {self.stiff_scale}")
-        if self.precision not in ("double", "single"):
-            raise InputError(f"precision must be double or single, got {self.precision!r}")
+        one_of(self, precision=("double", "single"))
 
 
 class CGNet(nn.Module):

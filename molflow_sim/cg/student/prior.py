@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from molflow_sim.cg.student.features import FeatureIndex, Geometry
 from molflow_sim.errors import InputError, TrajectoryError
-from molflow_sim.training.settings import YamlSettings
+from molflow_sim.training.settings import YamlSettings, at_least
 from molflow_sim.units import BOLTZMANN
 
 RIGID = 1e-3
@@ -41,11 +41,10 @@ class PriorSettings(YamlSettings):
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        if self.min_separation < 2 or self.exponent < 1 or not 0.0 <= self.quantile < 0.5:
-            raise InputError(
-                "the prior needs min_separation >= 2, exponent >= 1 and 0 <= quantile < 0.5, got "
-                f"{self.min_separation}, {self.exponent}, {self.quantile}"
-            )
+        at_least(self, 2, "min_separation")
+        at_least(self, 1, "exponent")
+        if not 0.0 <= self.quantile < 0.5:
+            raise InputError(f"quantile must lie in [0, 0.5), got {self.quantile}")
 
 
 class PriorEnergy(nn.Module):

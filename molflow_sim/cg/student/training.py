@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from molflow_sim.cg.student.langevin import Langevin
 from molflow_sim.cg.teacher.forces import ForceSamples, ForceSampleSettings
 from molflow_sim.errors import InputError, NonFiniteError, TrainingError
 from molflow_sim.training import TensorBatches, TrainSettings, train
-from molflow_sim.training.settings import YamlSettings
+from molflow_sim.training.settings import YamlSettings, at_least
 
 if TYPE_CHECKING:
     from molflow_sim.cg.frames import BeadFrames
@@ -56,8 +55,7 @@ class DistillSettings(YamlSettings):
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        if not (math.isfinite(self.energy_weight) and self.energy_weight >= 0.0):
-            raise InputError(f"energy_weight must not be negative, got {self.energy_weight}")
+        at_least(self, 0, "energy_weight")
 
 
 def student_train_settings(n: int, method: str = "flow-forces") -> TrainSettings:

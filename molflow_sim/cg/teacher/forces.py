@@ -16,9 +16,9 @@ from torch import Tensor
 
 from molflow_sim.cg.teacher.flow import BeadFlow
 from molflow_sim.coarse.topology import BeadTopology
-from molflow_sim.errors import InputError, NonFiniteError
+from molflow_sim.errors import NonFiniteError
 from molflow_sim.threads import one_torch_thread
-from molflow_sim.training.settings import YamlSettings
+from molflow_sim.training.settings import YamlSettings, at_least
 from molflow_sim.units import BOLTZMANN
 
 _CHUNK = 4096  # evaluations with gradients at a time: some 200 MB
@@ -67,15 +67,9 @@ class ForceSampleSettings(YamlSettings):
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        if self.n_augmentations < 1:
-            raise InputError(f"n_augmentations must be at least 1, got {self.n_augmentations}")
-        if not (math.isfinite(self.flatness) and self.flatness >= 1.0):
-            raise InputError(f"flatness must be at least 1, got {self.flatness}")
-        if self.energy_augmentations < 0:
-            raise InputError(f"energy_augmentations must not be negative, got {self.energy_augmentations}")
-        for name in ("relative_bound", "absolute_bound", "repulsion_distance", "repulsion_strength"):
-            if not (math.isfinite(getattr(self, name)) and getattr(self, name) >= 0):
-                raise InputError(f"{name} must not be negative, got {getattr(self, name)}")
+        at_least(self, 1, "n_augmentations", "flatness")
+        at_least(self, 0, "energy_augmentations", "relative_bound", "absolute_bound")
+        at_least(self, 0, "repulsion_distance", "repulsion_strength")
 
 
 @dataclass(frozen=True, eq=False)

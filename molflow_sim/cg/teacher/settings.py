@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from molflow_sim.errors import InputError
-from molflow_sim.training.settings import YamlSettings
+from molflow_sim.training.settings import YamlSettings, at_least, positive
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,11 @@ class TeacherSettings(YamlSettings):
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        for name in ("n_blocks", "harmonics", "torsion_components", "angle_components", "bond_components"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.n_augmentations < 0 or self.min_frames < 2:
-            raise InputError("n_augmentations must not be negative and min_frames be at least 2")
+        at_least(self, 1, "n_blocks", "harmonics", "torsion_components", "angle_components", "bond_components")
+        at_least(self, 0, "n_augmentations")
+        at_least(self, 2, "min_frames")
+        positive(self, "sharpness", "tail_scale")
+        if not all(size >= 1 for size in (*self.hidden, *self.local_hidden)):
+            raise InputError(f"hidden layers need at least one unit, got {self.hidden} and {self.local_hidden}")
         if not 0.0 < self.least_width < 1.0 or not 0.0 < self.floor < 1.0:
             raise InputError("least_width and floor must lie between 0 and 1")
-        if not self.sharpness > 0 or not self.tail_scale > 0:
-            raise InputError("sharpness and tail_scale must be above 0")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from molflow_sim.errors import InputError
-from molflow_sim.training.settings import YamlSettings
+from molflow_sim.training.settings import YamlSettings, at_least, one_of, positive
 
 VARIANTS = ("rigid", "lerp", "ve", "vp", "gnn-md")
 """What moves: rigid molecules from loose starts; or atoms, as published, by three paths or in one step."""
@@ -64,16 +64,11 @@ class ClusterFlowSettings(YamlSettings):
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        if self.variant not in VARIANTS:
-            raise InputError(f"variant must be one of {', '.join(VARIANTS)}, got {self.variant!r}")
-        for name in ("width", "layers", "steps"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.radial < 2 or self.turns < 0:
-            raise InputError("radial must be at least 2 and turns not negative")
-        for name in ("cutoff", "centre_cutoff", "density", "tolerance", "sigma_min", "ve_min", "vp_scale"):
-            if not getattr(self, name) > 0.0:
-                raise InputError(f"{name} must be positive, got {getattr(self, name)}")
+        one_of(self, variant=VARIANTS)
+        at_least(self, 1, "width", "layers", "steps")
+        at_least(self, 2, "radial")
+        at_least(self, 0, "turns")
+        positive(self, "cutoff", "centre_cutoff", "density", "tolerance", "sigma_min", "ve_min", "vp_scale")
         if not (self.ve_max > self.ve_min and self.beta_max >= self.beta_min >= 0.0):
             raise InputError("ve_max must exceed ve_min, and beta_max be at least beta_min")
 

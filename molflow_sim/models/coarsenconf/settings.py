@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from molflow_sim.errors import InputError
-from molflow_sim.models.dual_scale.settings import one_of
-from molflow_sim.training.settings import YamlSettings
+from molflow_sim.training.settings import YamlSettings, at_least, one_of, positive
 
 DECODERS = ("one-pass", "autoregressive")
 MATCHINGS = ("random", "nearest", "assigned", "soft")
@@ -33,8 +32,7 @@ class Annealed(YamlSettings):
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        if min(self.first, self.last) < 0.0 or self.steps < 0:
-            raise InputError("first, last and steps of a weight must not be negative")
+        at_least(self, 0, "first", "last", "steps")
         if self.geometric and min(self.first, self.last) <= 0.0:
             raise InputError("a weight that grows by factors must begin and end above zero")
 
@@ -137,20 +135,14 @@ class CoarsenConfSettings(YamlSettings):
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        for name in ("width", "channels", "encoder_layers", "decoder_layers", "heads", "hops", "group"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
+        at_least(self, 1, "width", "channels", "encoder_layers", "decoder_layers", "heads", "hops", "group")
+        at_least(self, 2, "radial")
+        at_least(self, 0, "mse_weight", "torsion_weight", "mean_weight", "free_bits", "torsion_noise")
+        positive(self, "cutoff", "bead_cutoff", "softness", "reach")
         if self.width % self.heads:
             raise InputError(f"heads ({self.heads}) must divide width ({self.width})")
-        if self.cutoff <= 0.0 or self.bead_cutoff <= 0.0 or self.softness <= 0.0 or self.radial < 2:
-            raise InputError("cutoff, bead_cutoff and softness must be positive, and radial at least 2")
         if not all(0.0 <= getattr(self, name) < 1.0 for name in ("dropout", "start_mix", "feature_mix")):
             raise InputError("dropout, start_mix and feature_mix must lie in [0, 1)")
-        if (
-            min(self.mse_weight, self.torsion_weight, self.mean_weight, self.free_bits, self.torsion_noise) < 0.0
-            or self.reach <= 0.0
-        ):
-            raise InputError("weights, free_bits and torsion_noise must not be negative, and reach positive")
         if not 0.0 <= self.torsion_share <= 1.0:
             raise InputError(f"torsion_share must lie in [0, 1], got {self.torsion_share}")
         one_of(self, decoder=DECODERS, matching=MATCHINGS)

@@ -8,7 +8,7 @@ from molflow_sim.errors import InputError
 from molflow_sim.models.crystal_flow.network import ContactSettings
 from molflow_sim.models.crystal_flow.pairs import DENSE
 from molflow_sim.training.fit import FitConfig
-from molflow_sim.training.settings import TrainSettings
+from molflow_sim.training.settings import TrainSettings, at_least
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class CrystalFlowConfig(FitConfig):
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         super().__post_init__()
-        if self.starts < 1:
-            raise InputError(f"starts must be at least 1, got {self.starts}")
+        at_least(self, 1, "starts")
+        at_least(self, 0, "seed")
         if len(c := self.packing_coefficient) != 2 or not 0.0 < c[0] <= c[1] < 1.0:
             raise InputError(f"packing_coefficient must be two numbers in (0, 1), got {self.packing_coefficient}")

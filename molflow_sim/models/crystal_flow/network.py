@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from molflow_sim.models.crystal_flow.graph import Edges, intermolecular_edges, intramolecular_edges
 from molflow_sim.models.crystal_flow.state import CrystalBatch
 from molflow_sim.ordered import product, total
-from molflow_sim.training.settings import YamlSettings
+from molflow_sim.training.settings import YamlSettings, at_least, positive
 
 ELEMENTS = (1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 35, 53)
 """Atomic numbers with an embedding of their own."""
@@ -48,6 +48,12 @@ class ContactSettings(YamlSettings):
     inner_cutoff: float = 4.0
     outer_cutoff: float = 5.5
     radial: int = 20
+
+    def __post_init__(self) -> None:
+        """Refuse values that cannot work."""
+        at_least(self, 1, "width", "radial")
+        at_least(self, 0, "inner_layers", "outer_layers")
+        positive(self, "inner_cutoff", "outer_cutoff")
 
 
 class Velocity(NamedTuple):

@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from molflow_sim.coarse.maps import MAPS
-from molflow_sim.errors import InputError
-from molflow_sim.training.settings import YamlSettings
+from molflow_sim.training.settings import YamlSettings, at_least, one_of, positive
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,10 @@ class ScaleSettings(YamlSettings):
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        for name in ("layers", "scalars", "vectors", "edge_width", "neighbours", "hops"):
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.radial < 2 or self.reach <= 0.0 or self.sigma < 0.0 or self.bond_length < 0.0:
-            raise InputError("radial must be at least 2, reach positive, sigma and bond_length not negative")
+        at_least(self, 1, "layers", "scalars", "vectors", "edge_width", "neighbours", "hops")
+        at_least(self, 2, "radial")
+        at_least(self, 0, "sigma", "bond_length")
+        positive(self, "reach")
         one_of(self, network=("tfn", "egnn"), prior=("gaussian", "harmonic"))
 
 
@@ -105,20 +103,11 @@ class DualScaleSettings(YamlSettings):
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         one_of(self, scales=("dual", "single"), mapping=tuple(MAPS), velocity=("exact", "published"))
-        if self.bead_steps < 1 or self.atom_steps < 1:
-            raise InputError(f"steps must be at least 1, got {self.bead_steps} and {self.atom_steps}")
-        if self.bead_noise < 0.0 or self.pair_weight < 0.0 or self.time_power < 1.0:
-            raise InputError("bead_noise and pair_weight must not be negative, and time_power at least 1")
+        at_least(self, 1, "bead_steps", "atom_steps", "time_power")
+        at_least(self, 0, "bead_noise", "pair_weight")
 
     @classmethod
     def small(cls) -> DualScaleSettings:
         """Networks for tests and small molecules."""
         tiny = ScaleSettings(layers=2, scalars=16, vectors=4, edge_width=16, neighbours=6, radial=8)
         return cls(beads=tiny, atoms=tiny, bead_steps=6, atom_steps=4)
-
-
-def one_of(settings: YamlSettings, **choices: tuple[str, ...]) -> None:
-    """Refuse a setting that is none of its choices."""
-    for name, known in choices.items():
-        if getattr(settings, name) not in known:
-            raise InputError(f"{name} must be one of {', '.join(known)}, got {getattr(settings, name)!r}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from molflow_sim.errors import InputError
-from molflow_sim.training.settings import YamlSettings
+from molflow_sim.training.settings import YamlSettings, at_least, positive
 
 
 @dataclass(frozen=True)
@@ -85,12 +85,10 @@ class P1Settings(YamlSettings):
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
         sizes = ("embedder_layers", "embedder_width", "layers", "width", "frequencies", "time_width", "steps", "images")
-        for name in sizes:
-            if getattr(self, name) < 1:
-                raise InputError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("body_tensors", "radial", "centroid_scale", "rotation_scale", "volume_std"):
-            if getattr(self, name) < 0:
-                raise InputError(f"{name} must not be negative, got {getattr(self, name)}")
+        weights = ("centroid_weight", "rotation_weight", "lattice_weight")
+        at_least(self, 1, *sizes)
+        at_least(self, 0, "body_tensors", "radial", "centroid_scale", "rotation_scale", "volume_std", *weights)
+        positive(self, "embedder_cutoff", "image_cutoff")
         for name in ("length_mean", "length_std"):
             values = getattr(self, name)
             if len(values) != 3:
@@ -100,8 +98,8 @@ class P1Settings(YamlSettings):
             raise InputError(f"min_time must lie in [0, 0.5), got {self.min_time}")
         if not 0.0 <= self.racemic_share <= 1.0:
             raise InputError(f"racemic_share must lie in [0, 1], got {self.racemic_share}")
-        if min(self.length_std) < 0 or self.embedder_cutoff <= 0 or self.image_cutoff <= 0:
-            raise InputError("length_std must not be negative, and cutoffs must be positive")
+        if not min(self.length_std) >= 0:
+            raise InputError(f"length_std must not be negative, got {self.length_std}")
 
     @classmethod
     def published(cls) -> P1Settings:
