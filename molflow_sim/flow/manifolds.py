@@ -22,11 +22,6 @@ def wrap(delta: Tensor) -> Tensor:
     return delta - torch.floor(delta + 0.5)
 
 
-def torus_log(x0: Tensor, x1: Tensor) -> Tensor:
-    """Shortest displacement (..., 3) from `x0` to `x1`, each component in [−½, ½)."""
-    return wrap(x1 - x0)
-
-
 def torus_exp(x: Tensor, displacement: Tensor) -> Tensor:
     """The point (..., 3) in [0, 1) that `displacement` leads to from `x`."""
     moved = torch.remainder(x + displacement, 1.0)
@@ -51,23 +46,8 @@ def torus_interpolate(x0: Tensor, x1: Tensor, t: Tensor) -> tuple[Tensor, Tensor
     velocity : Tensor, shape (..., 3)
         Constant along the path, per unit time, fractional.
     """
-    velocity = torus_log(x0, x1)
+    velocity = wrap(x1 - x0)
     return torus_exp(x0, t * velocity), velocity
-
-
-def rotation_exp(omega: Tensor) -> Tensor:
-    """Rotation matrices (..., 3, 3) of rotation vectors (..., 3) in radians."""
-    return roma.rotvec_to_rotmat(omega)
-
-
-def rotation_log(rotation: Tensor) -> Tensor:
-    """Rotation vectors (..., 3) of rotations (..., 3, 3), with norms in [0, π]."""
-    return roma.rotmat_to_rotvec(rotation)
-
-
-def rotation_velocity(rotation_from: Tensor, rotation_to: Tensor) -> Tensor:
-    """Space-frame rotation vector ω (..., 3), |ω| ≤ π, with ``exp([ω]) @ rotation_from = rotation_to``."""
-    return rotation_log(rotation_to @ rotation_from.transpose(-1, -2))
 
 
 def rotation_interpolate(rotation0: Tensor, rotation1: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
@@ -84,11 +64,11 @@ def rotation_interpolate(rotation0: Tensor, rotation1: Tensor, t: Tensor) -> tup
     rotation : Tensor, shape (..., 3, 3)
     omega : Tensor, shape (..., 3)
         **Space-frame** angular velocity in radians per unit time, dR/dt = [ω] R, constant along the path. The
-        body-frame one, Rᵀ ω, is constant as well.
+        body-frame one, Rᵀ ω, is constant as well. Its norm is at most π: the shorter way round.
     """
-    omega = rotation_velocity(rotation0, rotation1)
+    omega = roma.rotmat_to_rotvec(rotation1 @ rotation0.transpose(-1, -2))
     t = torch.as_tensor(t, dtype=omega.dtype, device=omega.device)
-    return rotation_exp(t.unsqueeze(-1) * omega) @ rotation0, omega
+    return roma.rotvec_to_rotmat(t.unsqueeze(-1) * omega) @ rotation0, omega
 
 
 def rotation_step(rotation: Tensor, omega: Tensor, dt: float | Tensor) -> Tensor:
@@ -98,7 +78,7 @@ def rotation_step(rotation: Tensor, omega: Tensor, dt: float | Tensor) -> Tensor
     """
     if isinstance(dt, Tensor):
         dt = dt.unsqueeze(-1)
-    return rotation_exp(dt * omega) @ rotation
+    return roma.rotvec_to_rotmat(dt * omega) @ rotation
 
 
 def to_space(rotation: Tensor, omega_body: Tensor) -> Tensor:
@@ -112,8 +92,3 @@ def rotation_distance(rotation0: Tensor, rotation1: Tensor) -> Tensor:
     chord = torch.linalg.matrix_norm(rotation0 - rotation1) / math.sqrt(8.0)
     trace = (rotation0 * rotation1).sum((-1, -2))
     return 2.0 * torch.atan2(chord, torch.sqrt(((trace + 1.0) / 4.0).clamp_min(0.0)))
-
-
-def orthonormalised(rotation: Tensor) -> Tensor:
-    """The nearest rotations (..., 3, 3): removes the rounding that many steps pile up."""
-    return roma.special_procrustes(rotation)

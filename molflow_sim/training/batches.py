@@ -94,6 +94,15 @@ def molecule_counts(data: Any, aside: np.ndarray) -> dict[str, int]:
     return {name: len(np.unique(data.molecule[rows])) for name, rows in sides.items()}
 
 
+def with_measured_share(weights: np.ndarray, measured: np.ndarray, share: float) -> np.ndarray:
+    """Sampling weights (n,) of which the `measured` crystals have a share, where there are both kinds."""
+    weights = np.array(weights)
+    if measured.any() and not measured.all():
+        for rows, part in ((measured, share), (~measured, 1.0 - share)):
+            weights[rows] *= part / weights[rows].sum()
+    return weights
+
+
 def validation_rows(data: Any, share: float) -> np.ndarray:
     """Boolean (n,): rows of a `CrystalDataset` whose molecules are set aside for validation, by their keys' hash."""
     if len(data.keys) < FEWEST_FOR_VALIDATION:

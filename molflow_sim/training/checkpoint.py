@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
-import torch
 from lightning.fabric.plugins.io import CheckpointIO
 from torch import Tensor
 
@@ -62,10 +62,10 @@ def _take_apart(value: Any, tensors: dict[str, Tensor]) -> Any:
         return {"tuple": [_take_apart(v, tensors) for v in value]}
     if isinstance(value, list):
         return [_take_apart(v, tensors) for v in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(value)}  # which JSON has no word for
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    if isinstance(value, torch.Size):
-        return {"tuple": list(value)}
     raise TypeError(f"a checkpoint cannot hold {type(value).__name__}")
 
 
@@ -75,6 +75,8 @@ def _put_together(value: Any, tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, dict):
         if "tensor" in value:
             return tensors[value["tensor"]]
+        if "float" in value:
+            return float(value["float"])
         if "tuple" in value:
             return tuple(_put_together(v, tensors) for v in value["tuple"])
         return {_put_together(k, tensors): _put_together(v, tensors) for k, v in value["dict"]}

@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from molflow_sim.errors import InputError
 from molflow_sim.training.batches import Batches
 from molflow_sim.training.model import save_model
-from molflow_sim.training.settings import TrainSettings, YamlSettings
+from molflow_sim.training.settings import TrainSettings, YamlSettings, positive
 
 
 @dataclass(frozen=True)
@@ -42,10 +44,30 @@ class FitConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        if self.energy_scale <= 0.0 or not 0.0 <= self.experimental_share < 1.0:
-            raise InputError("energy_scale must be positive and experimental_share in [0, 1)")
+        positive(self, "energy_scale")
+        if not 0.0 <= self.experimental_share < 1.0:
+            raise InputError(f"experimental_share must lie in [0, 1), got {self.experimental_share}")
         if not 0.0 <= self.validation_share < 0.5:
             raise InputError(f"validation_share must lie in [0, 0.5), got {self.validation_share}")
+
+
+def begun(kind: Any, settings: Any, seed: int, initial: Any = None) -> Any:
+    """A model of a kind with its first weights, or with those of `initial`; training's random numbers follow the seed.
+
+    Parameters
+    ----------
+    kind : type
+        A `SettingsModel`.
+    settings : YamlSettings
+    seed : int
+    initial : Model, optional
+        Of the same sizes.
+    """
+    torch.manual_seed(seed)
+    model = kind(settings)
+    if initial is not None:
+        model.load_state_dict(initial.state_dict())
+    return model
 
 
 def fit(
@@ -55,10 +77,11 @@ def fit(
     folder: str | Path,
     *,
     data: Mapping[str, Any],
-    identity: Mapping[str, Any],
+    identity: str,
     initial: Any = None,
     validation: Batches | None = None,
     validation_batches: int = 4,
+    curves: bool = True,
     progress: bool = True,
 ) -> Any:
     """Train a model by its loss and leave weights and card in the folder, where a killed training goes on.
@@ -67,28 +90,36 @@ def fit(
     ----------
     model : Model
         Changed in place, and returned.
-    batches, folder, identity, validation, validation_batches, progress
+    batches, folder, validation, validation_batches, progress
         As in `molflow_sim.training.train`.
     config : ModelConfig
-        Stands in the card.
+        Stands in the card, and makes the training this one.
     data : mapping
         What the card says of the data.
+    identity : str
+        Hash of the data: with others it is another training.
     initial : Model, optional
         Whose weights the model has at the start.
+    curves : bool
+        Draw the metrics (`plot_curves`).
 
     Raises
     ------
     StoreError, TrainingError, WeightsError
         As `molflow_sim.training.train`.
     """
-    from molflow_sim.training import train
+    from molflow_sim.training import plot_curves, train
 
     before = None if initial is None else initial.card.get("sha256")
+    asked = {name: value for name, value in asdict(config).items() if name != "training"}
     result = train(
         model, lambda net, batch: net.loss(batch), batches, config.training, folder, validation=validation,
-        validation_batches=validation_batches, identity={"initial": before, **identity}, progress=progress,
+        validation_batches=validation_batches, progress=progress,
+        identity={"initial": before, "data": identity, "config": asked},
     )  # fmt: skip
     kept = result.card(config.training.keep_best)
     model.card |= {"config": asdict(config), "data": dict(data), "fine-tuned from": before, **kept}
     save_model(folder, model)
+    if curves:
+        plot_curves(folder)
     return model

@@ -19,6 +19,7 @@ import lightning
 import torch
 from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch.callbacks import Callback
+from lightning_utilities.core.apply_func import apply_to_collection
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
@@ -26,7 +27,7 @@ from molflow_sim.errors import TrainingError
 from molflow_sim.runs.files import write_bytes_atomically
 from molflow_sim.runs.folder import JobFolder
 from molflow_sim.runs.identity import modules_of
-from molflow_sim.training.batches import Batches
+from molflow_sim.training.batches import Batches, Movable
 from molflow_sim.training.checkpoint import NAME, SafetensorsIO, stored_step
 from molflow_sim.training.settings import TrainSettings
 
@@ -199,12 +200,18 @@ class _Shell(lightning.LightningModule):
         self._count = 0
 
     def training_step(self, _: Any, __: int) -> Tensor:
-        batch = move_data_to_device(self._batches.batch(self.trainer.global_step), self.device)
-        values = self._loss(self.network, batch)
+        values = self._loss(self.network, self._drawn(self._batches, self.trainer.global_step))
         for name, value in values.items():
             self._sums[name] = value.detach() + (self._sums[name].to(value) if name in self._sums else 0)
         self._count += 1
         return values["loss"]
+
+    def _drawn(self, batches: Batches, step: int) -> Any:
+        """A batch where the network is, in double precision where that is."""
+        batch = move_data_to_device(batches.batch(step), self.device)
+        if self._settings.precision == "64":
+            batch = apply_to_collection(batch, (Tensor, Movable), _in_double)
+        return batch
 
     def configure_optimizers(self) -> Any:
         s = self._settings
@@ -225,13 +232,16 @@ class _Shell(lightning.LightningModule):
         if self.average is not None:
             self.average.update_parameters(self.network)
         if step % s.log_every == 0 or step == s.max_steps:
-            means = {name: float(value) / self._count for name, value in self._sums.items()}
-            if not all(map(math.isfinite, means.values())):
-                raise TrainingError(f"the loss is not finite at step {step}; use a smaller learning rate")
-            self.metrics += [(step, name, value) for name, value in means.items()]
+            self.metrics += [(step, name, value) for name, value in self._means(step).items()]
             self._sums, self._count = {}, 0
         if self._validation is not None and (step % s.validate_every == 0 or step == s.max_steps):
             self._validate(self._validation, step)
+
+    def _means(self, step: int) -> dict[str, float]:
+        means = {name: float(value) / self._count for name, value in self._sums.items()}
+        if not all(map(math.isfinite, means.values())):
+            raise TrainingError(f"the loss is not finite at step {step}; use a smaller learning rate")
+        return means
 
     @torch.no_grad()
     def _validate(self, batches: Batches, step: int) -> None:
@@ -239,7 +249,7 @@ class _Shell(lightning.LightningModule):
         network.eval()
         sums: dict[str, float] = {}
         for k in range(self._n_validation):
-            values = self._loss(network, move_data_to_device(batches.batch(k), self.device))
+            values = self._loss(network, self._drawn(batches, k))
             for name, value in values.items():
                 sums[name] = sums.get(name, 0.0) + float(value) / self._n_validation
         network.train()
@@ -257,7 +267,8 @@ class _Shell(lightning.LightningModule):
         return self.network if self.average is None else self.average.module
 
     def write(self, folder: Path) -> None:
-        """Write the checkpoint and the metrics up to it."""
+        """Write the checkpoint and the metrics up to it, unless the loss since the last of them is not finite."""
+        self._means(self.trainer.global_step)
         self.trainer.save_checkpoint(folder / NAME, weights_only=False)
         write_metrics(folder, self.metrics)
 
@@ -279,6 +290,10 @@ class _Shell(lightning.LightningModule):
     def on_train_start(self) -> None:
         if self._random is not None:
             torch.set_rng_state(self._random)
+
+
+def _in_double(x: Tensor | Movable) -> Tensor | Movable:
+    return x.to(torch.float64) if isinstance(x, Movable) or x.is_floating_point() else x
 
 
 class _Keeper(Callback):
@@ -326,9 +341,11 @@ def write_metrics(folder: Path, metrics: list[tuple[int, str, float]]) -> None:
 
 
 def read_metrics(folder: Path) -> list[tuple[int, str, float]]:
-    """What `write_metrics` wrote; nothing where there is no such file."""
+    """What `write_metrics` wrote, nothing where there is no such file; TrainingError where something else is in it."""
     try:
         with (folder / "metrics.csv").open(newline="") as file:
             return [(int(row["step"]), row["name"], float(row["value"])) for row in csv.DictReader(file)]
     except OSError:
         return []
+    except (KeyError, TypeError, ValueError) as error:
+        raise TrainingError(f"{folder / 'metrics.csv'} is no table of a training's metrics: {error}") from None

@@ -77,8 +77,11 @@ class SettingsModel(nn.Module):
 
     kind: ClassVar[str]
     settings_type: ClassVar[Any]
-    settings: Any
-    card: dict[str, Any]
+
+    def __init__(self, settings: Any = None, card: Mapping[str, Any] | None = None) -> None:
+        super().__init__()
+        self.settings = settings or self.settings_type()
+        self.card: dict[str, Any] = dict(card or {})
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Tensors, and the card with the settings that `from_state` needs."""
@@ -104,9 +107,9 @@ class SettingsModel(nn.Module):
 
     def warn_beyond_range(self, **found: tuple[int, str]) -> None:
         """Warn of numbers (and what they count) above those of the training, by their names in the card's range."""
-        for name, most in self.card.get("range", {}).items():
-            value, what = found[name]
-            if value > most:
+        known = self.card.get("range", {})
+        for name, (value, what) in found.items():
+            if value > (most := known.get(name, value)):
                 warnings.warn(
                     f"{value} {what} are beyond the trained range (at most {most}); expect poor samples", stacklevel=4
                 )

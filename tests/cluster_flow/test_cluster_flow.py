@@ -183,8 +183,9 @@ def test_clusters_are_written_and_read_back_and_the_split_keeps_molecules_togeth
         np.testing.assert_allclose(a.end.positions(a.body), b.end.positions(b.body))
         np.testing.assert_allclose(a.symmetry, b.symmetry)
     refuses(StoreError, "molflow dataset clusters", read_clusters, tmp_path / "nothing")
-    (tmp_path / "bad.npz").write_bytes(b"abc")
-    refuses(StoreError, "no archive", read_clusters, tmp_path / "bad.npz")
+    for damaged in (b"abc", b"", data.packed()[:300]):
+        (tmp_path / "bad.npz").write_bytes(damaged)
+        refuses(StoreError, "no archive", read_clusters, tmp_path / "bad.npz")
 
 
 def test_low_packings_and_measured_crystals_get_their_shares(records):

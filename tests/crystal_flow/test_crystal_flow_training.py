@@ -18,9 +18,9 @@ from molflow_sim.models.crystal_flow import CrystalFlowConfig, PairBatches, Pair
 from molflow_sim.models.crystal_flow.network import ContactSettings
 from molflow_sim.models.crystal_flow.path import distance, interpolate
 from molflow_sim.models.crystal_flow.starts import van_der_waals_volume
-from molflow_sim.models.crystal_flow.train import train_crystal_flow, train_on_pairs
+from molflow_sim.models.crystal_flow.train import pairs_of, train_crystal_flow, train_on_pairs
 from molflow_sim.training import TrainSettings
-from molflow_sim.training.batches import validation_rows
+from molflow_sim.training.batches import validation_rows, with_measured_share
 
 CONFIG = CrystalFlowConfig(
     network=ContactSettings(width=16, radial=8, inner_layers=1, outer_layers=1, outer_cutoff=4.0),
@@ -80,14 +80,16 @@ def test_the_volume_agrees_with_the_molecules(dataset) -> None:
 def test_pairs_come_back_from_disk_and_join(tmp_path, pairs) -> None:
     pairs.save(tmp_path / "pairs.npz", {"identity": "x"})
     back = PairSet.load(tmp_path / "pairs.npz")
-    assert PairSet.card(tmp_path / "pairs.npz") == {"identity": "x"}
+    assert PairSet.with_card(tmp_path / "pairs.npz")[1] == {"identity": "x"}
     np.testing.assert_allclose(back.end_cell, pairs.end_cell, atol=1e-4)
     both = PairSet.join([pairs, back], [0.75, 0.25])
     assert len(both) == 2 * len(pairs) and both.weight[: len(pairs.weight)].sum() == pytest.approx(0.75)
     a, b = both.batch(np.array([1, len(pairs) + 1]))[0], pairs.batch(np.array([1, 1]))[0]
     torch.testing.assert_close(a.positions(), b.positions(), rtol=0, atol=1e-3)
-    (tmp_path / "bad.npz").write_bytes(b"PK not a zip")
-    refuses(TrainingError, r"bad\.npz", PairSet.load, tmp_path / "bad.npz")
+    whole = (tmp_path / "pairs.npz").read_bytes()
+    for damaged in (b"PK not a zip", b"", whole[: len(whole) // 2]):
+        (tmp_path / "bad.npz").write_bytes(damaged)
+        refuses(TrainingError, r"bad\.npz", PairSet.load, tmp_path / "bad.npz")
 
 
 def test_batches_depend_on_seed_and_step_alone(pairs) -> None:
@@ -142,6 +144,39 @@ def test_nonsense_in_the_settings_and_data_without_a_usable_crystal_are_refused(
     assert (made.training.max_steps, made.training.batch_size, made.starts) == (5, 64, 3)
     refuses(InputError, "starts", CrystalFlowConfig, starts=0)
     refuses(TrainingError, "no crystal", make_pairs, dataset, 2, rows=np.zeros(len(dataset), bool))
+
+
+class Measured:
+    """A data set whose crystals are from experiment, all or some of them, or have another number of molecules."""
+
+    def __init__(self, dataset, experimental, several) -> None:
+        self.dataset, self.experimental, self.several = dataset, experimental, several
+        self.weights, self.relative_energy = dataset.weights, dataset.relative_energy
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, i: int):
+        record = self.dataset[i]
+        return replace(record, images=2 * record.images) if self.several[i] else record
+
+
+def test_crystals_of_one_kind_do_where_the_other_kind_has_none_or_no_share(dataset) -> None:
+    every, none = np.ones(len(dataset), bool), np.zeros(len(dataset), bool)
+    some = np.arange(len(dataset)) < 3
+    alone = pairs_of(Measured(dataset, some, some), CONFIG)
+    assert len(alone.weight) == len(dataset) - 3 and alone.weight.sum() == pytest.approx(1.0)
+    refuses(
+        TrainingError, "share of 0", pairs_of, Measured(dataset, every, none), replace(CONFIG, experimental_share=0.0)
+    )
+    refuses(TrainingError, "one molecule in the asymmetric unit", pairs_of, Measured(dataset, some, every), CONFIG)
+
+
+def test_measured_crystals_get_their_share_of_the_draws_down_to_none() -> None:
+    weights, measured = np.array([1.0, 3.0, 2.0, 2.0]), np.array([True, True, False, False])
+    np.testing.assert_allclose(with_measured_share(weights, measured, 0.2), [0.05, 0.15, 0.4, 0.4])
+    np.testing.assert_allclose(with_measured_share(weights, measured, 0.0), [0.0, 0.0, 0.5, 0.5])
+    np.testing.assert_array_equal(with_measured_share(weights, np.ones(4, bool), 0.0), weights)
 
 
 def test_training_and_sampling_need_no_chemistry_library(tmp_path, pairs) -> None:

@@ -3,6 +3,7 @@
 import math
 
 import pytest
+import roma
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -85,7 +86,7 @@ def test_the_rotation_path_is_the_published_geodesic(seed):
     r0, r1 = haar((20,), seed), haar((20,), seed + 1)
     t = torch.rand(20, generator=g, dtype=F64)
     rt, _ = mf.rotation_interpolate(r0, r1, t)
-    published = r0 @ mf.rotation_exp(t[:, None] * mf.rotation_log(r0.transpose(-1, -2) @ r1))
+    published = r0 @ roma.rotvec_to_rotmat(t[:, None] * roma.rotmat_to_rotvec(r0.transpose(-1, -2) @ r1))
     assert torch.allclose(rt, published, atol=1e-8)
     assert torch.allclose(mf.rotation_interpolate(r0, r1, torch.ones(20, dtype=F64))[0], r1, atol=1e-9)
     assert torch.allclose(mf.rotation_distance(r0, rt), t * mf.rotation_distance(r0, r1), atol=1e-8)
@@ -98,14 +99,14 @@ def test_a_step_along_the_velocity_stays_on_the_geodesic(seed, t):
     rt, omega = mf.rotation_interpolate(r0, r1, torch.full((20,), t, dtype=F64))
     assert torch.allclose(mf.rotation_step(rt, omega, 1.0 - t), r1, atol=1e-9)
     # what is left at time t, over the time that is left, is the velocity
-    assert torch.allclose(mf.rotation_velocity(rt, r1) / (1.0 - t), omega, atol=1e-6)
+    assert torch.allclose(roma.rotmat_to_rotvec(r1 @ rt.mT) / (1.0 - t), omega, atol=1e-6)
 
 
 def test_small_and_half_turns_have_the_right_distance_and_finite_gradients():
     for angle in (1e-7, 1e-3, 1.0, math.pi - 1e-6, math.pi):
-        turn = mf.rotation_exp(torch.tensor([0.0, angle, 0.0], dtype=F64))
+        turn = roma.rotvec_to_rotmat(torch.tensor([0.0, angle, 0.0], dtype=F64))
         assert mf.rotation_distance(turn, torch.eye(3, dtype=F64)).item() == pytest.approx(angle, abs=1e-9)
-        assert mf.rotation_log(turn).norm().item() == pytest.approx(angle, abs=1e-7)
+        assert roma.rotmat_to_rotvec(turn).norm().item() == pytest.approx(angle, abs=1e-7)
     omega = torch.zeros(3, dtype=F64, requires_grad=True)
-    mf.rotation_exp(omega)[0, 1].backward()
+    roma.rotvec_to_rotmat(omega)[0, 1].backward()
     assert torch.isfinite(omega.grad).all()

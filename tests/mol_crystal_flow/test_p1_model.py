@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+import roma
 import torch
 from crystal_examples import crystal, molecule
 from p1_examples import TINY, cocrystal, data, haar, path, random_state, same_crystal
@@ -13,7 +14,7 @@ from refusals import refuses
 
 from molflow_sim import Molecule
 from molflow_sim.errors import InputError, WeightsError
-from molflow_sim.flow.manifolds import rotation_velocity, torus_log
+from molflow_sim.flow.manifolds import wrap
 from molflow_sim.forcefield import parametrize
 from molflow_sim.models.mol_crystal_flow import MolCrystalFlow, P1Batches, P1Data, P1Settings
 from molflow_sim.models.mol_crystal_flow.batch import Poses
@@ -149,8 +150,8 @@ def test_a_perfect_velocity_field_leads_to_the_crystal(scales):
 
     def field(state, t):
         p, left = state.poses, (1.0 - t)[:, None, None]
-        frac = without_mean(torus_log(p.frac, end.frac), batch.mask) / left
-        return Velocities((end.cell - p.cell) / left, frac, rotation_velocity(p.rotation, end.rotation) / left)
+        frac = without_mean(wrap(end.frac - p.frac), batch.mask) / left
+        return Velocities((end.cell - p.cell) / left, frac, roma.rotmat_to_rotvec(end.rotation @ p.rotation.mT) / left)
 
     chosen = P1Settings(centroid_scale=scales[0], rotation_scale=scales[1], steps=60)
     prior = draw_prior(batch.volume, batch.poses.chi, chosen, np.random.default_rng(0)).to(torch.float64)

@@ -9,8 +9,12 @@ from refusals import refuses
 from torch import nn
 
 import molflow_sim.training.weights as module
+from molflow_sim.cg.teacher import TeacherSettings
 from molflow_sim.errors import InputError, StoreError, TrainingError, WeightsError
+from molflow_sim.models.crystal_flow import ContactSettings
+from molflow_sim.models.mol_crystal_flow import P1Settings
 from molflow_sim.training import TensorBatches, TrainSettings, train
+from molflow_sim.training.fit import FitConfig
 from molflow_sim.training.loop import discard
 from molflow_sim.training.weights import load_weights, save_weights
 
@@ -120,6 +124,32 @@ def test_the_weights_that_validate_best_are_kept_also_over_a_stop(tmp_path) -> N
     refuses(TrainingError, "validation", train, network(), squares, TensorBatches((x, y), 32), settings, progress=False)
 
 
+def test_validation_that_is_not_finite_is_no_best_and_does_not_stop_a_training(tmp_path) -> None:
+    x, y = data()
+    settings = TrainSettings(**{**SETTINGS.__dict__, "checkpoint_minutes": 0.0, "validate_every": 20})
+    nothing = TensorBatches((x, torch.full_like(y, math.nan)), 32)
+    with pytest.raises(Stop):
+        train(network(), squares, Breaking((x, y), 32, 37), settings, tmp_path, validation=nothing, progress=False)
+    result = train(
+        network(), squares, TensorBatches((x, y), 32), settings, tmp_path, validation=nothing, progress=False
+    )
+    found = [(step, value) for step, name, value in result.metrics if name == "val_loss"]
+    assert [step for step, _ in found] == [20, 40, 60] and all(math.isnan(value) for _, value in found)
+
+
+def test_double_precision_is_that_of_the_batches_too() -> None:
+    module = network()
+    settings = TrainSettings(**{**SETTINGS.__dict__, "precision": "64"})
+    seen = set()
+
+    def loss(module: nn.Module, batch) -> dict[str, torch.Tensor]:
+        seen.update(x.dtype for x in batch)
+        return squares(module, batch[:2])
+
+    train(module, loss, TensorBatches((*data(), torch.arange(256)), 32), settings, progress=False)
+    assert seen == {torch.float64, torch.int64} and module.weight.dtype == torch.float64
+
+
 def test_a_folder_with_other_settings_is_refused(tmp_path) -> None:
     train(network(), squares, TensorBatches(data(), 32), SETTINGS, tmp_path, progress=False)
     other = TrainSettings(**{**SETTINGS.__dict__, "learning_rate": 0.2})
@@ -157,6 +187,13 @@ def test_a_loss_that_is_not_finite_stops_the_training() -> None:
         train(network(), squares, TensorBatches((x, y), 256), SETTINGS, progress=False)
 
 
+def test_weights_of_a_loss_that_is_not_finite_are_no_checkpoint(tmp_path) -> None:
+    x, y = data()
+    settings = TrainSettings(**{**SETTINGS.__dict__, "checkpoint_minutes": 0.0, "log_every": 50})
+    with pytest.raises(TrainingError, match="not finite at step 1"):
+        train(network(), squares, TensorBatches((x, y / 0.0), 32), settings, tmp_path, progress=False)
+
+
 def test_batches_depend_on_seed_and_step_alone() -> None:
     first, second = TensorBatches(data(), 100, seed=3), TensorBatches(data(), 100, seed=3)
     first.batch(0)
@@ -174,6 +211,14 @@ def test_settings_go_through_yaml_and_refuse_nonsense(tmp_path) -> None:
     (tmp_path / "bad.yaml").write_text("max_steps: many\n")
     refuses(InputError, "max_steps must be int", TrainSettings.from_yaml, tmp_path / "bad.yaml")
     refuses(InputError, "ema_decay", TrainSettings, ema_decay=1.0)
+    refuses(InputError, "seed must not be negative", TrainSettings, seed=-1)
+    refuses(InputError, "learning_rate", TrainSettings, learning_rate=math.inf)
+    refuses(InputError, "energy_scale must be float, got nan", FitConfig.from_dict, {"energy_scale": math.nan})
+    refuses(InputError, "energy_scale must be positive, got nan", FitConfig, energy_scale=math.nan)
+    refuses(InputError, "could not convert", P1Settings.from_dict, {"length_mean": ["a", 1.0, 2.0]})
+    refuses(InputError, "width must be at least 1", ContactSettings, width=0)
+    refuses(InputError, "outer_cutoff must be positive", ContactSettings, outer_cutoff=-1.0)
+    refuses(InputError, "at least one unit", TeacherSettings, hidden=(-1,))
 
 
 def test_weights_come_back_as_written(tmp_path) -> None:

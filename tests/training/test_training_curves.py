@@ -13,6 +13,8 @@ METRICS = [(step, name, 1.0 / step) for step in (10, 20, 30) for name in ("loss"
 
 def test_curves_are_drawn_and_the_same_twice_and_a_folder_without_metrics_is_named(tmp_path) -> None:
     refuses(TrainingError, r"metrics\.csv", plot_curves, tmp_path)
+    (tmp_path / "metrics.csv").write_text("step,name,value\n1,loss\n")
+    refuses(TrainingError, "no table", plot_curves, tmp_path)
     write_metrics(tmp_path, METRICS)
     path = plot_curves(tmp_path)
     picture = path.read_bytes()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -116,13 +115,13 @@ class ClusterData:
         experimental_share : float
             Of the draws that come from experiment, where there are both.
         """
+        from molflow_sim.training.batches import with_measured_share
+
         weights = np.exp(-np.array([r.relative_energy for r in self.records]) / energy_scale)
         _, molecule = np.unique([r.key for r in self.records], return_inverse=True)
         weights /= np.bincount(molecule, weights)[molecule]
         measured = np.array([r.experimental for r in self.records])
-        if measured.any() and not measured.all():
-            weights[measured] *= experimental_share / weights[measured].sum()
-            weights[~measured] *= (1.0 - experimental_share) / weights[~measured].sum()
+        weights = with_measured_share(weights, measured, experimental_share)
         return weights / weights.sum()
 
     def packed(self) -> bytes:
@@ -165,7 +164,7 @@ def read_clusters(paths: str | Path | Sequence[str | Path]) -> ClusterData:
         try:
             raw = file.read_bytes()
             records += unpacked(raw)
-        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        except (OSError, ValueError, KeyError) as error:
             raise StoreError(
                 f"{file} is no archive of clusters; make one with molflow dataset clusters ({error})"
             ) from error
@@ -178,7 +177,7 @@ def unpacked(data: bytes) -> list[ClusterRecord]:
 
     Raises
     ------
-    ValueError, KeyError, zipfile.BadZipFile
+    ValueError, KeyError
         It is none.
     """
     arrays = unpack_format(data, FORMAT)

@@ -71,12 +71,7 @@ class ClusterFlowGenerator(TrainedGenerator):
             )
         copies: Any = asked.copies  # a tuple, once the request is checked
         molecule, count = asked.molecules[0], copies[0]
-        most = flow.card.get("range", {}).get("max_atoms", molecule.n_atoms)
-        if molecule.n_atoms > most:
-            warnings.warn(
-                f"{molecule.n_atoms} atoms are beyond the trained range (at most {most}); expect poor samples",
-                stacklevel=2,
-            )
+        flow.warn_beyond_range(max_atoms=(molecule.n_atoms, "atoms"))
         if asked.density != flow.settings.density:
             warnings.warn(
                 f"the flow was trained from starts of {flow.settings.density:g} g/cm³, not {asked.density:g}",

@@ -7,14 +7,15 @@ from itertools import pairwise
 from typing import Any, ClassVar
 
 import numpy as np
+import roma
 import torch
 from torch import Tensor
 
-from molflow_sim.flow.manifolds import rotation_exp
 from molflow_sim.models.cluster_flow.batch import Item, collate
 from molflow_sim.models.cluster_flow.network import ClusterNetwork
 from molflow_sim.models.cluster_flow.paths import LATEST, ClusterBatch, diffusion
 from molflow_sim.models.cluster_flow.settings import ClusterFlowSettings
+from molflow_sim.nn.egnn import gathered
 from molflow_sim.threads import one_torch_thread
 from molflow_sim.training.model import SettingsModel
 
@@ -48,10 +49,8 @@ class ClusterFlow(SettingsModel):
     reader = "molflow_sim.models.cluster_flow.data:read_clusters"
 
     def __init__(self, settings: ClusterFlowSettings | None = None, card: Mapping[str, Any] | None = None) -> None:
-        super().__init__()
-        self.settings = settings or ClusterFlowSettings()
+        super().__init__(settings, card)
         self.network = ClusterNetwork(self.settings)
-        self.card: dict[str, Any] = dict(card or {})
 
     def loss(self, batch: ClusterBatch) -> dict[str, Tensor]:
         """Flow-matching loss.
@@ -66,8 +65,8 @@ class ClusterFlow(SettingsModel):
         error = ((self.network(batch) - true) ** 2).sum(-1)
         owner, n = batch.owner, len(batch.time)
         size = torch.bincount(owner, minlength=n).to(error)
-        loss = (error.new_zeros(n).index_add(0, owner, error) / size).mean()
-        still = (error.new_zeros(n).index_add(0, owner, (true * true).sum(-1)) / size).mean()
+        loss = (gathered(error, owner, n) / size).mean()
+        still = (gathered((true * true).sum(-1), owner, n) / size).mean()
         return {"loss": loss, "explained": 1.0 - loss / still}
 
     @torch.no_grad()
@@ -120,4 +119,4 @@ def _rigid_step(x: Tensor, step: Tensor) -> Tensor:
     eye = torch.eye(3, dtype=x.dtype)
     inertia = ((arm * arm).sum(-1)[..., None, None] * eye - arm.unsqueeze(-1) * arm.unsqueeze(-2)).sum(1) + 1e-6 * eye
     omega = torch.linalg.solve(inertia, torch.linalg.cross(arm, step).sum(1))
-    return centre + step.mean(1, keepdim=True) + arm @ rotation_exp(omega).mT
+    return centre + step.mean(1, keepdim=True) + arm @ roma.rotvec_to_rotmat(omega).mT

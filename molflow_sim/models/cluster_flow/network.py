@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from molflow_sim.models.cluster_flow.batch import ClusterBatch, near_pairs
 from molflow_sim.models.cluster_flow.settings import ClusterFlowSettings
+from molflow_sim.nn.egnn import gathered
 from molflow_sim.nn.mlp import mlp
 from molflow_sim.nn.painn import PaiNNLayer
 from molflow_sim.nn.radial import GaussianBasis, polynomial_envelope
@@ -49,7 +50,7 @@ class ClusterNetwork(nn.Module):
         x, molecule = batch.position, batch.molecule
         m = len(batch.cluster)
         size = torch.bincount(molecule, minlength=m).to(x.dtype).unsqueeze(-1)
-        centre = _summed(x, molecule, m) / size
+        centre = gathered(x, molecule, m) / size
         near, far = (
             _edges(x, batch.owner, self.settings.cutoff),
             _edges(centre, batch.cluster, self.settings.centre_cutoff),
@@ -69,7 +70,7 @@ class ClusterNetwork(nn.Module):
         layers = zip(self.atoms, self.centres, self.down, self.down_vector)
         for atoms, centres, down, down_vector in layers:
             s, v = atoms(s, v, near[0], near_features, near_weight, near[2])
-            pooled = _summed(s, molecule, m) / size, _summed(v, molecule, m) / size.unsqueeze(-1)
+            pooled = gathered(s, molecule, m) / size, gathered(v, molecule, m) / size.unsqueeze(-1)
             far_s, far_v = centres(*pooled, far[0], far_features, far_weight, far[2])
             s, v = s + down(far_s)[molecule], v + down_vector(far_v)[molecule]
         out = (v * self.gate(self.norm(s)).unsqueeze(1)).sum(-1)
@@ -92,18 +93,14 @@ def rigid_motion(vectors: Tensor, arm: Tensor, molecule: Tensor, m: int) -> Tens
         Molecules.
     """
     size = torch.bincount(molecule, minlength=m).to(arm.dtype).unsqueeze(-1)
-    mean = _summed(vectors, molecule, m) / size
-    torque = _summed(torch.linalg.cross(arm, vectors), molecule, m)
+    mean = gathered(vectors, molecule, m) / size
+    torque = gathered(torch.linalg.cross(arm, vectors), molecule, m)
     eye = torch.eye(3, dtype=arm.dtype, device=arm.device)
     squares = (arm * arm).sum(-1)[:, None, None] * eye - arm.unsqueeze(-1) * arm.unsqueeze(-2)
     # 0.01 Å²: a linear molecule does not turn about its axis, and a lone atom not at all
-    inertia = _summed(squares, molecule, m) + 0.01 * eye
+    inertia = gathered(squares, molecule, m) + 0.01 * eye
     omega = torch.linalg.solve(inertia, torque)
     return mean[molecule] + torch.linalg.cross(omega[molecule], arm)
-
-
-def _summed(values: Tensor, into: Tensor, n: int) -> Tensor:
-    return values.new_zeros(n, *values.shape[1:]).index_add(0, into, values)
 
 
 def _edges(x: Tensor, group: Tensor, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:

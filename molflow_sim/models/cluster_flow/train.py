@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from molflow_sim.errors import InputError, TrainingError
 from molflow_sim.models.cluster_flow.data import ClusterData
 from molflow_sim.models.cluster_flow.model import ClusterFlow
 from molflow_sim.models.cluster_flow.paths import PathBatches
 from molflow_sim.models.cluster_flow.settings import ClusterFlowSettings
-from molflow_sim.training.fit import ModelConfig, fit
-from molflow_sim.training.settings import TrainSettings
+from molflow_sim.training.fit import ModelConfig, begun, fit
+from molflow_sim.training.settings import TrainSettings, positive
 
 VALIDATION_BATCHES = 16
 
@@ -46,8 +45,9 @@ class ClusterFlowConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        if self.energy_scale <= 0.0 or not 0.0 <= self.experimental_share < 1.0 or self.max_atoms < 1:
-            raise InputError("energy_scale and max_atoms must be positive and experimental_share in [0, 1)")
+        positive(self, "energy_scale", "max_atoms")
+        if not 0.0 <= self.experimental_share < 1.0:
+            raise InputError(f"experimental_share must lie in [0, 1), got {self.experimental_share}")
 
 
 def train_cluster_flow(
@@ -74,8 +74,6 @@ def train_cluster_flow(
     StoreError, TrainingError
         The folder holds another training, nothing can be trained on, or the loss is not finite.
     """
-    from molflow_sim.training import plot_curves
-
     config = config or ClusterFlowConfig()
     sides = {
         side: ClusterData([r for r in data.of(side).records if len(r.numbers) <= config.max_atoms], data.identity)
@@ -86,12 +84,8 @@ def train_cluster_flow(
         raise TrainingError(
             f"none of {len(data)} clusters is on the side to train on and has at most {config.max_atoms} atoms"
         )
-    if initial is None:
-        torch.manual_seed(config.training.seed)
-        model = ClusterFlow(config.flow)
-    else:
-        model = ClusterFlow(initial.settings)
-        model.load_state_dict(initial.state_dict())
+    seed = config.training.seed
+    model = begun(ClusterFlow, config.flow if initial is None else initial.settings, seed, initial)
     model.card["range"] = {"max_atoms": max(len(r.numbers) for r in train.records), "molecules": train.size}
 
     def batches(side: str, seed: int) -> PathBatches:
@@ -99,7 +93,6 @@ def train_cluster_flow(
         weights = chosen.weights(config.energy_scale, config.experimental_share)
         return PathBatches(chosen, weights, model.settings, config.training.batch_size, seed)
 
-    seed = config.training.seed
     counts = {
         f"{side} {what}": int(value)
         for side, chosen in sides.items()
@@ -107,9 +100,7 @@ def train_cluster_flow(
     }
     trained: ClusterFlow = fit(
         model, batches("train", seed), config, folder, data={**counts, "identity": data.identity},
-        identity={"data": data.identity, "config": {k: v for k, v in asdict(config).items() if k != "training"}},
-        initial=initial, validation=batches("validation", seed + 1) if len(sides["validation"]) else None,
-        validation_batches=VALIDATION_BATCHES, progress=progress,
+        identity=data.identity, initial=initial, progress=progress, validation_batches=VALIDATION_BATCHES,
+        validation=batches("validation", seed + 1) if len(sides["validation"]) else None,
     )  # fmt: skip
-    plot_curves(folder)
     return trained

@@ -49,13 +49,12 @@ class CoarsenConf(SettingsModel):
     reader = "molflow_sim.models.coarsenconf.data:read_pairs"
 
     def __init__(self, settings: CoarsenConfSettings | None = None, card: Mapping[str, Any] | None = None) -> None:
-        super().__init__()
-        s = self.settings = settings or CoarsenConfSettings()
+        super().__init__(settings, card)
+        s = self.settings
         self.encoder = Encoder(s)
         self.true_encoder = None if s.share_inputs else Encoder(s)
         self.latent = Latent(s)
         self.decoder = Decoder(s)
-        self.card: dict[str, Any] = dict(card or {})
 
     def loss(self, batch: PairBatch) -> dict[str, Tensor]:
         """The negative evidence bound, in the weights of the settings.

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
-import torch
 
 from molflow_sim.errors import InputError, TrainingError
 from molflow_sim.models.coarsenconf.batch import PairBatches
 from molflow_sim.models.coarsenconf.data import PairData
 from molflow_sim.models.coarsenconf.model import CoarsenConf
 from molflow_sim.models.coarsenconf.settings import CoarsenConfSettings
-from molflow_sim.training.fit import ModelConfig, fit
+from molflow_sim.training.fit import ModelConfig, begun, fit
 from molflow_sim.training.settings import TrainSettings
 
 VALIDATION_BATCHES = 8
@@ -73,8 +72,6 @@ def train_coarsenconf(
     StoreError, TrainingError
         The folder holds another training, nothing can be trained on, or the loss is not finite.
     """
-    from molflow_sim.training import plot_curves
-
     config = config or CoarsenConfConfig()
     sides = {
         side: [r for r in data.of(side).records if r.graph.n <= config.max_atoms] for side in ("train", "validation")
@@ -87,14 +84,11 @@ def train_coarsenconf(
         raise TrainingError(
             f"none of {len(data)} molecules is on the side to train on and has at most {config.max_atoms} heavy atoms"
         )
-    seed = config.training.seed
-    if initial is None:
-        torch.manual_seed(seed)
-        model = CoarsenConf(config.conf)
-    else:
+    seed, settings = config.training.seed, config.conf
+    if initial is not None:
         s = initial.settings
-        model = CoarsenConf(replace(s, kl=replace(s.kl, steps=0), distance=replace(s.distance, steps=0)))
-        model.load_state_dict(initial.state_dict())
+        settings = replace(s, kl=replace(s.kl, steps=0), distance=replace(s.distance, steps=0))
+    model = begun(CoarsenConf, settings, seed, initial)
     model.card["range"] = {
         "max_heavy_atoms": max(r.graph.n for r in train),
         "max_beads": max(r.graph.n_beads for r in train),
@@ -108,9 +102,7 @@ def train_coarsenconf(
             **{f"{side} conformers": sum(len(r.true) for r in records) for side, records in sides.items()},
             "identity": data.identity,
         },
-        identity={"data": data.identity, "config": {k: v for k, v in asdict(config).items() if k != "training"}},
-        initial=initial, validation=validation if sides["validation"] else None,
+        identity=data.identity, initial=initial, validation=validation if sides["validation"] else None,
         validation_batches=VALIDATION_BATCHES, progress=progress,
     )  # fmt: skip
-    plot_curves(folder)
     return trained

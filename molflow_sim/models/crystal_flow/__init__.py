@@ -1,4 +1,4 @@
-"""Flows that generate molecular crystals, symmetric and all-atom; the published P1 model is in `p1`."""
+"""The crystal flow: symmetric packings of rigid, all-atom molecules; `mol_crystal_flow` is the one in P 1."""
 
 import lazy_loader
 

@@ -72,10 +72,8 @@ class CrystalFlow(nn.Module):
         low, high = self.card.get("config", {}).get("packing_coefficient", PACKING_COEFFICIENT)
         return float(low), float(high)
 
-    def integrate(
-        self, packings: RigidPackings, *, steps: int = STEPS, excess: float = 0.0, begin: float = 0.0, end: float = 1.0
-    ) -> RigidPackings:
-        """Integrate the flow from one time to another; one whose numbers fail on the way stays where it began."""
+    def integrate(self, packings: RigidPackings, *, steps: int = STEPS, excess: float = 0.0) -> RigidPackings:
+        """Packings carried from time 0 to 1; one whose numbers fail on the way stays where it began."""
         from molflow_sim.symmetry.spacegroup import SpaceGroup, cell_matrix, cell_parameters
 
         cell, centroid, rotation = packings.cell.copy(), packings.centroid.copy(), packings.rotation.copy()
@@ -87,8 +85,7 @@ class CrystalFlow(nn.Module):
                 batch = batch_of(packings.select(rows))
                 field = field or velocity_field(self.network, batch)
                 for k in range(steps):
-                    time = begin + (end - begin) * k / steps
-                    batch = step(batch, field(batch, time, excess), (end - begin) / steps)
+                    batch = step(batch, field(batch, k / steps, excess), 1.0 / steps)
             new_cell, good = _sound(batch, torch.from_numpy(packings.cell[rows]))
             parameters = cell_parameters(new_cell)
             names = [packings.space_groups[i] for i in rows]

@@ -1,4 +1,4 @@
-"""Where paths begin: random packings as the screening proposes them, and the published prior."""
+"""Where paths begin: random packings as the screening proposes them."""
 
 from __future__ import annotations
 

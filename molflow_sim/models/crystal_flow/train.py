@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -79,13 +78,11 @@ def train_on_pairs(
         config,
         folder,
         data={"pairs": len(pairs), "crystals": len(pairs.weight), "atoms": _range(pairs), **(card or {})},
-        identity={
-            "data": sha256(pairs.end_cell.tobytes()),
-            "config": {k: v for k, v in asdict(config).items() if k != "training"},
-        },
+        identity=sha256(pairs.end_cell.tobytes()),
         initial=initial,
         validation=None if validation is None else PairBatches(validation, size, seed + 1),
         validation_batches=VALIDATION_BATCHES,
+        curves=False,
         progress=progress,
     )
     return flow
@@ -133,13 +130,13 @@ def _stored_pairs(
 ) -> PairSet:
     from molflow_sim.runs.progress import Progress
 
-    if path.exists():
-        if PairSet.card(path).get("identity") != identity:
-            raise TrainingError(f"{path.parent} holds a training on other data or settings; choose another folder")
-    else:
+    if not path.exists():
         with Progress(progress).stage(path.stem.replace("_", " of "), int(rows.sum())) as advance:
             pairs_of(data, config, rows, advance).save(path, {"identity": identity})
-    return PairSet.load(path)
+    pairs, card = PairSet.with_card(path)
+    if card.get("identity") != identity:
+        raise TrainingError(f"{path.parent} holds a training on other data or settings; choose another folder")
+    return pairs
 
 
 def pairs_of(
@@ -148,20 +145,33 @@ def pairs_of(
     rows: np.ndarray | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> PairSet:
-    """Pairs of a data set (or of chosen rows of it); experimental crystals get their share of the weight."""
+    """Pairs of a data set (or of chosen rows of it); experimental crystals get their share of the weight.
+
+    Raises
+    ------
+    TrainingError
+        No crystal of a share above 0 is usable.
+    """
     chosen = np.ones(len(data), bool) if rows is None else rows
     parts, shares = [], []
+    reason = "the crystals are all from experiment, which have a share of 0"
     for kind, share, more in (
         (~data.experimental, 1.0 - config.experimental_share, 1),
         (data.experimental, config.experimental_share, EXPERIMENTAL_STARTS),
     ):
         if (kind & chosen).any() and share > 0.0:
-            made = make_pairs(
-                data, more * config.starts, seed=config.seed, scale=config.energy_scale, rows=kind & chosen,
-                packing_coefficient=config.packing_coefficient, progress=progress,
-            )  # fmt: skip
+            try:
+                made = make_pairs(
+                    data, more * config.starts, seed=config.seed, scale=config.energy_scale, rows=kind & chosen,
+                    packing_coefficient=config.packing_coefficient, progress=progress,
+                )  # fmt: skip
+            except TrainingError as error:  # the other kind may do
+                reason = str(error)
+                continue
             parts.append(made)
             shares.append(share)
+    if not parts:
+        raise TrainingError(f"no crystals to train on: {reason}")
     return PairSet.join(parts, shares) if len(parts) > 1 else parts[0]
 
 

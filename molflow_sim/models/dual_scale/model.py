@@ -67,12 +67,11 @@ class DualScale(SettingsModel):
     reader = "molflow_sim.models.dual_scale.data:read_frames"
 
     def __init__(self, settings: DualScaleSettings | None = None, card: Mapping[str, Any] | None = None) -> None:
-        super().__init__()
-        s = self.settings = settings or DualScaleSettings()
+        super().__init__(settings, card)
+        s = self.settings
         dual = s.scales == "dual"
         self.beads = PointNetwork(s.beads, BEADS, s.self_conditioning) if dual else None
         self.atoms = PointNetwork(s.atoms, ATOMS, s.self_conditioning)
-        self.card: dict[str, Any] = dict(card or {})
 
     # ------------------------------------------------------------------ training
 
@@ -132,7 +131,10 @@ class DualScale(SettingsModel):
         draw : int
             Another cluster of the same number.
         """
-        self._warn(graph)
+        self.warn_beyond_range(
+            molecules=(len(graph.order), "molecules"),
+            heavy_atoms=(max(m.atoms.n for m in graph.molecules), "heavy atoms in a molecule"),
+        )
         s, rng = self.settings, np.random.default_rng([seed, index, draw])
         seconds: dict[str, float] = {}
         anchors = np.zeros((graph.scale(ATOMS).n, 3))
@@ -171,12 +173,6 @@ class DualScale(SettingsModel):
             "molecules": max(len(g.order) for g in graphs),
             "heavy_atoms": max(m.atoms.n for g in graphs for m in g.molecules),
         }
-
-    def _warn(self, graph: ClusterGraph) -> None:
-        self.warn_beyond_range(
-            molecules=(len(graph.order), "molecules"),
-            heavy_atoms=(max(m.atoms.n for m in graph.molecules), "heavy atoms in a molecule"),
-        )
 
 
 def pair_loss(points: PointBatch, error: Tensor, unit: Tensor) -> Tensor:

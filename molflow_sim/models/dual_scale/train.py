@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
-from molflow_sim.errors import InputError, TrainingError
+from molflow_sim.errors import TrainingError
 from molflow_sim.models.dual_scale.data import TRAIN, VALIDATION, ClusterFrames
 from molflow_sim.models.dual_scale.model import DualScale
 from molflow_sim.models.dual_scale.paths import PathBatches, prepare, with_data
 from molflow_sim.models.dual_scale.settings import DualScaleSettings
 from molflow_sim.runs.files import sha256
-from molflow_sim.training.fit import ModelConfig, fit
-from molflow_sim.training.settings import TrainSettings
+from molflow_sim.training.fit import ModelConfig, begun, fit
+from molflow_sim.training.settings import TrainSettings, at_least
 
 VALIDATION_BATCHES = 8
 
@@ -44,8 +42,7 @@ class DualScaleConfig(ModelConfig):
 
     def __post_init__(self) -> None:
         """Refuse values that cannot work."""
-        if self.bead_batch < 1:
-            raise InputError(f"bead_batch must be at least 1, got {self.bead_batch}")
+        at_least(self, 1, "bead_batch")
 
 
 def train_dual_scale(
@@ -76,20 +73,15 @@ def train_dual_scale(
     TrainingError
         If no frame is for training, or the loss is not finite.
     """
-    from molflow_sim.training import plot_curves
-
     config = config or DualScaleConfig()
     flow = config.flow if initial is None else initial.settings
     frames = prepare(data, flow, TRAIN)
     if not frames:
         raise TrainingError("no frames to train on")
     settings = with_data(flow, frames)
-    torch.manual_seed(config.training.seed)
-    model = DualScale(settings)
-    if initial is not None:
-        model.load_state_dict(initial.state_dict())
-    model.remember_range([f.graph for f in frames])
     size, seed = config.training.batch_size, config.training.seed
+    model = begun(DualScale, settings, seed, initial)
+    model.remember_range([f.graph for f in frames])
     aside = prepare(data, settings, VALIDATION)
     identity = sha256("".join(d.identity for d in data).encode())
     trained: DualScale = fit(
@@ -102,11 +94,10 @@ def train_dual_scale(
             "systems": [f"{d.order.tolist().count(k)} x {s}" for d in data for k, s in enumerate(d.smiles)],
             "identity": identity,
         },
-        identity={"data": identity, "flow": asdict(settings), "bead_batch": config.bead_batch},
+        identity=identity,
         initial=initial,
         validation=PathBatches(aside, settings, size, config.bead_batch, seed + 1) if aside else None,
         validation_batches=VALIDATION_BATCHES,
         progress=progress,
     )
-    plot_curves(folder)
     return trained

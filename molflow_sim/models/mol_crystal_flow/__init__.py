@@ -1,7 +1,7 @@
 """The published P 1 flow of rigid molecules in a cell: data, network, training and sampling.
 
-Source: MolCrystalFlow (arXiv:2602.16020). Training needs torch, roma, NumPy and SciPy alone; RDKit is used only for
-the features of molecules not seen before.
+Source: MolCrystalFlow (arXiv:2602.16020). Training needs no chemistry library; RDKit is used only for the features
+of molecules not seen before.
 """
 
 import lazy_loader

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
+import roma
 import torch
 from torch import Tensor
 
 from molflow_sim.errors import InputError
-from molflow_sim.flow.manifolds import orthonormalised
 from molflow_sim.models.mol_crystal_flow.batch import Poses
 from molflow_sim.models.mol_crystal_flow.data import P1Data
 from molflow_sim.models.mol_crystal_flow.interpolants import FlowPath, draw_prior
@@ -54,10 +54,8 @@ class MolCrystalFlow(SettingsModel):
     trainer = "molflow_sim.models.mol_crystal_flow.train:train_mol_crystal_flow"
 
     def __init__(self, settings: P1Settings | None = None, card: Mapping[str, Any] | None = None) -> None:
-        super().__init__()
-        self.settings = settings or P1Settings()
+        super().__init__(settings, card)
         self.network = P1Network(self.settings)
-        self.card: dict[str, Any] = dict(card or {})
 
     def remember_range(self, data: P1Data) -> None:
         """Keep the largest molecule and the most molecules in a cell of the training data, to warn beyond them."""
@@ -138,7 +136,10 @@ class MolCrystalFlow(SettingsModel):
                 rngs = [np.random.default_rng([seed, int(k)]) for k in numbers]
                 contents = fill(molecules, z, rngs, hands, self.settings.racemic_share)
                 if not chunks:
-                    self._warn(contents.shapes, len(contents.species))
+                    atoms = max(len(s.numbers) for s in contents.shapes)
+                    self.warn_beyond_range(
+                        max_atoms=(atoms, "atoms"), max_z=(len(contents.species), "molecules in the cell")
+                    )
                 found = Samples(contents, *self._carried(contents, rngs, steps), numbers)
                 chunks.append(found.select((numbers >= first_index) & (numbers < last)))
         return Samples.concatenate(chunks)
@@ -158,13 +159,10 @@ class MolCrystalFlow(SettingsModel):
         self.train(training)
         cell, frac, rotation = (x.cpu().double() for x in (end.cell, end.frac, end.rotation))
         finite = rotation.isfinite().all(-1).all(-1)[..., None, None]
-        rotation = torch.where(finite, orthonormalised(torch.where(finite, rotation, torch.eye(3).double())), rotation)
+        # The nearest rotations: without the rounding that many steps pile up.
+        sound = roma.special_procrustes(torch.where(finite, rotation, torch.eye(3).double()))
+        rotation = torch.where(finite, sound, rotation)
         return cell.numpy(), frac.numpy(), contents.orientations(rotation.numpy())
-
-    def _warn(self, shapes: list[Any], z: int) -> None:
-        self.warn_beyond_range(
-            max_atoms=(max(len(s.numbers) for s in shapes), "atoms"), max_z=(z, "molecules in the cell")
-        )
 
     @classmethod
     def _settings_of(cls, card: Mapping[str, Any]) -> Any:

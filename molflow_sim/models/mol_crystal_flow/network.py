@@ -14,10 +14,11 @@ from __future__ import annotations
 import math
 from itertools import product
 
+import roma
 import torch
 from torch import Tensor, nn
 
-from molflow_sim.flow.manifolds import rotation_log, to_space, wrap
+from molflow_sim.flow.manifolds import to_space, wrap
 from molflow_sim.models.mol_crystal_flow.batch import P1Batch, Poses, standard_frame
 from molflow_sim.models.mol_crystal_flow.embedder import MoleculeEmbedder
 from molflow_sim.models.mol_crystal_flow.features import N_FEATURES
@@ -130,7 +131,8 @@ class P1Network(nn.Module):
         phase = (delta.unsqueeze(-1) * k).flatten(-2)
         relative = poses.rotation.transpose(-1, -2).unsqueeze(2) @ poses.rotation.unsqueeze(1)
         metric = _metric(poses.cell, scale)[:, None, None].expand(-1, m, m, -1)
-        parts = [torch.sin(phase), torch.cos(phase), metric, rotation_log(relative) / math.pi, relative.flatten(-2)]
+        turn = roma.rotmat_to_rotvec(relative) / math.pi
+        parts = [torch.sin(phase), torch.cos(phase), metric, turn, relative.flatten(-2)]
         if s.radial:
             parts.append(self._directions(poses, delta, relative))
         return torch.cat(parts, -1)

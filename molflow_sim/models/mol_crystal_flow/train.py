@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from molflow_sim.errors import InputError, TrainingError
 from molflow_sim.models.mol_crystal_flow.data import P1Data
 from molflow_sim.models.mol_crystal_flow.interpolants import FlowPath, make_path
 from molflow_sim.models.mol_crystal_flow.model import MolCrystalFlow
 from molflow_sim.models.mol_crystal_flow.settings import P1Settings
-from molflow_sim.training.batches import data_identity, molecule_counts, validation_rows
-from molflow_sim.training.fit import FitConfig, fit
+from molflow_sim.training.batches import data_identity, molecule_counts, validation_rows, with_measured_share
+from molflow_sim.training.fit import FitConfig, begun, fit
 from molflow_sim.training.settings import TrainSettings
 
 if TYPE_CHECKING:
@@ -125,52 +124,36 @@ def train_mol_crystal_flow(
     TrainingError
         If the data holds no usable crystal, the folder holds one on other data, or the loss is not finite.
     """
-    from molflow_sim.training import plot_curves
-
     config = config or MolCrystalFlowConfig()
     folder = Path(folder)
     scales = [config.energy_scale, config.experimental_share, config.validation_share, config.max_z, config.max_atoms]
     identity = data_identity(data, scales)
-    weights = _weights(data, config)
+    weights = with_measured_share(data.weights(config.energy_scale), data.experimental, config.experimental_share)
     aside = validation_rows(data, config.validation_share)
     crystals = _stored(folder / CRYSTALS, identity, data, weights, np.flatnonzero(~aside), config)
     validation = None
     if aside.any():
         validation = _stored(folder / VALIDATION, identity, data, weights, np.flatnonzero(aside), config)
-    if initial is None:
+    flow = config.flow if initial is None else initial.settings
+    if initial is None and flow.volume_prior:
         mean, std = crystals.length_statistics()
-        flow = replace(config.flow, length_mean=mean, length_std=std) if config.flow.volume_prior else config.flow
-        torch.manual_seed(config.training.seed)
-        model = MolCrystalFlow(flow)
-    else:
-        model = MolCrystalFlow(initial.settings)
-        model.load_state_dict(initial.state_dict())
-    model.remember_range(crystals)
+        flow = replace(flow, length_mean=mean, length_std=std)
     size, seed = config.training.batch_size, config.training.seed
+    model = begun(MolCrystalFlow, flow, seed, initial)
+    model.remember_range(crystals)
     trained: MolCrystalFlow = fit(
         model,
         P1Batches(crystals, model.settings, size, seed, config.draws),
         config,
         folder,
         data={"crystals": len(crystals), **molecule_counts(data, aside), "identity": identity},
-        identity={"data": identity, "flow": asdict(config.flow), "draws": config.draws},
+        identity=identity,
         initial=initial,
         validation=None if validation is None else P1Batches(validation, model.settings, size, seed + 1, config.draws),
         validation_batches=VALIDATION_BATCHES,
         progress=progress,
     )
-    plot_curves(folder)
     return trained
-
-
-def _weights(data: CrystalDataset, config: MolCrystalFlowConfig) -> np.ndarray:
-    """Sampling weights (n,) with the experimental crystals' share."""
-    weights, experimental = data.weights(config.energy_scale), data.experimental
-    if experimental.any() and not experimental.all() and config.experimental_share:
-        share = config.experimental_share
-        weights[experimental] *= share / weights[experimental].sum()
-        weights[~experimental] *= (1.0 - share) / weights[~experimental].sum()
-    return weights
 
 
 def _stored(

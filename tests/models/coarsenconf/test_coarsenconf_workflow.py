@@ -93,6 +93,16 @@ def test_a_training_leaves_weights_with_a_card_and_goes_on_where_it_was(data, tm
     assert len(calls) > 12 and all(torch.allclose(first[name], again[name], atol=1e-6) for name in first)
 
 
+def test_training_on_from_weights_depends_on_the_seed_alone_with_dropout_as_well(data, tmp_path):
+    settings = replace(config(2), conf=replace(config(2).conf, dropout=0.3))
+    initial = train_coarsenconf(data, settings, tmp_path / "first", progress=False)
+    found = []
+    for name in ("one", "two"):
+        torch.rand(3)  # whatever has been drawn before
+        found.append(train_coarsenconf(data, settings, tmp_path / name, initial=initial, progress=False).state()[0])
+    assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
 def test_molecules_that_are_too_large_or_on_another_side_leave_nothing_to_train_on(data, tmp_path):
     with pytest.raises(TrainingError, match="at most 5 heavy atoms"):
         train_coarsenconf(data, replace(config(1), max_atoms=5), tmp_path, progress=False)
