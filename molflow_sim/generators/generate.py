@@ -20,9 +20,11 @@ from molflow_sim.generators.protocol import (
     space_group_names,
     whole_number,
 )
+from molflow_sim.registry import build
 from molflow_sim.units import KJ_PER_MOL
 
 if TYPE_CHECKING:
+    from molflow_sim.generators.ensembles import EnsembleSettings
     from molflow_sim.systems.molecule import Molecule
 
 ENSEMBLE = ("energy", "window", "focus", "pool")
@@ -93,6 +95,8 @@ def generate(
         kind, n, method=method, seed=seed, weights=weights, press=press, charges=charges, **options
     )
     several = not isinstance(molecules, (str, Molecule))
+    if several and kind != "clusters":
+        raise InputError(f"{kind} are of one molecule; call for each molecule by itself")
     listed: Any = molecules if several else [molecules]
     method = method or DEFAULT_METHOD[kind]
     search = searches_conformers(kind, generator)
@@ -108,14 +112,10 @@ def generate(
         notes["package"] = identity["package"]
     name = " + ".join(m.name or m.formula for m in given)
     if kind == "conformers":
-        if several:
-            raise InputError("conformers are of one molecule; call for each molecule by itself")
-        from molflow_sim.generators.ensembles import EnsembleSettings, ensemble
+        from molflow_sim.generators.ensembles import ensemble
 
-        return ensemble(
-            given[0], n, generator, seed=seed, settings=EnsembleSettings(**ensemble_options(options)),
-            info={"name": name, **notes},
-        )  # fmt: skip
+        settings = ensemble_settings(options)
+        return ensemble(given[0], n, generator, seed=seed, settings=settings, info={"name": name, **notes})
     if press:
         from molflow_sim.forcefield import parametrize
         from molflow_sim.packing import press as run_press
@@ -170,10 +170,8 @@ def checked(
     whole_number("seed", seed, 0)
     of_request = {f.name for f in fields(REQUESTS[kind])} if kind in REQUESTS else set()
     if kind == "conformers":
-        from molflow_sim.generators.ensembles import EnsembleSettings
-
-        EnsembleSettings(**ensemble_options(options))
-        of_request |= set(ensemble_options(options))
+        ensemble_settings(options)
+        of_request |= set(ENSEMBLE)
     own = {name: value for name, value in options.items() if name not in of_request}
     if weights is not None:
         own["weights"] = str(weights)
@@ -189,6 +187,8 @@ def searches_conformers(kind: str, generator: Generator) -> bool:
     return kind != "conformers" and bool(getattr(generator, "uses_conformers", True))
 
 
-def ensemble_options(options: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of `options` that are settings of an ensemble."""
-    return {name: options[name] for name in ENSEMBLE if name in options}
+def ensemble_settings(options: Mapping[str, Any]) -> EnsembleSettings:
+    """What those of `options` that are about it make of the draws of conformers; InputError where they cannot."""
+    from molflow_sim.generators.ensembles import EnsembleSettings
+
+    return build(EnsembleSettings, {name: options[name] for name in ENSEMBLE if name in options}, "conformers")

@@ -7,8 +7,9 @@ and sent to workers, which load weights themselves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 from molflow_sim.errors import InputError, RequestError
@@ -97,7 +98,7 @@ class ClusterRequest:
             )
         for count in counts:
             whole_number("copies", count, 1)
-        if isinstance(self.density, bool) or not 0.0 < self.density < 25.0:
+        if isinstance(self.density, bool) or not isinstance(self.density, Real) or not 0.0 < self.density < 25.0:
             raise InputError(f"the density must lie between 0 and 25 g/cm³, not {self.density!r}")
         object.__setattr__(self, "molecules", molecules)
         object.__setattr__(self, "copies", tuple(counts))
@@ -267,6 +268,8 @@ def space_group_names(value: str | Sequence[str]) -> str | tuple[str, ...]:
         if value == "common":
             return value
         value = [name.strip() for name in value.split(",")]
+    if not isinstance(value, Iterable):
+        raise InputError(f"space groups are symbols or 'common', not {value!r}")
     names = tuple(dict.fromkeys(SpaceGroup.from_name(str(name)).name for name in value if str(name)))
     if not names:
         raise InputError("no space group given; name some (P21/c,P-1) or say 'common'")

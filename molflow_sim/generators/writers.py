@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import gemmi
 import numpy as np
 
 from molflow_sim.errors import InputError, StoreError
@@ -185,4 +186,4 @@ def _like_a_number(text: str) -> bool:
 
 def _cif_value(value: Any) -> str:
     text = " ".join(str(value).split())
-    return text if text and text.replace("+", "").replace(".", "").replace("-", "").isalnum() else f"'{text}'"
+    return f"\n;{text}\n;" if "'" in text and '"' in text else gemmi.cif.quote(text)

@@ -23,6 +23,7 @@ from molflow_sim.generators.selection import covering
 from molflow_sim.generators.torsions import TorsionConformers, effort
 from molflow_sim.relax.intramolecular import Intramolecular, intramolecular
 from molflow_sim.testing import validate_generator
+from molflow_sim.training.model import save_model, shared_model
 from molflow_sim.units import KJ_PER_MOL
 
 CHIRAL = "C[C@H](O)C/C=C/[C@@H](F)CO"
@@ -106,6 +107,26 @@ def test_mixed_conformers_are_draws_of_both_generators():
     torsions = TorsionConformers().sample(ConformerRequest(MOLECULE), 6, seed=seeds[1]).systems()
     assert np.array_equal(made.systems()[6].conformers, torsions[5].conformers)
     refuses(InputError, "between 0 and 1", MixedConformers, 1.0)
+
+
+def test_mixed_conformers_tell_the_weights_of_their_network_and_no_place(tmp_path):
+    found = generate("conformers", MOLECULE, n=1, method="mixed", pool=8)
+    packaged = make_generator("conformers", "coarsenconf").identity()["weights"]
+    assert found.info["weights"] == f"sha256:{packaged}"
+    save_model(tmp_path, shared_model("coarsenconf"))
+    assert MixedConformers(weights=str(tmp_path)).identity() == MixedConformers().identity()
+
+
+@pytest.mark.parametrize(
+    ("option", "words"),
+    [
+        ({"window": "wide"}, "window must be float or NoneType"),
+        ({"energy": 5}, "energy must be str"),
+        ({"focus": float("nan")}, "focus"),
+    ],
+)
+def test_options_of_another_type_are_refused_by_name(option, words):
+    refuses(InputError, words, generate, "conformers", MOLECULE, n=1, method="etkdg", **option)
 
 
 @pytest.mark.parametrize("method", ["etkdg", "mmff"])

@@ -1,16 +1,18 @@
 """Generators: one protocol, and what a screening makes of the one it is told to use."""
 
+import gemmi
 import numpy as np
 import pytest
 from flow_stand_in import FlowGenerator as StandIn
 from flow_stand_in import weights_of
 from refusals import refuses
 
-from molflow_sim import Molecule
+from molflow_sim import Molecule, generate
 from molflow_sim.errors import CrystalError, InputError, RequestError, SpaceGroupError, WeightsError
 from molflow_sim.forcefield import parametrize
 from molflow_sim.generators.crystals import MixedGenerator, RandomGenerator
 from molflow_sim.generators.protocol import CrystalRequest, Drawn, make_generator
+from molflow_sim.generators.writers import cif_text
 from molflow_sim.models.crystal_flow.generator import FlowGenerator
 from molflow_sim.packing import RigidPackings, body_conformers, press, random_packings
 from molflow_sim.packing.candidates import packings_of
@@ -45,7 +47,9 @@ def test_a_request_names_its_space_groups_in_full_and_once(formamide):
         assert CrystalRequest(formamide, groups).space_groups == ("P -1", "P 1 21/c 1")
 
 
-@pytest.mark.parametrize("wrong", [{"space_groups": "P99"}, {"space_groups": ()}, {"z_prime": 0}, {"z_prime": 1.5}])
+@pytest.mark.parametrize(
+    "wrong", [{"space_groups": "P99"}, {"space_groups": ()}, {"z_prime": 0}, {"z_prime": 1.5}, {"space_groups": 14}]
+)
 def test_a_request_is_checked_at_its_own_door(formamide, wrong):
     with pytest.raises(InputError):
         CrystalRequest(formamide, **wrong)
@@ -77,6 +81,14 @@ def test_a_mixture_holds_its_share_and_tells_from_the_number_where_a_candidate_c
     chosen = mixed.from_first(np.arange(1000))
     assert abs(int(chosen.sum()) - 1000 * share) < 1.0
     assert np.array_equal(mixed.from_first(np.arange(300, 400)), chosen[300:400]), "does not depend on the batch"
+
+
+@pytest.mark.parametrize("note", ["2,2' bipyridine", 'say "it\'s" now', "_x", "", "a b", "sha256:1f", -0.5])
+def test_notes_of_any_text_come_back_from_a_cif(formamide, note):
+    crystal = generate("crystals", formamide, 1, method="random")[0].with_info(note=note)
+    block = gemmi.cif.read_string(cif_text(crystal, "x")).sole_block()
+    assert gemmi.cif.as_string(block.find_value("_molflow_note")).strip() == str(note)
+    assert block.find_value("_molflow_candidate") == "0" and block.find_value("_cell_length_a")
 
 
 def test_the_parts_of_a_mixture_are_what_its_generators_draw(formamide, stand_in):
@@ -111,6 +123,11 @@ def test_generators_with_other_conformers_cannot_be_mixed(formamide, monkeypatch
 def test_what_no_generator_can_be_is_refused(method, options, words):
     refuses(InputError, words, make_generator, "crystals", method, **options)
     refuses(InputError, "unknown kind of structure 'glass'", make_generator, "glass", method)
+
+
+@pytest.mark.parametrize("molecules", [["NC=O", "C"], ["NC=O"], []])
+def test_crystals_of_several_molecules_are_refused(molecules):
+    refuses(InputError, "crystals are of one molecule", generate, "crystals", molecules, 2, method="random")
 
 
 def test_groups_with_mirrors_for_a_chiral_molecule_and_missing_or_other_weights_are_refused(tmp_path):
