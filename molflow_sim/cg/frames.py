@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from molflow_sim.cg.whole import bond_lengths, check_bonds
 from molflow_sim.coarse.topology import BeadTopology, backbone_topology
 from molflow_sim.errors import TrajectoryError
 from molflow_sim.runs.files import sha256, write_bytes_atomically
+from molflow_sim.runs.store import pack_arrays, unpack_arrays
 from molflow_sim.units import BOLTZMANN, KCAL_PER_MOL, KJ_PER_MOL
 
 if TYPE_CHECKING:
@@ -176,6 +176,12 @@ class BeadFrames:
             raise TrajectoryError(f"cannot take {n} of {self.n_frames} frames")
         return self if n == self.n_frames else self[np.arange(n) * self.n_frames // n]
 
+    def every(self, stride: int) -> BeadFrames:
+        """Every stride-th frame of each stretch of time, from its first."""
+        stretches = np.split(np.arange(self.n_frames), np.cumsum(self.lengths)[:-1]) if self.lengths else []
+        kept = [rows[::stride] for rows in stretches]
+        return replace(self[np.concatenate(kept)], lengths=tuple(map(len, kept))) if kept else self[::stride]
+
     def __getitem__(self, index: np.ndarray | slice) -> BeadFrames:
         forces = None if self.forces is None else self.forces[index]
         return replace(self, positions=self.positions[index], forces=forces, lengths=())
@@ -192,10 +198,8 @@ class BeadFrames:
         }
         if self.forces is not None:
             content["forces"] = self.forces
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **content)  # type: ignore[arg-type]
         path = Path(path)
-        write_bytes_atomically(path, buffer.getvalue())
+        write_bytes_atomically(path, pack_arrays(content))
         return path
 
     @classmethod
@@ -213,22 +217,15 @@ class BeadFrames:
         if not path.is_file():
             raise TrajectoryError(f"{path}: no such file")
         try:
-            with np.load(path, allow_pickle=False) as content:
-                if str(content["kind"]) != _KIND:
-                    raise TrajectoryError(f"{path}: not a file of bead frames of this version")
-                arrays = {name: content[name] for name in content.files}
-        except TrajectoryError:
-            raise
-        except Exception as error:  # zip, zlib, header: NumPy raises many kinds
+            arrays = unpack_arrays(path)
+            if str(arrays["kind"]) != _KIND:
+                raise TrajectoryError(f"{path}: not a file of bead frames of this version")
+            return cls(
+                arrays["positions"], BeadTopology.from_json(str(arrays["topology"])), float(arrays["temperature"]),
+                arrays.get("forces"), str(arrays["source"]), tuple(arrays["lengths"].tolist()),
+            )  # fmt: skip
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise TrajectoryError(f"{path}: not a file of bead frames, or damaged ({error})") from error
-        return cls(
-            arrays["positions"],
-            BeadTopology.from_json(str(arrays["topology"])),
-            float(arrays["temperature"]),
-            arrays.get("forces"),
-            str(arrays["source"]),
-            tuple(arrays["lengths"].tolist()),
-        )
 
 
 def read_frames(

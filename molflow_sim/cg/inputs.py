@@ -51,7 +51,7 @@ def load_frames(
             raise TrajectoryError(f"{paths[0]} holds frames at {frames.temperature:g} K, not {temperature:g} K")
         if stride < 1:
             raise TrajectoryError(f"a stride of {stride}: it must be 1 or more")
-        return frames if stride == 1 else frames[::stride]
+        return frames.every(stride)
     if beads is None:
         raise InputError("no beads are given: a selection ('name CA'), atom indices, 'backbone' or 'calpha'")
     return read_frames([str(p) for p in paths], topology, beads, temperature, stride)

@@ -7,14 +7,14 @@ references), ``teacher.*`` (the flow), ``student.*`` (the force field), ``simula
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from molflow_sim.cg.inputs import FRAMES, check_model, load_frames
-from molflow_sim.errors import InputError
+from molflow_sim.errors import InputError, TrajectoryError
+from molflow_sim.runs.files import write_bytes_atomically
 from molflow_sim.runs.folder import JobFolder
 
 if TYPE_CHECKING:
@@ -102,19 +102,20 @@ def fit(
     frames.validate(settings.min_frames)
     train = train or _asked(teacher_training(frames.n_frames), steps, seed, device)
     identity = {"frames": frames.fingerprint, "flow": asdict(settings), "training": train.identity()}
+    try:  # before the folder is cleared, which may hold it
+        atoms = None if topology is None else Path(topology).read_bytes()
+    except OSError as error:
+        raise TrajectoryError(f"{topology} cannot be read: {error.strerror}") from None
+    copied = None if topology is None else f"topology{Path(topology).suffix}"
     with JobFolder(folder, identity, OUTPUTS["fit"], overwrite=overwrite, name="fit", code=CODE["fit"]) as stage:
         stage.check_code(stage.done)
         if stage.done:
             _say(progress, f"{folder} holds this model already")
             return ModelFolder(folder).load_teacher()
         frames.save(folder / FRAMES)
-        if topology is not None:
-            shutil.copyfile(topology, folder / f"topology{Path(topology).suffix}")
-        about = {
-            "frames": f"{frames.n_frames} of {frames.source}",
-            "beads": beads,
-            "topology": f"topology{Path(topology).suffix}" if topology is not None else None,
-        }
+        if copied is not None and atoms is not None:
+            write_bytes_atomically(folder / copied, atoms)
+        about = {"frames": f"{frames.n_frames} of {frames.source}", "beads": beads, "topology": copied}
         stage.write_run(status="running", **about)
         _say(
             progress,

@@ -94,6 +94,8 @@ class CGSimulation:
         ------
         InputError
             No such temperature, or all frames left out.
+        StoreError
+            The file of frames is missing or not all there.
         """
         path = self.folder / dcd_name(self._temperature(temperature))
         first = int(np.floor(discard_ps / self.report_every_ps + 1e-9))
@@ -101,15 +103,18 @@ class CGSimulation:
             raise InputError(
                 f"discarding {discard_ps:g} ps leaves nothing of {self.reports * self.report_every_ps:g} ps"
             )
-        frames = read_positions(path).reshape(-1, self.replicas, self.topology.n_beads, 3)
-        return np.ascontiguousarray(frames[first : self.reports].swapaxes(0, 1))
+        frames, shape = read_positions(path), (self.reports * self.replicas, self.topology.n_beads, 3)
+        if len(frames) < shape[0] or frames.shape[1:] != shape[1:]:
+            raise StoreError(f"{path} holds frames of shape {frames.shape}, not of {shape}: it was changed or cut off")
+        frames = frames[: shape[0]].reshape(self.reports, self.replicas, *shape[1:])
+        return np.ascontiguousarray(frames[first:].swapaxes(0, 1))
 
     def samples(self, temperature: float | None = None, discard_ps: float = 0.0) -> BeadFrames:
         """The same as `BeadFrames`, one copy after another, for reports and fits.
 
         Raises
         ------
-        InputError
+        InputError, StoreError
             As `positions`.
         """
         kelvin = self._temperature(temperature)
@@ -128,8 +133,7 @@ class CGSimulation:
         shape = (self.reports, len(self.temperatures), self.replicas)
         if len(self.temperatures) == 1:
             return np.zeros(shape, dtype=np.int16)
-        rows = np.loadtxt(self.folder / "walkers.csv", delimiter=",", skiprows=1, dtype=np.int64, ndmin=2)
-        return rows[: self.reports, 1:].reshape(shape).astype(np.int16)
+        return self._table("walkers.csv")[: self.reports, 1:].reshape(shape).astype(np.int16)
 
     def kinetic_temperatures(self) -> list[tuple[float, float]]:
         """Bath and mean kinetic temperature (K) of the copies, for each temperature of the run, from its log.
@@ -137,8 +141,17 @@ class CGSimulation:
         A kinetic temperature well above the bath's means that the time step is too long for the force field: what was
         sampled is not its ensemble.
         """
-        rows = np.genfromtxt(self.folder / "log.csv", delimiter=",", skip_header=1, usecols=(2, 4), ndmin=2)
+        rows = self._table("log.csv", (2, 4))
         return [(float(bath), float(rows[rows[:, 0] == bath, 1].mean())) for bath in np.unique(rows[:, 0])]
+
+    def _table(self, name: str, columns: tuple[int, ...] | None = None) -> np.ndarray:
+        try:
+            table = np.loadtxt(self.folder / name, delimiter=",", skiprows=1, usecols=columns, ndmin=2)
+            if len(table) < self.reports:
+                raise ValueError(f"{len(table)} rows of at least {self.reports}")
+            return table
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{self.folder / name} cannot be read: {error}") from error
 
     def _temperature(self, temperature: float | None) -> float:
         if temperature is None:

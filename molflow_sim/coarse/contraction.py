@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from networkx.utils import UnionFind
 
 
 def contracted_bonds(owner: np.ndarray, n_beads: int, atom_bonds: np.ndarray) -> np.ndarray:
@@ -34,19 +35,13 @@ def contracted_bonds(owner: np.ndarray, n_beads: int, atom_bonds: np.ndarray) ->
     bonds = {
         (min(a, b), max(a, b)) for a, b in owner[atom_bonds].reshape(-1, 2).tolist() if a != b and a >= 0 and b >= 0
     }
-    root = list(range(n_beads))
-
-    def find(bead: int) -> int:
-        while root[bead] != bead:
-            bead = root[bead]
-        return bead
-
+    joined = UnionFind(range(n_beads))
     for a, b in bonds:
-        root[find(a)] = find(b)
+        joined.union(a, b)
     paths = {(length, min(a, b), max(a, b)) for a in range(n_beads) for b, length in _reached(a, owner, around).items()}
     for _, a, b in sorted(paths):
-        if find(a) != find(b):
-            root[find(a)] = find(b)
+        if joined[a] != joined[b]:
+            joined.union(a, b)
             bonds.add((a, b))
     return np.array(sorted(bonds), dtype=np.int64).reshape(-1, 2)
 

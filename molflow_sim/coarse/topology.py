@@ -138,7 +138,10 @@ class BeadTopology:
                 f"{why + ': ' if why else ''}select beads of one molecule or give the bonds"
             )
         if not self.is_tree:
-            ring = _some([self.label(i) for i in self._ring()], 12)
+            import networkx as nx
+
+            core = nx.k_core(nx.Graph(self.bonds.tolist()), 2)  # without leaves, taken off again and again
+            ring = _some([self.label(i) for i in sorted(core)], 12)
             raise MappingError(
                 f"the bonds between the beads close a ring ({ring}); internal coordinates need a tree: "
                 "choose fewer beads or give the bonds without the closing one"
@@ -147,20 +150,6 @@ class BeadTopology:
     def has_beads_of(self, other: BeadTopology) -> bool:
         """Whether names and bonds are those of the other."""
         return self.names == other.names and np.array_equal(self.bonds, other.bonds)
-
-    def _ring(self) -> list[int]:
-        """Beads that lie on rings: what is left once leaves are taken off again and again."""
-        degree = [len(x) for x in self.neighbours]
-        leaves = [i for i, d in enumerate(degree) if d == 1]
-        gone = set()
-        while leaves:
-            i = leaves.pop()
-            gone.add(i)
-            for j in self.neighbours[i]:
-                degree[j] -= 1
-                if degree[j] == 1 and j not in gone:
-                    leaves.append(j)
-        return [i for i in range(self.n_beads) if i not in gone]
 
     def label(self, bead: int) -> str:
         """Short text for messages and axes, such as ``ALA2-CA``."""

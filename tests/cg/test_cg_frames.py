@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from refusals import refuses
 
 from molflow_sim.cg import BeadFrames, parse_beads, read_frames, reading
+from molflow_sim.cg.inputs import load_frames
 from molflow_sim.cg.whole import make_whole
 from molflow_sim.coarse import backbone_topology
 from molflow_sim.errors import MappingError, TrajectoryError
@@ -236,6 +237,16 @@ def test_frames_are_saved_and_loaded_exactly(tmp_path):
     assert BeadFrames.load(frames.save(tmp_path / "plain.npz")).forces is None
 
 
+def test_every_other_frame_of_each_stretch_stays_a_time_series(tmp_path):
+    frames = fake_frames(20)
+    whole = BeadFrames(frames.positions, frames.topology, 310.0, lengths=(7, 13)).save(tmp_path / "frames.npz")
+    half = load_frames(whole, stride=2)
+    assert half.lengths == (4, 7)
+    assert np.array_equal(half.positions, frames.positions[[0, 2, 4, 6, 7, 9, 11, 13, 15, 17, 19]])
+    loose = load_frames(frames.save(tmp_path / "loose.npz"), stride=3)
+    assert loose.lengths == () and np.array_equal(loose.positions, frames.positions[::3])
+
+
 @pytest.mark.parametrize("damage", [lambda b: b[:-200], lambda b: b"", lambda b: b[:300] + b"xxxx" + b[304:]])
 def test_a_damaged_file_of_frames_is_refused(tmp_path, damage):
     path = fake_frames(50).save(tmp_path / "frames.npz")
@@ -246,7 +257,8 @@ def test_a_damaged_file_of_frames_is_refused(tmp_path, damage):
 def test_files_of_another_kind_and_pickles_are_refused(tmp_path):
     np.savez(tmp_path / "other.npz", positions=np.zeros((1, 5, 3)))
     np.savez(tmp_path / "pickle.npz", kind=np.array({"a": 1}, dtype=object))
-    for name in ("other.npz", "pickle.npz", "missing.npz"):
+    np.savez(tmp_path / "head.npz", kind=np.array("molflow-bead-frames-1"))
+    for name in ("other.npz", "pickle.npz", "head.npz", "missing.npz"):
         refuses(TrajectoryError, name, BeadFrames.load, tmp_path / name)
 
 

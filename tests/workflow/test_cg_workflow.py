@@ -66,6 +66,11 @@ def test_an_all_atom_reference_is_mapped_as_the_fit_was(tmp_path):
     (tmp_path / "md.pdb").unlink()  # the folder holds a copy
     made = report(tmp_path / "m", tmp_path / "other.trr", flow_samples=500)
     assert made.coordinates == "phi-psi" and [s.label for s in made.scores] == ["flow"]
+    copy = tmp_path / "m" / "topology.pdb"
+    known = copy.read_bytes()
+    again = {"beads": "backbone", "temperature": 300, "steps": 6, "overwrite": True}
+    fit([tmp_path / "md.trr"], tmp_path / "m", topology=copy, **again)
+    assert copy.read_bytes() == known, "the folder's own copy does as well"
 
 
 def test_exported_torchscript_gives_the_energy_of_the_model(model, tmp_path):
