@@ -13,6 +13,7 @@ from molflow_sim.errors import InputError
 from molflow_sim.training.batches import Batches
 from molflow_sim.training.model import save_model
 from molflow_sim.training.settings import TrainSettings, YamlSettings, positive
+from molflow_sim.training.weights import weights_hash
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,8 @@ def fit(
     """
     from molflow_sim.training import plot_curves, train
 
-    before = None if initial is None else initial.card.get("sha256")
+    # What was never written has no hash in its card.
+    before = None if initial is None else initial.card.get("sha256") or weights_hash(initial.state()[0])
     asked = {name: value for name, value in asdict(config).items() if name != "training"}
     result = train(
         model, lambda net, batch: net.loss(batch), batches, config.training, folder, validation=validation,

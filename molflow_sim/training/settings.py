@@ -34,9 +34,9 @@ class YamlSettings:
         import yaml
 
         try:
-            data = yaml.safe_load(Path(path).read_text())
-        except OSError as error:
-            raise InputError(f"settings {path} cannot be read: {error.strerror}") from None
+            data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError) as error:
+            raise InputError(f"settings {path} cannot be read: {error}") from None
         except yaml.YAMLError as error:
             raise InputError(f"settings {path} are not YAML: {error}") from None
         return cls.from_dict({} if data is None else data, str(path))

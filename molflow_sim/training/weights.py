@@ -44,16 +44,24 @@ def save_weights(folder: str | Path, name: str, tensors: Mapping[str, Tensor], c
         If a tensor is not finite.
     """
     folder = Path(folder)
-    plain = {key: value.detach().to("cpu").contiguous().clone() for key, value in tensors.items()}
-    for key, value in plain.items():
+    for key, value in tensors.items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):
             raise WeightsError(f"tensor {key!r} of {name} holds values that are not finite; nothing was written")
-    data = save(plain)
+    data = _packed(tensors)
     head = {"format": FORMAT, "version": __version__, "sha256": sha256(data)}
     text = json.dumps({**card, **head}, indent=1, ensure_ascii=False, allow_nan=False)
     write_bytes_atomically(folder / f"{name}.next.safetensors", data)
     write_bytes_atomically(folder / f"{name}.json", text.encode() + b"\n")
     (folder / f"{name}.next.safetensors").replace(folder / f"{name}.safetensors")
+
+
+def weights_hash(tensors: Mapping[str, Tensor]) -> str:
+    """The SHA-256 that the card of these tensors has once they are written."""
+    return sha256(_packed(tensors))
+
+
+def _packed(tensors: Mapping[str, Tensor]) -> bytes:
+    return save({key: value.detach().to("cpu").contiguous().clone() for key, value in tensors.items()})
 
 
 def load_weights(folder: str | Path | Traversable, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -14,7 +14,7 @@ from molflow_sim.cg import BeadFrames, CGNetSettings, InternalCoordinates
 from molflow_sim.cg.student.langevin import Langevin
 from molflow_sim.cg.student.training import _ForceMatching, fit_student, student_train_settings
 from molflow_sim.coarse import backbone_topology
-from molflow_sim.errors import InputError, NonFiniteError, TrainingError
+from molflow_sim.errors import InputError, NonFiniteError, StoreError, TrainingError
 from molflow_sim.evaluate.free_energy import dihedral, histogram, kl_divergence
 from molflow_sim.training import TrainSettings
 from molflow_sim.units import BOLTZMANN
@@ -99,6 +99,13 @@ def test_a_simulation_of_the_student_has_the_torsions_of_the_data(fitted):
     assert abs(kl_divergence(target, own)) < 0.03
     lengths = np.linalg.norm(np.diff(np.concatenate(seen), axis=1), axis=-1)
     assert lengths.min() > 1.25 and lengths.max() < 1.65
+
+
+def test_samples_of_another_flow_are_another_training(tmp_path):
+    quick = (NETWORK, replace(SHORT, max_steps=3), tmp_path)
+    fit_student(exact_samples(200), "flow-forces", *quick, progress=False)
+    other = exact_samples(200, seed=5)
+    refuses(StoreError, "another training", fit_student, other, "flow-forces", *quick, progress=False)
 
 
 def test_force_matching_finds_the_mean_force_beneath_noise():

@@ -210,6 +210,8 @@ def test_settings_go_through_yaml_and_refuse_nonsense(tmp_path) -> None:
     refuses(InputError, "learning_rat", TrainSettings.from_yaml, tmp_path / "bad.yaml")
     (tmp_path / "bad.yaml").write_text("max_steps: many\n")
     refuses(InputError, "max_steps must be int", TrainSettings.from_yaml, tmp_path / "bad.yaml")
+    (tmp_path / "bad.yaml").write_bytes(b"\xff\xfe\x00a")
+    refuses(InputError, r"bad\.yaml cannot be read", TrainSettings.from_yaml, tmp_path / "bad.yaml")
     refuses(InputError, "ema_decay", TrainSettings, ema_decay=1.0)
     refuses(InputError, "seed must not be negative", TrainSettings, seed=-1)
     refuses(InputError, "learning_rate", TrainSettings, learning_rate=math.inf)

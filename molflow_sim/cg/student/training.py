@@ -135,8 +135,10 @@ def fit_student(
     weights = getattr(data, "weights", None)
     weights = np.ones(len(positions)) if weights is None else np.asarray(weights, dtype=np.float64)
     net = CGNet.from_data(positions, data.topology, data.temperature, settings, weights, plan.seed)
-    identity = {  # samples of a flow are drawn again by whoever goes on, and not everywhere to the last bit
-        "method": method, "settings": asdict(net.settings), "data": getattr(data, "fingerprint", len(positions)),
+    # Samples of a flow are drawn again by whoever goes on, and not everywhere to the last bit.
+    told = [len(positions), *(f"{np.std(x):.4g}" for x in (positions, getattr(data, "forces", None)) if x is not None)]
+    identity = {
+        "method": method, "settings": asdict(net.settings), "data": getattr(data, "fingerprint", told),
         "energy weight": energy_weight, "held out": validation_fraction,
     }  # fmt: skip
     if method == "density":

@@ -12,7 +12,7 @@ from processes import killed
 import molflow_sim.models.coarsenconf.batch as batches
 from molflow_sim.chemistry.conformers import keeps_stereo
 from molflow_sim.chemistry.embedding import embedded
-from molflow_sim.errors import InputError, RequestError, TrainingError
+from molflow_sim.errors import InputError, RequestError, StoreError, TrainingError
 from molflow_sim.generators.conformers import EtkdgConformers
 from molflow_sim.generators.protocol import ConformerRequest
 from molflow_sim.geometry.torsions import torsion_angles
@@ -101,6 +101,15 @@ def test_training_on_from_weights_depends_on_the_seed_alone_with_dropout_as_well
         torch.rand(3)  # whatever has been drawn before
         found.append(train_coarsenconf(data, settings, tmp_path / name, initial=initial, progress=False).state()[0])
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def test_weights_that_were_never_written_are_told_apart(data, tmp_path):
+    first, second = CoarsenConf(SMALL), CoarsenConf(SMALL)
+    trained = train_coarsenconf(data, config(1), tmp_path / "on", initial=first, progress=False)
+    with pytest.raises(StoreError, match="another training"):
+        train_coarsenconf(data, config(1), tmp_path / "on", initial=second, progress=False)
+    save_model(tmp_path / "first", first)
+    assert trained.card["fine-tuned from"] == first.card["sha256"]
 
 
 def test_molecules_that_are_too_large_or_on_another_side_leave_nothing_to_train_on(data, tmp_path):
