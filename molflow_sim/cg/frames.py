@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from molflow_sim.cg.whole import bond_lengths, check_bonds
-from molflow_sim.coarse.topology import BeadTopology, backbone_topology
+from molflow_sim.coarse.topology import BeadTopology
 from molflow_sim.errors import TrajectoryError
 from molflow_sim.runs.files import sha256, write_bytes_atomically
 from molflow_sim.runs.store import pack_arrays, unpack_arrays
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     import mdtraj
 
     from molflow_sim.cg.mapping import BeadMapping
-
-__all__ = ["BeadFrames", "backbone_topology", "read_frames"]
 
 _FORCE_UNITS = {"eV/A": 1.0, "kcal/mol/A": KCAL_PER_MOL, "kJ/mol/nm": KJ_PER_MOL / 10.0}
 _KIND = "molflow-bead-frames-1"

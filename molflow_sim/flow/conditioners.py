@@ -9,8 +9,6 @@ import torch
 from torch import Tensor, nn
 from zuko.nn import MLP
 
-__all__ = ["Conditioner", "periodic_features"]
-
 
 def periodic_features(turns: Tensor, harmonics: int = 1) -> Tensor:
     """Features of circular coordinates that do not see the seam.

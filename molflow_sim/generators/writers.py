@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -76,8 +77,9 @@ def structure_writer(path: str | Path, *, kind: str = "crystals", overwrite: boo
             append: Callable[[Any, str], object]
             if not suffix:
                 path.mkdir(parents=True, exist_ok=True)
-                for old in path.rglob(_OWN_FILES[kind]):
-                    old.unlink()
+                for old in (*path.glob("*"), *path.glob("*/*")):
+                    if re.fullmatch(_OWN_FILES[kind], old.name):
+                        old.unlink()
                 append = partial(_crystal_to_folder if kind == "crystals" else _cluster_to_folder, path)
             else:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -99,7 +101,8 @@ def cif_text(crystal: MolecularCrystal, block: str) -> str:
     return "\n".join([f"data_{block}", *items, *lines[1:]])
 
 
-_OWN_FILES = {"crystals": "crystal_*.cif", "clusters": "cluster_*.extxyz"}
+_OWN_FILES = {"crystals": r"crystal_\d{5,}\.cif", "clusters": r"cluster_\d{5,}\.extxyz"}
+"""Names of what is written to a folder, or to a folder in it for each of several molecules."""
 
 
 def _crystal_to_folder(path: Path, crystal: MolecularCrystal, molecule: str) -> None:

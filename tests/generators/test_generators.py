@@ -12,7 +12,7 @@ from molflow_sim.errors import CrystalError, InputError, RequestError, SpaceGrou
 from molflow_sim.forcefield import parametrize
 from molflow_sim.generators.crystals import MixedGenerator, RandomGenerator
 from molflow_sim.generators.protocol import CrystalRequest, Drawn, make_generator
-from molflow_sim.generators.writers import cif_text
+from molflow_sim.generators.writers import cif_text, structure_writer
 from molflow_sim.models.crystal_flow.generator import FlowGenerator
 from molflow_sim.packing import RigidPackings, body_conformers, press, random_packings
 from molflow_sim.packing.candidates import packings_of
@@ -89,6 +89,20 @@ def test_notes_of_any_text_come_back_from_a_cif(formamide, note):
     block = gemmi.cif.read_string(cif_text(crystal, "x")).sole_block()
     assert gemmi.cif.as_string(block.find_value("_molflow_note")).strip() == str(note)
     assert block.find_value("_molflow_candidate") == "0" and block.find_value("_cell_length_a")
+
+
+def test_a_folder_written_again_keeps_what_is_not_ours(formamide, tmp_path):
+    crystals = generate("crystals", formamide, 2, method="random")
+    for place in ("crystal_mine.cif", "crystal_1.cif", "a/b/crystal_00000.cif"):
+        (tmp_path / place).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / place).write_text("mine")
+    for made in (crystals, crystals[:1]):
+        with structure_writer(tmp_path, overwrite=True) as writer:
+            writer.write(made, "formamide")
+            writer.write(made)
+    found = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*.cif"))
+    ours = ["crystal_00000.cif", "formamide/crystal_00000.cif"]
+    assert found == sorted([*ours, "crystal_mine.cif", "crystal_1.cif", "a/b/crystal_00000.cif"])
 
 
 def test_the_parts_of_a_mixture_are_what_its_generators_draw(formamide, stand_in):
