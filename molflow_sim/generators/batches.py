@@ -9,6 +9,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,9 @@ def conformers_of_list(
     identity = checked("conformers", n, press=False, charges="mmff94", **options)[1]
     asked = {k: v for k, v in options.items() if k not in ("method", "weights")}
     job = {"conformers": n, "generator": identity, "settings": asked}
-    names = ("*.sdf", "rows", "summary.csv")
+    # Those of this list and of the one that was here before: other files in the folder are not ours to remove.
+    ours = {name for *_, name in items} | {path.stem for path in Path(output).glob("rows/*.json")}
+    names = (*(f"{escape(name)}.sdf" for name in sorted(ours)), "rows", "summary.csv")
     start = time.monotonic()
     try:
         with JobFolder(output, job, names, overwrite=overwrite, code=CODE) as folder:

@@ -13,8 +13,9 @@ from molflow_sim import Molecule, generate
 from molflow_sim.chemistry.conformers import keeps_stereo
 from molflow_sim.chemistry.embedding import _from, embedded
 from molflow_sim.chemistry.soundness import sound
-from molflow_sim.errors import ConformerError, InputError, NoCandidatesError, UnsupportedElementError
+from molflow_sim.errors import ConformerError, InputError, NoCandidatesError, StoreError, UnsupportedElementError
 from molflow_sim.evaluate.conformers import heavy_atom_rmsds
+from molflow_sim.generators.batches import conformers_of_list
 from molflow_sim.generators.conformers import EtkdgConformers, MmffConformers, drawn
 from molflow_sim.generators.ensembles import EnsembleSettings, ensemble
 from molflow_sim.generators.mixed_conformers import MixedConformers
@@ -92,6 +93,17 @@ def test_embeddings_of_large_molecules_are_fewer():
 def test_cages_and_macrocycles_have_conformers(smiles):
     found = generate("conformers", smiles, n=2, seed=0, pool=4)
     assert len(found.conformers) and sound(found.rdmol, found.conformers).all()
+
+
+def test_conformers_of_another_list_leave_the_files_of_others_alone(tmp_path):
+    (tmp_path / "mine.sdf").write_text("mine")
+    methanol, ethanol = [("list", "CO", "methanol", "a[1]")], [("list", "CCO", "ethanol", "ethanol")]
+    options = {"method": "etkdg", "energy": "none", "progress": False}
+    refuses(StoreError, "not empty", conformers_of_list, methanol, tmp_path, 1, **options)
+    assert conformers_of_list(methanol, tmp_path, 1, overwrite=True, **options)[0]["conformers"] == 1
+    conformers_of_list(ethanol, tmp_path, 2, overwrite=True, **options)
+    assert sorted(p.name for p in tmp_path.glob("*.sdf")) == ["ethanol.sdf", "mine.sdf"]
+    assert (tmp_path / "mine.sdf").read_text() == "mine"
 
 
 def test_what_no_way_of_embedding_can_build_is_refused_by_name():
