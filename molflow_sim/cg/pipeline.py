@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from glob import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from molflow_sim.cg.inputs import FRAMES, check_model, load_frames
-from molflow_sim.errors import InputError, TrajectoryError
+from molflow_sim.errors import InputError, StoreError, TrajectoryError
 from molflow_sim.runs.files import write_bytes_atomically
-from molflow_sim.runs.folder import JobFolder
+from molflow_sim.runs.folder import JobFolder, read_run
+from molflow_sim.training.weights import files_of
 
 if TYPE_CHECKING:
     from molflow_sim.cg.forcefield import ForceField
@@ -25,12 +27,12 @@ if TYPE_CHECKING:
 
 TRAINING = "training"
 """Sub-folder with the checkpoints and metrics of the trainings."""
-_STUDENT = ("student.*", f"{TRAINING}/student")
+_STUDENT = (*files_of("student"), f"{TRAINING}/student")
 OUTPUTS = {
-    "fit": (FRAMES, "topology.*", "teacher.*", f"{TRAINING}/teacher", "distill.json", *_STUDENT),
+    "fit": (FRAMES, *files_of("teacher"), f"{TRAINING}/teacher", "distill.json", *_STUDENT),
     "distill": _STUDENT,
 }
-"""What a stage writes; a fit of something else takes the student with it."""
+"""What a stage writes, a fit its copy of the topology besides; a fit of something else takes the student with it."""
 CODE = {
     "fit": ("molflow_sim.cg.teacher.training:fit_teacher",),
     "distill": (
@@ -107,7 +109,8 @@ def fit(
     except OSError as error:
         raise TrajectoryError(f"{topology} cannot be read: {error.strerror}") from None
     copied = None if topology is None else f"topology{Path(topology).suffix}"
-    with JobFolder(folder, identity, OUTPUTS["fit"], overwrite=overwrite, name="fit", code=CODE["fit"]) as stage:
+    outputs = (*OUTPUTS["fit"], *(escape(name) for name in {copied, _copied_before(folder)} if name))
+    with JobFolder(folder, identity, outputs, overwrite=overwrite, name="fit", code=CODE["fit"]) as stage:
         stage.check_code(stage.done)
         if stage.done:
             _say(progress, f"{folder} holds this model already")
@@ -236,6 +239,15 @@ def distill(
         ModelFolder(folder).save_student(student, {**identity, "training": asdict(train)})
         stage.write_run(status="done", **about)
     return student
+
+
+def _copied_before(folder: Path) -> str | None:
+    """The copy of a topology that a former fit says it has left here."""
+    try:
+        name = read_run(folder, "fit").get("topology")
+    except StoreError:
+        return None
+    return Path(name).name if isinstance(name, str) else None
 
 
 def _asked(train: TrainSettings, steps: int | None, seed: int, device: str | None) -> TrainSettings:

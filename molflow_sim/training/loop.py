@@ -30,6 +30,7 @@ from molflow_sim.runs.identity import modules_of
 from molflow_sim.training.batches import Batches, Movable
 from molflow_sim.training.checkpoint import NAME, SafetensorsIO, stored_step
 from molflow_sim.training.settings import TrainSettings
+from molflow_sim.training.weights import files_of
 
 Loss = Callable[[nn.Module, Any], dict[str, Tensor]]
 _CODE = ("molflow_sim.training.loop:_Shell", "molflow_sim.training.settings:TrainSettings")
@@ -151,7 +152,7 @@ class _Job(JobFolder):
     def __init__(
         self, folder: Path, identity: Mapping[str, Any], overwrite: bool = False, code: Sequence[str] = ()
     ) -> None:
-        outputs = (f"{NAME}.*", "metrics.csv")
+        outputs = (*files_of(NAME), "metrics.csv")
         super().__init__(folder, identity, outputs, overwrite=overwrite, name="training", among=True, code=code)
 
 

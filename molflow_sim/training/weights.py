@@ -25,6 +25,11 @@ from molflow_sim.runs.files import sha256, write_bytes_atomically
 FORMAT = "molflow-sim weights 1"
 
 
+def files_of(name: str) -> tuple[str, str, str]:
+    """Names of all files that weights of a name are kept in."""
+    return f"{name}.json", f"{name}.safetensors", f"{name}.next.safetensors"
+
+
 def save_weights(folder: str | Path, name: str, tensors: Mapping[str, Tensor], card: Mapping[str, Any]) -> None:
     """Write tensors and their card into a folder (created if absent).
 

@@ -157,7 +157,9 @@ def test_a_folder_with_other_settings_is_refused(tmp_path) -> None:
         train(network(), squares, TensorBatches(data(), 32), other, tmp_path, progress=False)
     with pytest.raises(StoreError, match=r"another training .data: there null, here 7.*--overwrite"):
         train(network(), squares, TensorBatches(data(), 32), SETTINGS, tmp_path, identity={"data": 7}, progress=False)
+    (tmp_path / "checkpoint.pt").write_text("of something else")
     discard(tmp_path)
+    assert (tmp_path / "checkpoint.pt").exists() and not (tmp_path / "checkpoint.json").exists()
     result = train(network(), squares, TensorBatches(data(), 32), other, tmp_path, progress=False)
     assert result.steps == other.max_steps and result.metrics[0][0] < other.max_steps, "from the first step on"
 

@@ -71,6 +71,12 @@ def test_an_all_atom_reference_is_mapped_as_the_fit_was(tmp_path):
     again = {"beads": "backbone", "temperature": 300, "steps": 6, "overwrite": True}
     fit([tmp_path / "md.trr"], tmp_path / "m", topology=copy, **again)
     assert copy.read_bytes() == known, "the folder's own copy does as well"
+    for name in ("topology.psf", "teacher.notes"):
+        (tmp_path / "m" / name).write_text("mine")
+    frames = beads.save(tmp_path / "frames.npz")
+    fit(frames, tmp_path / "m", steps=5, overwrite=True)
+    left = {p.name for p in (tmp_path / "m").iterdir()}
+    assert {"topology.psf", "teacher.notes"} <= left and "topology.pdb" not in left, "what is not of the fit stays"
 
 
 def test_exported_torchscript_gives_the_energy_of_the_model(model, tmp_path):
