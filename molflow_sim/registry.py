@@ -135,10 +135,7 @@ MODELS = Registry(
 ENERGIES = Registry(
     "energy model",
     "molflow.energies",
-    {
-        "gfn2-xtb": "molflow_sim.energies.foreign:gfn2_xtb",
-        "gfn1-xtb": "molflow_sim.energies.foreign:gfn1_xtb",
-    },
+    {"gfn2-xtb": "molflow_sim.energies.foreign:gfn2_xtb", "gfn1-xtb": "molflow_sim.energies.foreign:gfn1_xtb"},
 )
 """Functions that give an ASE calculator or torch-sim model to rank by, see `molflow_sim.energies.foreign`."""
 

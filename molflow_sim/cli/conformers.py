@@ -73,8 +73,9 @@ def conformers(
     given = {"window": window, "pool": pool}
     options: dict[str, Any] = {
         "method": method, "weights": weights, "seed": seed, "energy": energy, "focus": focus,
-        **{key: value for key, value in given.items() if value is not None}, **opt.pairs(option),
+        **{key: value for key, value in given.items() if value is not None},
     }  # fmt: skip
+    options |= opt.pairs(option, (*options, *given, "n", "press", "charges"))
     checked("conformers", number, press=False, charges="mmff94", **options)
     if not is_list(molecule):
         with structure_writer(output, kind="conformers", overwrite=overwrite) as writer:
@@ -90,8 +91,8 @@ def conformers(
 
     if output.suffix:
         raise InputError(f"a list of molecules is written to a folder, not to {output}")
-    taken: set[str] = set()
-    items = [(place, smiles, label, file_name(label, place, taken)) for place, smiles, label in read_list(molecule)]
+    lines, taken = read_list(molecule, charge=charge, name=name), set[str]()
+    items = [(place, smiles, label, file_name(label, place, taken)) for place, smiles, label in lines]
     rows = conformers_of_list(items, output, number, overwrite=overwrite, progress=not quiet, **options)
     failed = [row for row in rows if row["reason"]]
     if len(failed) == len(rows):

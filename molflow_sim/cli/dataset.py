@@ -73,10 +73,11 @@ def crystals(
         molecules, output, cifs=cifs, exclude=exclude, settings=settings, processes=processes, overwrite=overwrite,
         progress=not quiet,
     )  # fmt: skip
-    say(
-        f"{summary.packings} packings of {summary.molecules} molecules and {summary.experimental} experimental "
-        f"crystals in {summary.folder}; {summary.dropped} left out (dropped.csv)",
-    )
+    if not quiet:
+        say(
+            f"{summary.packings} packings of {summary.molecules} molecules and {summary.experimental} experimental "
+            f"crystals in {summary.folder}; {summary.dropped} left out (dropped.csv)"
+        )
 
 
 CLUSTERS = """
@@ -147,8 +148,8 @@ def clusters(
     run.json; says which boxes are not in equilibrium. Killed, the same command carries on from the last 2 ps.
     """
     if md is not None:
-        if from_cif is not None or from_packings is not None:
-            raise InputError("--md makes its own data: give it without --from-cif and --from-packings")
+        if from_cif is not None or from_packings is not None or exclude is not None or csv:
+            raise InputError("--md makes its own data: give no --from-cif, --from-packings, --exclude or --csv with it")
         recipe = {
             "copies": copies, "boxes": boxes, "frames": frames, "start_density": start_density,
             "hot_temperature": hot_temperature, "temperature": temperature, "hot_ps": hot_ps,
@@ -167,7 +168,7 @@ def clusters(
     if not quiet:
         say(
             f"{summary.clusters} clusters of {summary.molecules} molecules in {summary.folder}; {summary.dropped} left "
-            "out (dropped.csv)",
+            "out (dropped.csv)"
         )
 
 
@@ -185,6 +186,8 @@ def _record(
         summary = record_clusters(
             read_molecule(molecule), output, asked, platform=platform, overwrite=overwrite, progress=watch
         )
+    if quiet:
+        return
     for box in summary["boxes"]:
         state = "[yellow]still drifting: not in equilibrium[/yellow]" if box["drifting"] else "steady"
         Console().print(
@@ -266,8 +269,11 @@ def conformers(
     why) and run.json. molflow_sim.dataset.read_ensembles reads them, also while they are made.
     """
     if pack:
-        if molecules is not None or from_sdf is not None or from_cif is not None:
-            raise InputError("--pack takes data sets that are there: give it without molecules, --from-sdf, --from-cif")
+        if any(given is not None for given in (molecules, from_sdf, from_cif, exclude)):
+            raise InputError(
+                "--pack takes data sets that are there, with their sides: give it without molecules, --from-sdf, "
+                "--from-cif and --exclude"
+            )
         from molflow_sim.io.ensembles import write_packed
 
         files = write_packed(pack, output)
@@ -288,5 +294,5 @@ def conformers(
     if not quiet:
         say(
             f"{summary.conformers} conformers of {summary.molecules} molecules in {summary.folder}; {summary.dropped} "
-            "rows of what was left out (dropped.csv)",
+            "rows of what was left out (dropped.csv)"
         )

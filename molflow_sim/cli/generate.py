@@ -64,8 +64,9 @@ def crystals(
 
     options: dict[str, Any] = {
         "method": method, "weights": weights, "space_groups": space_groups, "z_prime": z_prime, "seed": seed,
-        "press": press, "charges": charges, **opt.pairs(option),
+        "press": press, "charges": charges,
     }  # fmt: skip
+    options |= opt.pairs(option, (*options, "n"))
     # Settings that no molecule could be used with are an error of the call, not of each line.
     search = searches_conformers("crystals", checked("crystals", number, **options)[0])
     if not is_list(molecule):
@@ -79,7 +80,7 @@ def crystals(
     written = molecules = 0
     failed: list[dict[str, str]] = []
     taken: set[str] = set()
-    lines = read_list(molecule)
+    lines = read_list(molecule, charge=charge, name=name)
     with structure_writer(output, overwrite=overwrite) as writer:
         for place, smiles, label in lines:
             try:
@@ -153,7 +154,8 @@ def clusters(
     from molflow_sim.systems.molecule import Molecule
 
     asked: dict[str, Any] = {"copies": copies, "density": density, "periodic": periodic}
-    options: dict[str, Any] = {"method": method, "weights": weights, "seed": seed, **asked, **opt.pairs(option)}
+    options: dict[str, Any] = {"method": method, "weights": weights, "seed": seed, **asked}
+    options |= opt.pairs(option, (*options, "n", "press", "charges"))
     generator = checked("clusters", number, press=False, charges="mmff94", **options)[0]
     search = searches_conformers("clusters", generator)
     given = []

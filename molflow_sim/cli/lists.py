@@ -13,23 +13,25 @@ def is_list(text: str) -> bool:
     return Path(text).suffix.lower() == ".smi"
 
 
-def read_list(path: str | Path) -> list[tuple[str, str, str]]:
+def read_list(path: str | Path, *, charge: int = 0, name: str = "") -> list[tuple[str, str, str]]:
     """(file and line, SMILES, name) of a list of molecules; doubles are kept once.
 
     Raises
     ------
     InputError
-        The file cannot be read or holds no molecule.
+        The file cannot be read or holds no molecule, or a charge or a name is given, which are of one molecule.
     """
     from molflow_sim.dataset.items import read_lines
 
-    lines, name = read_lines(path)
+    if charge or name:
+        raise InputError(f"--charge and --name are of one molecule, not of a list; {path} has its own")
+    lines, file = read_lines(path)
     found: dict[str, tuple[str, str, str]] = {}
     for number, line in enumerate(lines, 1):
         words = line.split(maxsplit=1)
         if words and not line.startswith("#"):
             label = words[1].strip() if len(words) > 1 else f"line{number}"
-            found.setdefault(words[0], (f"{name}:{number}", words[0], label))
+            found.setdefault(words[0], (f"{file}:{number}", words[0], label))
     if not found:
         raise InputError(f"{path} holds no molecules; give one SMILES a line")
     return list(found.values())

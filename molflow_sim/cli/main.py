@@ -6,11 +6,13 @@ Exit codes: 0 done, 1 the work failed, 2 the input is wrong, 70 a defect of this
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import tempfile
 import traceback
 import warnings
+from contextlib import suppress
 from typing import Annotated, TextIO
 
 import typer
@@ -30,6 +32,8 @@ from molflow_sim.errors import MolflowError
 
 INTERNAL_ERROR = 70
 INTERRUPTED = 130
+_MACHINE = {errno.EACCES, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC, errno.EPERM, errno.EROFS}
+"""What the system may refuse through no fault of ours: rights, space, a device."""
 
 app = typer.Typer(
     name="molflow",
@@ -95,6 +99,9 @@ def run(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _MACHINE:
+            what = f"{error.filename}: " if error.filename else ""
+            return _fail(f"{what}{error.strerror}; the same command carries on once that is mended", 1)
         if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's own: a wrong option or value
             message = str(error.format_message()).strip()
             if not message:  # no command at all: the help has just been shown
@@ -130,8 +137,14 @@ def _one_line(error: Exception) -> str:
 
 def _defect(error: Exception) -> str:
     """Write the traceback to a file and say where; a defect report needs it, a user's terminal does not."""
-    handle, path = tempfile.mkstemp(prefix="molflow-error-", suffix=".log")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
+    where = "no log can be written"
+    with (
+        suppress(OSError),
+        tempfile.NamedTemporaryFile(
+            "w", prefix="molflow-error-", suffix=".log", delete=False, encoding="utf-8"
+        ) as file,
+    ):
         file.write(f"{' '.join(sys.argv)}\n\n{traceback.format_exc()}")
+        where = f"with the log {file.name}"
     what = f"{type(error).__name__}: {_one_line(error)}"
-    return f"unexpected error, please report it with the log {path} ({what[:200]})"
+    return f"unexpected error, please report it, {where} ({what[:200]})"

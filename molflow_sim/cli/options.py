@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -121,20 +122,25 @@ Scheduler = Annotated[
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no summary.")]
 
 
-def pairs(options: list[str] | None) -> dict[str, Any]:
-    """NAME=VALUE as names and values, read as in YAML.
+def pairs(options: list[str] | None, given: Iterable[str] = ()) -> dict[str, Any]:
+    """NAME=VALUE as names and values, read as in YAML; `given` are names that the verb has options of its own for.
 
     Raises
     ------
     InputError
-        Something else.
+        Something else, or one of those names.
     """
     import yaml
 
     found = {}
     for text in options or ():
-        name, equals, value = text.partition("=")
+        name, equals, value = (part.strip() for part in text.partition("="))
         if not name or not equals:
             raise InputError(f"--option takes NAME=VALUE, not {text!r}")
-        found[name.strip()] = yaml.safe_load(value)
+        if name in given:
+            raise InputError(f"--option {name}: this verb has an option of its own for it, see --help")
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            raise InputError(f"--option {name}: {value!r} cannot be read as a value") from None
     return found

@@ -61,7 +61,7 @@ def rank(
         "progress": not quiet,
     }
     if holds_clusters(files):
-        if temperature is not None or pxrd is not None or scheduler is not None:
+        if any(given is not None for given in (temperature, pxrd, wavelength, scheduler)):
             raise InputError(
                 "clusters have no lattice vibrations, powder patterns or scheduler; leave these options out"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -94,12 +95,16 @@ def read_molecule(text: str, *, charge: int = 0, name: str = "", search: bool = 
     ------
     MoleculeError
         If it is neither, or the molecule is refused.
+    InputError
+        A crystal, or a charge of what carries its own.
     """
     from dataclasses import replace
 
     from molflow_sim.systems.molecule import Molecule
 
     path = Path(text)
+    if charge and path.suffix.lower() != ".xyz":
+        raise InputError(f"--charge is for XYZ files; {text[:60]} carries its own")
     if path.suffix.lower() == ".cif":
         raise InputError(f"{text} is a crystal; give the molecule (SMILES, MOL, SDF, XYZ), and the CIF as --reference")
     if path.suffix.lower() in FILE_SUFFIXES:
@@ -107,7 +112,7 @@ def read_molecule(text: str, *, charge: int = 0, name: str = "", search: bool = 
             raise MoleculeError(f"there is no file {text}")
         molecule = Molecule.from_file(path, charge=charge)
         return replace(molecule, name=name or molecule.name or path.stem)
-    if text and path.exists():
+    if text and os.path.exists(path):  # unlike Path.exists, False for a SMILES longer than a file's name may be
         raise MoleculeError(f"{text} is no molecule file; molecules are read from {', '.join(FILE_SUFFIXES)} files")
     return Molecule.from_smiles(text, name=name, search=search)
 

@@ -145,8 +145,7 @@ def cluster(
     ps: Annotated[float, typer.Option(help="Length of the run in ps.")] = 100.0,
     temperature: opt.Temperature = 300.0,
     density: Annotated[
-        float | None,
-        typer.Option(help="g/cm³: a periodic box, pressed to this density first.", show_default=False),
+        float | None, typer.Option(help="g/cm³: a periodic box, pressed to this density first.", show_default=False)
     ] = None,
     pressure: Annotated[float, typer.Option(help="Pressure in bar, where there is a box.")] = 1.0,
     nvt: Annotated[bool, typer.Option("--nvt", help="Keep the box fixed.")] = False,
@@ -206,7 +205,8 @@ def read_cluster(file: Path, frame: int = 0) -> MolecularCluster:
     try:
         atoms = ase.io.read(file, index=frame)
     except Exception as error:  # ASE's readers raise whatever their format leads to
-        raise InputError(f"{file}: structure {frame} cannot be read ({' '.join(str(error).split())})") from error
+        why = " ".join(str(error).split()) or type(error).__name__
+        raise InputError(f"{file}: structure {frame} cannot be read ({why})") from error
     return MolecularCluster.from_atoms(atoms)  # type: ignore[arg-type]  # one frame, not a list of them
 
 

@@ -121,9 +121,8 @@ def screen(
     """
     given: dict[str, Any] = {
         "candidates": candidates, "seed": seed, "space_groups": space_groups, "z_prime": z_prime, "charges": charges,
-        "potential": potential,
-        "relax_top": relax_top, "energy": energy, "energy_top": energy_top, "refine_top": refine_top,
-        "temperature": temperature, "generator": generator, "weights": weights, "pxrd": pxrd,
+        "potential": potential, "relax_top": relax_top, "energy": energy, "energy_top": energy_top,
+        "refine_top": refine_top, "temperature": temperature, "generator": generator, "weights": weights, "pxrd": pxrd,
         "wavelength": wavelength,
     }  # fmt: skip
     chosen = replace(settings or ScreenSettings(), **{k: value for k, value in given.items() if value is not None})
@@ -135,6 +134,8 @@ def screen(
         raise InputError(f"screen needs a Molecule or a SMILES, not {type(molecule).__name__}")
     check_energy_spec(chosen.energy)
     measured(chosen)  # refuses what cannot be compared before the work begins
+    if reference_block is not None and reference is None:
+        raise InputError(f"a data block is named, {reference_block}, but no reference (--reference) to find it in")
     experiment = None
     if reference is not None:
         from molflow_sim.screening.reference import read_reference

@@ -1,5 +1,6 @@
 """The command line: help, versions, one-line errors and exit codes."""
 
+import errno
 import re
 import subprocess
 import sys
@@ -46,6 +47,7 @@ def test_help_comes_without_loading_the_science():
         ("CC(", "SMILES"), ("", "SMILES"), ("CCO.O", "components"), ("C[CH2]", "radical"), ("[Na+].[Cl-]", "Na"),
         ("C[Hg]C", "Hg"), ("[Fe]", "Fe"), ("C[N+](C)(C)C", "charge"), ("C" * 100, "large|atoms"),
         ("nothing-here.sdf", "no file nothing-here.sdf"), ("experiment.cif", "--reference"),
+        ("CC(=O)N" + "[C@@H](C)C(=O)N" * 19 + "C", "202 atoms"),  # longer than a file's name may be
     ],
 )  # fmt: skip
 def test_a_molecule_that_cannot_be_used_is_refused_in_one_line(molflow, tmp_path, molecule, words):
@@ -67,6 +69,9 @@ def test_a_molecule_that_cannot_be_used_is_refused_in_one_line(molflow, tmp_path
         (["--reference", "absent.cif"], "absent.cif"),
         (["--temperature", "0"], "above 0 K"),
         (["--temperature", "nan"], "above 0 K"),
+        (["--option", "share=[1"], "'[1'"),
+        (["--charge", "1"], "XYZ"),
+        (["--block", "I"], "--reference"),
         (["--no-such-option"], "--no-such-option"),
     ],
 )
@@ -98,6 +103,7 @@ def test_a_missing_output_is_named(molflow):
         (StoreError("the folder belongs\nto another run"), 2, "the folder belongs to another run"),
         (MissingDependencyError("tblite", "xtb"), 1, "pip install 'molflow-sim[xtb]'"),
         (KeyboardInterrupt(), INTERRUPTED, "carry on"),
+        (OSError(errno.ENOSPC, "No space left on device", "out/x.npz"), 1, "out/x.npz: No space left on device"),
     ],
 )
 def test_errors_are_one_line_with_their_exit_code(molflow, monkeypatch, tmp_path, error, code, words):
@@ -125,6 +131,9 @@ def test_a_defect_is_one_line_and_a_log(molflow, monkeypatch, tmp_path):
     assert code == INTERNAL_ERROR and err.count("\n") == 1 and "Traceback" not in err
     (log,) = tmp_path.glob("molflow-error-*.log")
     assert str(log) in err and "ZeroDivisionError: inside" in log.read_text()
+    monkeypatch.setattr("tempfile.tempdir", tmp_path / "nowhere")
+    code, _, err = molflow("screen", "NC=O", "-o", tmp_path / "run")
+    assert code == INTERNAL_ERROR and err.count("\n") == 1 and "no log" in err and "ZeroDivisionError" in err
 
 
 def test_the_installed_command_passes_its_exit_code_on(tmp_path):

@@ -119,6 +119,8 @@ def test_a_list_of_other_code_is_told_of_and_not_gone_on_with(conformers, tmp_pa
         (("CCO", "-o", "out.sdf", "--window", -1), "window"),
         (("CCO", "-o", "out.sdf", "--method", "nonsense"), "unknown generator"),
         (("CCO.O", "-o", "out.sdf"), "components"),
+        (("CCO", "-o", "out.sdf", "--option", "n=3"), "option of its own"),
+        (("CCO", "-o", "out.sdf", "--option", "seed=3"), "option of its own"),
         (("OB(O)CC", "-o", "out.sdf"), "etkdg"),
     ],
 )

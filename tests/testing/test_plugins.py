@@ -3,6 +3,7 @@
 import shutil
 import sys
 import tomllib
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from molflow_sim.cli.main import run
 from molflow_sim.energies.foreign import energy_identity, energy_model
 from molflow_sim.errors import InputError, PluginError, RequestError
 from molflow_sim.generators.protocol import CrystalRequest, make_generator
-from molflow_sim.registry import ENERGIES, GENERATORS, MODELS, Registry
+from molflow_sim.registry import ENERGIES, GENERATORS, MODELS, Registry, build
 from molflow_sim.screening import ScreenSettings
 from molflow_sim.testing import validate_generator
 
@@ -120,3 +121,15 @@ def test_what_is_no_generator_is_refused(installed, tmp_path):
 def test_everything_that_is_built_in_is_there(registry: Registry):
     for name in registry.builtin:
         assert registry.get(name) is not None and registry.origin(name) == ""
+
+
+def test_a_whole_number_does_where_a_number_or_nothing_is_asked_for():
+    @dataclass
+    class Options:
+        width: float | None = None
+        count: int | None = None
+
+    made = build(Options, {"width": 3, "count": 2}, "here")
+    assert (made.width, type(made.width), made.count) == (3.0, float, 2)
+    refuses(InputError, "width", build, Options, {"width": "wide"}, "here")
+    refuses(InputError, "count", build, Options, {"count": 2.5}, "here")
