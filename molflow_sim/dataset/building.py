@@ -13,7 +13,7 @@ from typing import Any
 
 from molflow_sim.dataset.items import Item, Row, lost, reasons_table
 from molflow_sim.dataset.processes import ProcessExecutor
-from molflow_sim.errors import InputError
+from molflow_sim.generators.protocol import whole_number
 from molflow_sim.runs.files import write_bytes_atomically
 from molflow_sim.runs.identity import digest
 from molflow_sim.runs.progress import Progress
@@ -77,8 +77,7 @@ def executor_of(processes: int) -> Executor:
     InputError
         Not a whole number of at least 1.
     """
-    if isinstance(processes, bool) or not isinstance(processes, int) or processes < 1:
-        raise InputError(f"processes must be a whole number of at least 1, not {processes!r}")
+    whole_number("processes", processes, 1)
     return LocalExecutor() if processes == 1 else ProcessExecutor(processes, lost)
 
 

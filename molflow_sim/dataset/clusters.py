@@ -15,10 +15,11 @@ from scipy.spatial.transform import Rotation
 
 from molflow_sim.chemistry.bonds import graph_mol
 from molflow_sim.chemistry.pointgroup import point_group
-from molflow_sim.dataset.items import excluded_skeletons, reasons_table
+from molflow_sim.dataset.items import Item, crystal_items, excluded_skeletons, reasons_table, shard_or_row
 from molflow_sim.dataset.reader import CrystalDataset
 from molflow_sim.dataset.skeletons import skeletons, three_way_split
-from molflow_sim.errors import CrystalError, InputError, MolflowError
+from molflow_sim.errors import CrystalError, InputError
+from molflow_sim.generators.protocol import whole_number
 from molflow_sim.geometry.superposition import kabsch
 from molflow_sim.models.cluster_flow.data import FILE, ClusterData, ClusterRecord, Poses, unpacked
 from molflow_sim.runs.files import sha256, write_bytes_atomically
@@ -61,9 +62,9 @@ class ClusterSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.size < 2:
-            raise InputError(f"a cluster has at least 2 molecules, not {self.size}")
-        if self.translation < 0.0 or not 0.0 <= self.rotation <= 180.0 or not 0.0 <= self.inversion <= 1.0:
+        whole_number("the size of a cluster", self.size, 2)
+        whole_number("seed", self.seed, 0)
+        if not (0.0 <= self.translation < np.inf and 0.0 <= self.rotation <= 180.0 and 0.0 <= self.inversion <= 1.0):
             raise InputError("translation must not be negative, rotation in [0, 180]° and inversion in [0, 1]")
 
 
@@ -124,7 +125,8 @@ def build_cluster_dataset(
         "exclude": digest(sorted(excluded)),
         **asdict(settings),
     }
-    jobs = [*(_of_cifs(Path(cifs)) if cifs is not None else []), *(_of_packings(packings) if packings else [])]
+    jobs = [(item, partial(_read_cif, Path(item.content))) for item in crystal_items(cifs)]
+    jobs += _of_packings(packings) if packings is not None else []
     rows: list[dict[str, str]] = []
     records: list[ClusterRecord] = []
     outputs = (FILE, "dropped.csv", "InitialPositions", "FinalPositions")
@@ -133,9 +135,9 @@ def build_cluster_dataset(
         Progress(progress).stage("clusters", len(jobs)) as bar,
     ):
         store.write_run(status="running")
-        for source, id, read in jobs:
-            name = f"clusters/{sha256(source.encode())[:16]}.bin"
-            data = store.once(name, digest(store.identity, id), partial(_tried, source, read, settings, excluded))
+        for item, read in jobs:
+            name = f"clusters/{sha256(item.source.encode())[:16]}.bin"
+            data = store.once(name, digest(store.identity, item.id), partial(_shard, item, read, settings, excluded))
             if data.startswith(b"{"):
                 rows.append(json.loads(data))
             else:
@@ -155,18 +157,17 @@ def build_cluster_dataset(
         return ClusterSummary(store.folder, len(records), molecules, len(rows))
 
 
-def _tried(
-    source: str, read: Callable[[], dict[str, Any]], settings: ClusterSettings, excluded: dict[str, str]
+def _shard(
+    item: Item, read: Callable[[], dict[str, Any]], settings: ClusterSettings, excluded: dict[str, str]
 ) -> bytes:
     """A shard of one cluster, or a row that says why there is none."""
-    try:
+
+    def make() -> bytes:
         given = read()
-        blocks = given.pop("skeletons")
-        record = record_of(settings, split=three_way_split(blocks, excluded), source=source, **given)
-    except MolflowError as error:
-        row = {"source": source, "name": Path(source).stem, "smiles": "", "reason": error.reason}
-        return json.dumps(row).encode()
-    return ClusterData([record]).packed()
+        split = three_way_split(given.pop("skeletons"), excluded)
+        return ClusterData([record_of(settings, split=split, source=item.source, **given)]).packed()
+
+    return shard_or_row(item, make)
 
 
 def record_of(
@@ -234,17 +235,6 @@ def loosened(end: Poses, settings: ClusterSettings, rng: np.random.Generator) ->
     return Poses(end.centre + settings.translation * rng.normal(size=(n, 3)), turned, flip * end.hand)
 
 
-def _of_cifs(folder: Path) -> Iterator[tuple[str, str, Callable[[], dict[str, Any]]]]:
-    """(source, identity, reader) of every CIF."""
-    if not folder.is_dir():
-        raise InputError(f"{folder}: no such folder of CIFs")
-    paths = sorted(p for p in folder.rglob("*") if p.suffix.lower() == ".cif" and p.is_file())
-    if not paths:
-        raise InputError(f"{folder} holds no .cif file")
-    for path in paths:
-        yield str(path.relative_to(folder)), sha256(path.read_bytes()), partial(_read_cif, path)
-
-
 def _read_cif(path: Path) -> dict[str, Any]:
     crystal = MolecularCrystal.from_cif(path)
     if len(crystal.molecules) > 1:
@@ -260,8 +250,8 @@ def _read_cif(path: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _of_packings(folder: str | Path) -> Iterator[tuple[str, str, Callable[[], dict[str, Any]]]]:
-    """(source, identity, reader) of every packing with one molecule in the asymmetric unit."""
+def _of_packings(folder: str | Path) -> Iterator[tuple[Item, partial[dict[str, Any]]]]:
+    """Every packing with one molecule in the asymmetric unit, and what reads it."""
     dataset = CrystalDataset(folder)
     lowest: dict[str, int] = {}
     for k in range(len(dataset)):
@@ -271,7 +261,7 @@ def _of_packings(folder: str | Path) -> Iterator[tuple[str, str, Callable[[], di
         number = lowest.setdefault(record.key, 0)
         lowest[record.key] += 1
         source = f"{record.key}:{number}"
-        yield source, f"{record.energy:.9f}", partial(_read_packing, record, source)
+        yield Item("packing", f"{record.energy:.9f}", source, source, source), partial(_read_packing, record, source)
 
 
 def _read_packing(record: Any, source: str) -> dict[str, Any]:

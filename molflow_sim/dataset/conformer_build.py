@@ -10,13 +10,7 @@ from typing import Any
 import numpy as np
 
 from molflow_sim.dataset.building import Building, Kinds, executor_of
-from molflow_sim.dataset.conformer_files import (
-    CRYSTAL,
-    SDF,
-    crystal_ensemble,
-    sdf_ensemble,
-    sdf_items,
-)
+from molflow_sim.dataset.conformer_files import CRYSTAL, SDF, crystal_ensemble, sdf_ensemble, sdf_items
 from molflow_sim.dataset.conformer_settings import ConformerSettings
 from molflow_sim.dataset.items import (
     Excluded,
@@ -126,6 +120,8 @@ def build_conformer_dataset(
     settings = settings or ConformerSettings()
     if source not in SOURCES:
         raise InputError(f"source must be one of {', '.join(SOURCES)}, not {source!r}")
+    if energy_property is not None and sdf is None:
+        raise InputError(f"{energy_property} is to be a property of an SDF, and none is given")
     lines, origin = read_lines(molecules)
     items, rows = molecule_items(lines, origin)
     if sdf is not None:

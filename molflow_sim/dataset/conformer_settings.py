@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from molflow_sim.errors import InputError
+from molflow_sim.generators.protocol import whole_number
 
 USUAL_ATOMS = 24
 
@@ -47,9 +48,7 @@ class ConformerSettings:
 
     def __post_init__(self) -> None:
         for name, least in (("keep", 1), ("embeddings", 2), ("kicks", 0), ("evaluations", 1), ("max_atoms", 2)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < least:
-                raise InputError(f"{name} must be a whole number of at least {least}, not {value!r}")
+            whole_number(name, getattr(self, name), least)
         for name, most in (("window", 1e3), ("force", 1.0), ("seconds", 1e7)):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= most:

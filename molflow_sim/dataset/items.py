@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,12 @@ Row = dict[str, str]
 
 @dataclass(frozen=True)
 class Item:
-    """One molecule of a list, or one CIF.
+    """One molecule of a list, one CIF, or whatever else a shard is made of.
 
     Attributes
     ----------
     kind : str
-        ``molecule`` or ``crystal``.
+        ``molecule``, ``crystal`` ...
     id : str
         Identity of the input: what the shard's file is named after.
     content : str
@@ -140,7 +141,7 @@ def read_lines(source: str | Path | Sequence[str] | None) -> tuple[list[str], st
         return list(source), "molecule"
     path = Path(source)
     try:
-        return path.read_text(encoding="utf-8").splitlines(), path.name
+        return path.read_text(encoding="utf-8-sig").splitlines(), path.name
     except (OSError, UnicodeDecodeError) as error:
         what = error.strerror if isinstance(error, OSError) else "not a text file"
         raise InputError(f"{path} cannot be read: {what}; give a file with one SMILES a line") from error
@@ -159,22 +160,23 @@ def excluded_skeletons(source: str | Path | Sequence[str | Path] | None) -> dict
     InputError
         A file that cannot be read, or without a molecule.
     """
+    from rdkit import Chem, rdBase
+
     from molflow_sim.dataset.skeletons import skeletons_of_smiles
 
-    if source is None or isinstance(source, (str, Path)):
-        files, lines = [] if source is None else [Path(source)], []
-    else:
-        files = [part for part in source if isinstance(part, Path)]
-        lines = [part for part in source if not isinstance(part, Path)]
-    found = skeletons_of_smiles(_smiles(lines))
-    for file in files:
-        smiles = _smiles_of_file(file)
-        skeletons = skeletons_of_smiles(smiles)
-        if smiles and not skeletons:
-            raise InputError(f"{file.name}: none of its lines is a SMILES, so nothing would be excluded")
-        found.update({block: text for block, text in skeletons.items() if block not in found})
-    if lines and not found:
-        raise InputError("none of the lines to exclude is a SMILES, so nothing would be excluded")
+    parts = [Path(source)] if isinstance(source, (str, Path)) else list(source or ())
+    lines = [part for part in parts if not isinstance(part, Path)]
+    given = [("the list", _smiles(lines))] if lines else []
+    given += [(part.name, _smiles_of_file(part)) for part in parts if isinstance(part, Path)]
+    found: dict[str, str] = {}
+    for name, smiles in given:
+        with rdBase.BlockLogs():
+            unread = [text for text in smiles if Chem.MolFromSmiles(text) is None]
+        if len(unread) == len(smiles):
+            raise InputError(f"{name}: none of its lines is a SMILES, so nothing would be excluded")
+        if unread:
+            warnings.warn(f"{name}: {len(unread)} lines exclude nothing, they are no SMILES: {unread[0]}", stacklevel=2)
+        found = {**skeletons_of_smiles(smiles), **found}
     return found
 
 

@@ -16,7 +16,7 @@ from molflow_sim.runs.scheduler import BatchFunction, _timed
 
 
 class ProcessExecutor:
-    """A pool of fresh (spawned) processes that run batches with one thread each; see `screening.scheduler.Executor`.
+    """A pool of fresh (spawned) processes that run batches with one thread each; see `runs.scheduler.Executor`.
 
     Workers end with the process that started them, however that ends. A batch that takes its process down (killed
     for memory, a crash in a library) is tried once more alone; then `on_death` provides its result.

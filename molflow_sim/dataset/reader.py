@@ -195,16 +195,15 @@ class CrystalDataset(Sequence[CrystalRecord]):
         cuts = np.searchsorted(self.molecule[order], np.arange(1, len(self.keys)))
         yield from zip(self.keys, np.split(order, cuts))
 
-    def weights(self, scale: float = 5.0, *, per_molecule: bool = True) -> np.ndarray:
+    def weights(self, scale: float = 5.0) -> np.ndarray:
         """Sampling weights (n,), proportional to exp(-ΔE/scale), ΔE above the molecule's lowest.
+
+        Those of every molecule sum to 1, so that none counts more for having more packings.
 
         Parameters
         ----------
         scale : float
             kJ/mol per molecule.
-        per_molecule : bool
-            Let the weights of every molecule sum to 1, so that none counts more for having more packings;
-            otherwise the lowest packing of each molecule has weight 1.
 
         Raises
         ------
@@ -214,9 +213,7 @@ class CrystalDataset(Sequence[CrystalRecord]):
         if not scale > 0:
             raise InputError(f"the energy scale must be positive (kJ/mol), got {scale}")
         weights = np.exp(-self.relative_energy / (scale * KJ_PER_MOL))
-        if per_molecule:
-            weights /= np.bincount(self.molecule, weights, minlength=len(self.keys))[self.molecule]
-        return weights
+        return weights / np.bincount(self.molecule, weights, minlength=len(self.keys))[self.molecule]
 
 
 def _found_first(shards: list[Shard]) -> np.ndarray:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from molflow_sim.errors import InputError
-from molflow_sim.generators.protocol import generator_identity
+from molflow_sim.generators.protocol import generator_identity, whole_number
 from molflow_sim.screening.settings import ScreenSettings
 
 if TYPE_CHECKING:
@@ -66,9 +66,7 @@ class DatasetSettings:
         object.__setattr__(self, "space_groups", search.space_groups)
         object.__setattr__(self, "weights", search.weights)
         for name in ("keep", "max_atoms"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise InputError(f"{name} must be a whole number of at least 1, not {value!r}")
+            whole_number(name, getattr(self, name), 1)
         if isinstance(self.window, bool) or not isinstance(self.window, (int, float)) or not 0 < self.window < 1e4:
             raise InputError(f"window must be a positive energy in kJ/mol, not {self.window!r}")
         object.__setattr__(self, "window", float(self.window))

@@ -71,6 +71,7 @@ def training_source(
     split: str | None = None,
     exclude: str | Path | None = None,
     processes: int = 1,
+    overwrite: bool = False,
     progress: bool = True,
 ) -> TrainingSource:
     """Read a folder to train on, after converting it where needed.
@@ -88,12 +89,14 @@ def training_source(
         A .smi file; CIFs of its molecules, in any tautomer or stereoisomer, count to the test side.
     processes : int
         Used to read CIFs.
+    overwrite : bool
+        Replace what another conversion left in `converted`.
     progress : bool
 
     Raises
     ------
     InputError
-        Nothing to train on in the folder, or an unknown split.
+        Nothing to train on in the folder, an unknown split, or something to exclude from what is no folder of CIFs.
     StoreError
         A data set or screening that is damaged.
     TrainingError
@@ -106,6 +109,8 @@ def training_source(
         raise InputError("no folder is given to train on")
     kinds = [kind_of(f) for f in folders]
     folder, kind = folders[0], kinds[0]
+    if exclude is not None and kind != "CIFs":
+        raise InputError(f"exclude is for CIFs, {folder} is a {kind}: leave molecules out where it is made")
     if len(folders) > 1 and set(kinds) != {"data set"}:
         other = next(f for f, k in zip(folders, kinds) if k != "data set")
         raise InputError(
@@ -116,11 +121,13 @@ def training_source(
     if kind == "CIFs":
         from molflow_sim.dataset.build import build_crystal_dataset
 
-        build_crystal_dataset(cifs=folder, output=data, exclude=exclude, processes=processes, progress=progress)
+        build_crystal_dataset(
+            cifs=folder, output=data, exclude=exclude, processes=processes, overwrite=overwrite, progress=progress
+        )
     elif kind == "landscape":
         from molflow_sim.screening.landscape import Landscape
 
-        landscape_dataset(Landscape.load(folder), data)
+        landscape_dataset(Landscape.load(folder), data, overwrite=overwrite)
     side = split or ("all" if kind == "landscape" else "train")
     read = [data, *folders[1:]]
     dataset = CrystalDataset(read, split=None if side == "all" else side)
@@ -136,7 +143,7 @@ def training_source(
     return TrainingSource(dataset, kind, data, dropped)
 
 
-def landscape_dataset(landscape: Landscape, output: str | Path) -> Path:
+def landscape_dataset(landscape: Landscape, output: str | Path, *, overwrite: bool = False) -> Path:
     """Write the ranked structures of a screening as a data set.
 
     Energies are those of the model that ranks, or the potential's if only a part was ranked by another model.
@@ -148,6 +155,8 @@ def landscape_dataset(landscape: Landscape, output: str | Path) -> Path:
     landscape : Landscape
     output : path
         Written anew if it holds the same landscape.
+    overwrite : bool
+        Replace another one.
 
     Raises
     ------
@@ -176,7 +185,7 @@ def landscape_dataset(landscape: Landscape, output: str | Path) -> Path:
         if np.isfinite(energy):
             groups.setdefault(len(entry.crystal.asymmetric_unit), []).append((entry, float(energy)))
     dropped = int(np.sum(~np.isfinite(energies)))
-    with Store(output, identity) as store:
+    with Store(output, identity, overwrite=overwrite) as store:
         for size, entries in sorted(groups.items()):
             name = f"molecules/{landscape.molecule.key}-{size}.npz"
             store.once(name, digest(key, size), lambda e=entries: _landscape_shard(landscape.molecule, e))  # type: ignore[misc]

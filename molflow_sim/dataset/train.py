@@ -83,13 +83,17 @@ def train(
     if isinstance(initial, (str, Path)):
         start = load_model(packaged(kind) if initial == PRETRAINED else Path(initial), kind)
     model = MODELS.get(kind)
+    fixed = hasattr(model, "reader") or isinstance(data, CrystalDataset)
+    if fixed and (split is not None or exclude is not None):
+        raise InputError("this data has its sides from where it was made: give it without split and exclude")
     given = isinstance(data, (str, Path)) or (isinstance(data, Sequence) and isinstance(data[0], (str, Path)))
     if reader := getattr(model, "reader", None):
         data = resolve(reader)(data) if given else data
     elif not isinstance(data, CrystalDataset):
         source = training_source(
-            data, Path(output) / "data", split=split, exclude=exclude, processes=processes, progress=progress
-        )
+            data, Path(output) / "data", split=split, exclude=exclude, processes=processes, overwrite=overwrite,
+            progress=progress,
+        )  # fmt: skip
         if found is not None:
             found(source)
         data = source.dataset

@@ -72,6 +72,16 @@ def test_excluded_molecules_are_not_trained_on(train, tmp_path, cifs, stand_in):
     assert code == 1 and "--split all" in err and not stand_in.calls
 
 
+def test_exclusions_from_what_has_its_sides_are_refused_and_not_forgotten(molflow, train, tmp_path, cifs, stand_in):
+    (tmp_path / "kept_out.smi").write_text(f"{TRAIN} x\n")
+    training_source(cifs, tmp_path / "set", progress=False)
+    exclude = ("--exclude", tmp_path / "kept_out.smi")
+    code, _, err = train(tmp_path / "set", "-o", tmp_path / "out", *exclude)
+    assert code == 2 and "is a data set" in err and not stand_in.calls
+    code, _, err = molflow("train", "coarsenconf", tmp_path / "set", "-o", tmp_path / "out", *exclude)
+    assert code == 2 and "without split and exclude" in err
+
+
 def test_the_same_command_carries_on_and_reads_no_cif_twice(train, tmp_path, cifs, stand_in, monkeypatch):
     train(cifs, "-o", tmp_path / "out", "--processes", 1, "-q")
 
@@ -110,6 +120,15 @@ def test_a_landscape_is_trained_on_whole_with_its_own_conformers_and_energies(tr
         assert record.energy == entry.energy and record.space_group == entry.crystal.space_group.name
         positions = np.concatenate([entry.crystal.copies(k) for k in range(len(entry.crystal.asymmetric_unit))])
         np.testing.assert_allclose(record.positions(), positions, atol=1e-9)
+
+
+def test_another_landscape_replaces_the_converted_one_only_if_asked(train, screening, tmp_path, stand_in):
+    folder, _ = screening
+    assert train(folder, "-o", tmp_path / "out", "-q")[0] == 0
+    landscape(3).save(folder / "store" / "landscape.json")
+    code, _, err = train(folder, "-o", tmp_path / "out", "-q")
+    assert code == 2 and "--overwrite" in err
+    assert train(folder, "-o", tmp_path / "out", "-q", "--overwrite")[0] == 0 and len(stand_in.calls[-1][0]) == 3
 
 
 def test_structures_with_other_numbers_of_molecules_go_to_shards_of_their_own(tmp_path):

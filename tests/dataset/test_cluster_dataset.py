@@ -5,6 +5,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from refusals import refuses
 from scipy.spatial.distance import cdist
 from special_positions import UREA, general, special
 
@@ -75,6 +76,28 @@ def test_molecules_on_a_list_are_for_the_test_and_nothing_that_qualifies_is_an_e
         build_cluster_dataset(tmp_path / "none", cifs=tmp_path / "bad", progress=False)
     with pytest.raises(InputError, match="no crystals are given"):
         build_cluster_dataset(tmp_path / "none", progress=False)
+    for wrong in ({"translation": np.nan}, {"rotation": 200.0}, {"seed": -1}, {"size": 1}):
+        refuses(InputError, next(iter(wrong)), ClusterSettings, **wrong)
+
+
+def test_a_crystal_on_which_a_library_fails_is_a_row_and_not_the_end(cifs, tmp_path, monkeypatch):
+    def fail(settings, *, name, **_):
+        raise RuntimeError(f"inside, at {name}")
+
+    monkeypatch.setattr("molflow_sim.dataset.clusters.record_of", fail)
+    with pytest.raises(InputError, match="none of 4 crystals qualifies"):
+        build_cluster_dataset(tmp_path / "out", cifs=cifs, progress=False)
+    with open(tmp_path / "out" / "dropped.csv") as file:
+        reasons = {row["name"]: row["reason"] for row in csv.DictReader(file)}
+    assert reasons["urea"] == "RuntimeError: inside, at urea" and "Error" in reasons["broken"]
+
+
+def test_what_dynamics_and_packed_data_would_not_hear_is_refused(molflow, tmp_path):
+    (tmp_path / "a.smi").write_text("CCO\n")
+    exclude = ("--exclude", tmp_path / "a.smi", "-o", tmp_path / "out")
+    for words in (("clusters", "--md", "CCO"), ("conformers", "--pack", tmp_path)):
+        code, _, err = molflow("dataset", *words, *exclude)
+        assert code == 2 and "--exclude" in err and not (tmp_path / "out").exists()
 
 
 def test_packings_of_our_own_search_give_clusters_with_their_energies(molflow, tmp_path):

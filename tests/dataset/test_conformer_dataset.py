@@ -136,6 +136,7 @@ def test_an_unusable_file_is_refused_as_a_whole(tmp_path):
     refuses(InputError, "cannot be read", build_conformer_dataset, output=tmp_path / "o", sdf=tmp_path / "no.sdf.gz")
     refuses(InputError, "nothing to build", build_conformer_dataset, output=tmp_path / "o")
     refuses(InputError, "source must be", build_conformer_dataset, ["CCO"], tmp_path / "o", source="guess")
+    refuses(InputError, "of an SDF", build_conformer_dataset, ["CCO"], tmp_path / "out", energy_property="energy")
 
 
 def test_excluded_molecules_of_a_file_go_to_the_test_side(build, tmp_path):
@@ -159,6 +160,12 @@ def test_exclusions_come_from_several_files_of_either_kind_and_from_lines(tmp_pa
         assert skeletons(Chem.MolFromSmiles(smiles))[0] in found
     (tmp_path / "c.smi").write_text("no-smiles\n")
     refuses(InputError, "c.smi", excluded_skeletons, [tmp_path / "a.smi", tmp_path / "c.smi"])
+    (tmp_path / "empty.smi").write_text("\n")
+    refuses(InputError, "empty.smi", excluded_skeletons, tmp_path / "empty.smi")
+    refuses(InputError, "none of its lines", excluded_skeletons, ["no-smiles"])
+    (tmp_path / "d.smi").write_text("\ufeffCCO\nCCN,amine\n", encoding="utf-8")  # as some editors save it
+    with pytest.warns(UserWarning, match="d.smi: 1 lines exclude nothing, they are no SMILES: CCN,amine"):
+        assert set(excluded_skeletons(tmp_path / "d.smi")) == set(excluded_skeletons(["CCO"]))
 
 
 def test_molecules_of_crystals_are_measured_conformers(tmp_path):
