@@ -10,7 +10,7 @@ from threading import Lock
 from time import perf_counter
 from typing import Any, Protocol
 
-from molflow_sim.errors import InputError, MissingDependencyError
+from molflow_sim.errors import InputError, MissingDependencyError, MolflowError
 
 # A batch uses all cores of its process; two at once would only get in each other's way.
 _ONE_AT_A_TIME = Lock()
@@ -75,8 +75,8 @@ class DaskExecutor:
     def run(
         self, function: BatchFunction, shared: tuple[Any, ...], items: Sequence[Any]
     ) -> Iterator[tuple[int, bytes, float]]:
-        """See `Executor.run`."""
-        from distributed import as_completed
+        """See `Executor.run`; a MolflowError where a batch kills one worker after another."""
+        from distributed import KilledWorker, as_completed
 
         common = self._client.scatter(shared, broadcast=True, hash=False) if shared else []
         futures = {
@@ -85,7 +85,11 @@ class DaskExecutor:
         }
         try:
             for future, (data, seconds) in as_completed(futures, loop=self._client.loop, with_results=True):
-                yield futures[future], data, seconds
+                yield futures.pop(future), data, seconds  # let go, so that workers may forget the result
+        except KilledWorker as error:
+            raise MolflowError(
+                f"one batch ended several Dask workers ({error}): give them more memory; the same call carries on"
+            ) from error
         finally:
             self._client.cancel(list(futures))
 

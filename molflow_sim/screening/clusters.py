@@ -5,7 +5,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,14 +12,16 @@ import numpy as np
 
 from molflow_sim.chemistry.bonds import automorphisms
 from molflow_sim.energies.foreign import energy_identity
-from molflow_sim.errors import InputError, MolflowError, NoCandidatesError
+from molflow_sim.errors import InputError, NoCandidatesError
 from molflow_sim.evaluate.clusters import matched_rmsd
 from molflow_sim.evaluate.spearing import speared_rings
+from molflow_sim.generators.protocol import whole_number
 from molflow_sim.runs.files import atomic_path, write_bytes_atomically
 from molflow_sim.runs.identity import code_version, digest
 from molflow_sim.runs.pages import render
 from molflow_sim.runs.progress import Progress
 from molflow_sim.runs.store import Store
+from molflow_sim.screening.failures import FAILURES, reason_of
 from molflow_sim.screening.landscape import Dropped, dropped_dataframe
 from molflow_sim.screening.serialise import from_bytes, to_bytes
 from molflow_sim.screening.settings import DEFAULT_ENERGY
@@ -160,12 +161,15 @@ def rank_clusters(
     Raises
     ------
     InputError
-        Another energy, or clusters of different compositions.
+        Nothing to rank, another energy, or clusters of different compositions.
     NoCandidatesError
         No cluster could be read or evaluated.
     StoreError
         `output` belongs to another run.
     """
+    if not found:
+        raise InputError("no clusters are given")
+    whole_number("top", top, 0)
     model = _foreign(energy)
     dropped = [
         Dropped("", "read", item.reason or "a crystal among clusters; rank it by a call of its own", source=item.source)
@@ -190,8 +194,11 @@ def rank_clusters(
         with bars.stage("Relaxing clusters" if relax else "Evaluating clusters", len(given)) as advance:
             for source, cluster in given:
                 id = digest(cluster.positions.tobytes().hex(), cluster.order.tolist(), length=10)
-                task = partial(evaluated, cluster, potentials, relax)
-                row = from_bytes(store.once(f"clusters/{id}.json", digest(identity, id), lambda t=task: to_bytes(t())))  # type: ignore[misc]
+                key, own = f"clusters/{id}.json", digest(identity, id)
+                data = store.read(key, own)
+                row = evaluated(cluster, potentials, relax) if data is None else from_bytes(data)
+                if data is None and not row["reason"]:  # a failure is no result: the next call tries again
+                    store.write(key, own, to_bytes(row))
                 rows.append({**row, "id": id, "source": source, "cluster": cluster})
                 advance(1)
         entries = _ranked(rows, dropped)
@@ -228,8 +235,8 @@ def evaluated(cluster: MolecularCluster, potentials: tuple[Any, Any], relax: boo
             energy = potential
         else:
             energy, force = single_point(cluster, model)
-    except MolflowError as error:
-        return {"reason": error.reason}
+    except FAILURES as error:
+        return {"reason": reason_of(error)}
     if not np.isfinite(energy):
         return {"reason": "the energy is not finite: atoms overlap, or molecules are torn"}
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from molflow_sim.runs.progress import Progress
 from molflow_sim.screening.landscape import Dropped, Landscape, dropped_dataframe
 from molflow_sim.screening.powder import measured
 from molflow_sim.screening.ranking import RelaxedRow, build_landscape, distinct, dropped_row, rerank
-from molflow_sim.screening.run import Chosen, Pool, Run, code_of
+from molflow_sim.screening.run import CODE, Chosen, Pool, Run, code_of
 from molflow_sim.screening.serialise import (
     crystal_to_json,
     from_bytes,
@@ -38,13 +39,9 @@ if TYPE_CHECKING:
     from molflow_sim.systems.molecule import Molecule
 
 _CODE = {
-    "charges": ("stages:parametrize", "stages:sites", "stages:stored_charges", "stages:with_charges"),
+    **CODE,
     "relax": ("stages:relax_batch", "stages:parametrize", "stages:relax", "stages:validity", "given:as_given"),
     "unique": ("run:Run._representatives", "given:same_or_mirrored"),
-    "energy": ("ranking:energy_batch", "stages:energies"),
-    "refine": ("stages:refine_batch", "stages:parametrize", "stages:refine", "stages:energies", "stages:validity"),
-    "vibrations": ("vibrations:vibrations_batch", "stages:parametrize", "stages:vibrations"),
-    "pxrd": ("powder:match_batch",),
 }
 
 
@@ -300,7 +297,11 @@ class RankRun(Run):
     def _evaluated(self, stored: list[dict[str, Any]], tally: dict[str, dict[str, int]]) -> list[RelaxedRow]:
         """Rows of all structures, relaxed or as given; an id is that of the content, and of the how manieth it is."""
         content = [digest(self.key, {**data, "info": {}}) for data in stored]
-        ids = [digest(c, content[:k].count(c), length=10) for k, c in enumerate(content)]
+        seen: Counter[str] = Counter()
+        ids = []
+        for c in content:
+            ids.append(digest(c, seen[c], length=10))
+            seen[c] += 1
         n = len(ids)
         chosen = Chosen(np.arange(n), np.full(n, np.nan), np.ones(n, dtype=int), stored)
         title = "Relaxing flexible molecules" if self.flexible else "Evaluating the potential"

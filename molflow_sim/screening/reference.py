@@ -13,9 +13,10 @@ from molflow_sim.chemistry.bonds import skeleton
 from molflow_sim.chemistry.checks import canonical_smiles
 from molflow_sim.chemistry.conformers import keeps_stereo, with_stereo
 from molflow_sim.energies.models import BESTS
-from molflow_sim.errors import CrystalError, InputError, MolflowError
+from molflow_sim.errors import CrystalError, InputError
 from molflow_sim.runs.files import sha256
 from molflow_sim.runs.progress import Progress
+from molflow_sim.screening.failures import FAILURES, reason_of
 from molflow_sim.screening.landscape import short_symbol
 from molflow_sim.screening.ranking import RelaxedRow
 from molflow_sim.screening.stages import Shared
@@ -142,13 +143,16 @@ def locate(
                 )
             match["relaxed_relative_energy"] = (float(result.energy) - min(r.energy for r in rows)) / KJ_PER_MOL
             if spec in BESTS:
-                refined = stages.refine([relaxed], _parameters(experiment, shared, shared.ranking), spec)[0].crystal
+                done = stages.refine([relaxed], _parameters(experiment, shared, shared.ranking), spec)[0]
+                if done.crystal is None:
+                    raise CrystalError(done.reason or f"the relaxation on {spec} failed")
+                refined = done.crystal
                 drift = stages.similarity(crystal, refined)
                 if drift.n_matched < drift.n:
                     notes.append(f"best does not keep it ({drift.n_matched} of {drift.n} molecules after relaxation)")
                     refined = None
-        except MolflowError as error:
-            notes.append(f"not relaxed: {error.reason}")
+        except FAILURES as error:
+            notes.append(f"not relaxed{'' if relaxed is None else ' on best'}: {reason_of(error)}")
         advance(1)
         alike, hit = {}, None
         for row in compared:

@@ -30,6 +30,14 @@ from molflow_sim.screening.stages import Shared, Stages
 from molflow_sim.screening.vibrations import vibrating, vibrations_batch, warmed
 
 _REFINE_BATCH = 8
+CODE = {
+    "charges": ("stages:parametrize", "stages:sites", "stages:stored_charges", "stages:with_charges"),
+    "energy": ("ranking:energy_batch", "stages:energies"),
+    "refine": ("stages:refine_batch", "stages:parametrize", "stages:refine", "stages:energies", "stages:validity"),
+    "vibrations": ("vibrations:vibrations_batch", "stages:parametrize", "stages:vibrations"),
+    "pxrd": ("powder:match_batch",),
+}
+"""The code that the stored results of a step depend on, beside the results of the steps before it."""
 
 
 def code_of(steps: Mapping[str, Sequence[str]]) -> dict[str, str]:
@@ -106,11 +114,7 @@ class Run:
         return made[0] if made else steps.with_charges(self.stages.parametrize(self.molecule, "mmff94"), data)
 
     def _relax(
-        self,
-        pool: Pool,
-        chosen: Chosen,
-        tally: dict[str, dict[str, int]],
-        title: str = "Relaxing flexible molecules",
+        self, pool: Pool, chosen: Chosen, tally: dict[str, dict[str, int]], title: str = "Relaxing flexible molecules"
     ) -> list[RelaxedRow]:
         size = self.settings.relax_batch
         ids = [pool.ids[i] for i in chosen.index]
@@ -122,11 +126,7 @@ class Run:
             for id, row, e, n in zip(ids, stored, chosen.energy, chosen.copies)
         ]
         valid = [row for row in rows if row.valid]
-        tally["relax"] = {
-            "relaxed": len(rows),
-            "valid": len(valid),
-            "converged": sum(row.converged for row in valid),
-        }
+        tally["relax"] = {"relaxed": len(rows), "valid": len(valid), "converged": sum(row.converged for row in valid)}
         if not valid:
             reasons: dict[str, int] = {}
             for row in rows:

@@ -17,7 +17,7 @@ from molflow_sim.runs.store import pack_arrays, unpack_arrays
 from molflow_sim.screening import stages as steps
 from molflow_sim.screening.landscape import Landscape
 from molflow_sim.screening.ranking import build_landscape, distinct, in_turn, rerank
-from molflow_sim.screening.run import Chosen, Pool, Run, code_of, counted, pieces
+from molflow_sim.screening.run import CODE, Chosen, Pool, Run, code_of, counted, pieces
 from molflow_sim.screening.serialise import crystal_from_json, crystal_to_json, from_bytes, molecule_identity, to_bytes
 from molflow_sim.screening.settings import ENERGY_DIGITS
 from molflow_sim.screening.stages import Shared
@@ -25,9 +25,8 @@ from molflow_sim.screening.stages import Shared
 _FREE_BATCH = 128
 _EVALUATE_BATCH = 50
 _ENERGY_BATCH = 16
-# The code that the stored results of a step depend on, beside the results of the steps before it.
 _CODE = {
-    "charges": ("stages:parametrize", "stages:sites", "stages:stored_charges", "stages:with_charges"),
+    **CODE,
     "bespoke": ("stages:distil", "stages:with_bespoke"),
     "press": ("stages:press_batch", "stages:parametrize", "stages:generate", "stages:press", "stages:load_packings"),
     "compare": ("search:Search._distinct_packings", "stages:deduplicate_packings"),
@@ -35,11 +34,7 @@ _CODE = {
     "evaluate": ("stages:evaluate_batch", "stages:parametrize", "stages:evaluate"),
     "relax": ("stages:relax_batch", "stages:parametrize", "stages:relax", "stages:validity"),
     "unique": ("run:Run._representatives", "stages:deduplicate_crystals"),
-    "energy": ("ranking:energy_batch", "stages:energies"),
-    "refine": ("stages:refine_batch", "stages:parametrize", "stages:refine", "stages:energies", "stages:validity"),
     "reference": ("reference:locate", "stages:similarity", "stages:refine"),
-    "vibrations": ("vibrations:vibrations_batch", "stages:parametrize", "stages:vibrations"),
-    "pxrd": ("powder:match_batch",),
 }
 
 
@@ -88,13 +83,7 @@ class Search(Run):
             found = from_bytes(data)
         packings = generator_identity(self.settings.make_generator())
         told = provenance(self.store, self.settings.to_dict(), self.molecule)
-        run = {
-            **told,
-            "potential": potential,
-            "packings": packings,
-            "code": self.code,
-            "energy": self._energy_words(),
-        }
+        run = {**told, "potential": potential, "packings": packings, "code": self.code, "energy": self._energy_words()}
         landscape = build_landscape(self.molecule, keep, dropped, tally, run, found, self.store.folder)
         landscape = self._warmed(landscape)
         landscape = self._matched(landscape)
@@ -153,7 +142,7 @@ class Search(Run):
             rows = stored(table["index"])
         tally["compare"]["evaluated"] = len(rows)
         code = self.code["evaluate"]
-        tasks = pieces("evaluate", rows, _EVALUATE_BATCH, lambda part: digest(key, code, part.start))
+        tasks = pieces("evaluate", rows, _EVALUATE_BATCH, lambda part: digest(key, code, part.start, part.stop))
         parts = [from_bytes(d) for d in self._batches("Comparing (Ewald energies)", steps.evaluate_batch, tasks)]
         energies = np.array([np.nan if e is None else e for part in parts for e in part])
         tally["compare"]["failed"] = int(np.sum(np.isnan(energies)))

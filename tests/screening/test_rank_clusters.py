@@ -1,6 +1,7 @@
 """Clusters of anybody, ranked: relaxed, merged whatever molecules are called, with reasons for what is left out."""
 
 import csv
+from functools import partial
 
 import ase.io
 import numpy as np
@@ -12,6 +13,7 @@ from special_positions import special
 from molflow_sim import MolecularCluster, Molecule, rank
 from molflow_sim.errors import InputError, NoCandidatesError
 from molflow_sim.packing.clusters import random_cluster
+from molflow_sim.relax import clusters
 from molflow_sim.screening import rank_clusters
 from molflow_sim.screening.clusters import same_cluster
 from molflow_sim.systems.collect import find_crystals
@@ -82,6 +84,8 @@ def test_what_cannot_be_ranked_together_is_said(tmp_path, molflow):
     both = list(find_crystals([loose(1), loose(2, copies=(2,))]))
     refuses(InputError, "energies are compared between clusters of the same", rank_clusters, both, "potential")
     refuses(InputError, "not by 'fit'", rank_clusters, both[:1], "fit")
+    refuses(InputError, "no clusters are given", rank_clusters, [])
+    refuses(InputError, "top", rank_clusters, both[:1], "potential", top=-1)
     crystal = list(find_crystals(special("inversion")))
     refuses(NoCandidatesError, "is a cluster", rank_clusters, crystal, "potential")
     mixed = rank_clusters([*both[:1], *crystal], "potential", output=tmp_path / "out", progress=False)
@@ -89,6 +93,23 @@ def test_what_cannot_be_ranked_together_is_said(tmp_path, molflow):
     ase.io.write(tmp_path / "a.extxyz", loose(1).to_ase())
     code, _, err = molflow("rank", tmp_path / "a.extxyz", "-o", tmp_path / "o", "--relax", "-T", 300)
     assert code == 2 and "no lattice vibrations" in err
+
+
+def test_a_cluster_on_which_a_library_fails_has_a_reason_and_is_tried_again(tmp_path, monkeypatch):
+    found = list(find_crystals([loose(1), loose(2)]))
+    single = clusters.single_point
+
+    def fail(cluster, model):
+        if np.array_equal(cluster.positions, found[1].cluster.positions):
+            raise RuntimeError("out of memory")
+        return single(cluster, model)
+
+    call = partial(rank_clusters, found, "potential", output=tmp_path / "out", progress=False)
+    with monkeypatch.context() as patched:
+        patched.setattr(clusters, "single_point", fail)
+        ranking = call()
+    assert len(ranking.entries) == 1 and ranking.dropped[0].reason == "RuntimeError: out of memory"
+    assert len(call().entries) == 2
 
 
 def test_energies_of_other_packages_rank_clusters_of_several_molecules_where_the_force_field_leaves_them(tmp_path):

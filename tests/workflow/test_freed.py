@@ -60,6 +60,14 @@ def test_the_same_command_again_frees_nothing_and_more_packings_are_freed_where_
     assert run(glycol, tmp_path, swell, free_top=30).tally["compare"]["relaxed loosely"] == 30
 
 
+@pytest.mark.parametrize(("first", "second"), [(8, 16), (16, 8)])
+def test_more_or_fewer_compared_in_the_same_folder_are_those_of_a_new_one(glycol, tmp_path, first, second):
+    run(glycol, tmp_path / "same", swell, compare_top=first)
+    again, new = (run(glycol, tmp_path / name, swell, compare_top=second, relax_top=16) for name in ("same", "new"))
+    assert again.tally["compare"] == new.tally["compare"] and again.tally["compare"]["evaluated"] == second
+    assert again.to_dataframe().equals(new.to_dataframe())
+
+
 def test_a_kill_after_any_freed_batch_changes_nothing(glycol, tmp_path, monkeypatch):
     monkeypatch.setattr("molflow_sim.screening.search._FREE_BATCH", 8)
     whole = run(glycol, tmp_path / "a", swell)

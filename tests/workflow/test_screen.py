@@ -263,6 +263,25 @@ def test_a_form_whose_cell_the_model_changes_is_found_as_that_model_relaxes_it(u
     assert result[result.reference.rank - 1].id == finished[2].id and result.reference.rmsd15 == 0.9
 
 
+def test_a_reference_that_cannot_be_relaxed_has_a_note_and_the_screening_ends(urea, finished, tmp_path):
+    cif = tmp_path / "experiment.cif"
+    cif.write_text(finished[2].to_cif())
+    stages = replace(toy.TOY, similarity=_same_density)
+    torn = [toy.Relaxed(None, float("nan"), reason="torn apart")]
+    result = run(urea, tmp_path / "a", reference=cif, stages=replace(stages, refine=lambda c, _: torn * len(c)))
+    match = result.reference
+    assert result[match.rank - 1].density == pytest.approx(finished[2].density, rel=1e-4)
+    assert match.note == "not relaxed on best: CrystalError: torn apart"
+
+    def relax(crystals, parameters):
+        if len(crystals) == 1 and crystals[0].density == pytest.approx(finished[2].density, rel=1e-4):
+            raise RuntimeError("out of memory")
+        return toy.relax(crystals, parameters)
+
+    result = run(urea, tmp_path / "b", reference=cif, stages=replace(stages, relax=relax))
+    assert "not relaxed: RuntimeError: out of memory" in result.reference.note
+
+
 def test_a_reference_of_another_molecule_is_refused_before_any_work(urea, finished, tmp_path):
     cif = tmp_path / "experiment.cif"
     cif.write_text(finished[0].to_cif())
