@@ -98,6 +98,12 @@ class CrystalCalculator(Calculator):
         self._last = np.zeros((0, 3))
         self.potential: Any = None if source is None else self._potential_of(source)
 
+    def set(self, **changes: Any) -> dict[str, Any]:
+        """Refuse to change what the potential was made with (ASE's way to set parameters, used when it is made)."""
+        if hasattr(self, "potential"):
+            raise InputError(f"{', '.join(changes)}: the potential is made already; make another calculator")
+        return super().set(**changes)
+
     def _potential_of(self, source: Any) -> Any:
         species: list[MoleculeParameters | Molecule] = []
         for item in source if isinstance(source, Sequence) else (source,):
@@ -113,11 +119,6 @@ class CrystalCalculator(Calculator):
         if self._energy == "best":
             table = best_parameters(table, distinct)
         return _POTENTIALS[self._energy](table, **self._options)
-
-    @classmethod
-    def from_crystal(cls, crystal: MolecularCrystal, charges: str = "mmff94", **options: Any) -> CrystalCalculator:
-        """The calculator of a crystal's molecules."""
-        return cls(crystal, charges=charges, **options)
 
     def calculate(
         self,
@@ -145,17 +146,13 @@ class CrystalCalculator(Calculator):
         if torn and self._reads and self._jumped():  # other atoms with the same elements, such as another polymorph
             self._read()
             out, torn = self._evaluate()
-        energy = float(out["energy"][0])
         if torn:
             raise CrystalError(torn)
-        self._last = self._places()
+        energy = float(out["energy"][0])
         if not np.isfinite(energy):
             raise NonFiniteError("the energy is not finite: the cell has collapsed, or positions are NaN")
-        self.results = {
-            "energy": energy,
-            "free_energy": energy,
-            "forces": out["forces"],
-        }
+        self._last = self._places()
+        self.results = {"energy": energy, "free_energy": energy, "forces": out["forces"]}
         if "stress" in out:
             self.results["stress"] = full_3x3_to_voigt_6_stress(out["stress"][0])
         for part in ("intermolecular_energy", "intramolecular_energy"):

@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -55,6 +55,12 @@ class _BeadCalculator(Calculator):
     ignored_changes = {"cell", "initial_charges", "initial_magmoms"}  # noqa: RUF012
 
     topology: BeadTopology
+
+    def set(self, **changes: Any) -> dict[str, Any]:
+        """Refuse to change what the energy was made with (ASE's way to set parameters, used when it is made)."""
+        if hasattr(self, "topology"):
+            raise InputError(f"{', '.join(changes)}: the energy is made already; make another calculator")
+        return super().set(**changes)
 
     def calculate(
         self,

@@ -130,7 +130,10 @@ def in_folder(
         done = finished(folder, settings)
         job.check_code(done is not None)
         if done is None:
-            done = json.loads(json.dumps(work()))  # tuples to lists: the same dict that a later call reads back
+            try:
+                done = json.loads(json.dumps(work()))  # tuples to lists: the same dict that a later call reads back
+            except openmm.OpenMMException as error:  # a platform without its device, a checkpoint that is damaged
+                raise explained(error, settings.timestep) from error
             write_json(folder / "summary.json", done)
             job.write_run(status="done")
         return done

@@ -121,6 +121,8 @@ def pair_cutoff(value: Any) -> float:
 
 def _repartition(system: openmm.System, topology: app.Topology, mass: float) -> None:
     """Move mass from heavy atoms to their hydrogens, the molecule's mass kept (as OpenMM's ForceField does)."""
+    if not 0.0 < mass < np.inf:  # OpenMM holds atoms without mass still
+        raise InputError(f"hydrogenMass must be positive, not {mass:g}")
     for a, b in topology.bonds():
         if a.element is app.element.hydrogen:
             a, b = b, a

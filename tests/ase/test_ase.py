@@ -29,7 +29,7 @@ from molflow_sim.systems.crystal import MolecularCrystal
 def with_calculator(name: str, **options):
     made = crystal(name)
     atoms = made.to_ase()
-    atoms.calc = CrystalCalculator.from_crystal(made, **options)
+    atoms.calc = CrystalCalculator(made, **options)
     return atoms
 
 
@@ -56,6 +56,12 @@ def test_other_energies_by_name_are_those_of_their_potentials(energy):
     assert atoms.get_potential_energy() == pytest.approx(float(out["energy"][0]), abs=1e-9)
     assert atoms.get_forces() == pytest.approx(out["forces"].numpy(), abs=1e-9)
     assert atoms.get_stress(voigt=False) == pytest.approx(out["stress"][0].numpy(), abs=1e-12)
+
+
+def test_parameters_that_no_longer_count_are_not_taken():
+    atoms = with_calculator("formamide")
+    refuses(InputError, "cutoff", atoms.calc.set, cutoff=8.0)
+    assert atoms.get_potential_energy() == with_calculator("formamide").get_potential_energy()
 
 
 def test_an_energy_of_another_name_is_refused():

@@ -95,6 +95,11 @@ def test_flow_handed_in_stays_in_single_precision(flow, frames):
     assert flow.bond_mean.dtype == torch.float32
 
 
+def test_parameters_that_no_longer_count_are_not_taken(flow):
+    with pytest.raises(InputError, match="augmentation"):
+        FlowCalculator(flow).set(augmentation="importance")
+
+
 def test_flow_without_augmentation_has_one_energy(frames):
     flow = BeadFlow.from_frames(frames, TeacherSettings(hidden=(16,), n_augmentations=0))
     energies = [

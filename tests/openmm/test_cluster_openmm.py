@@ -140,6 +140,10 @@ def test_a_drift_is_told_from_noise():
     assert not drift(steady).drifting
     assert drift(steady + np.linspace(0.0, 0.2, 200)).drifting
     assert drift(steady[:3]).drifting
+    up, down = drift(2.0 + steady + np.linspace(0.0, 0.2, 200)), drift(-2.0 - steady - np.linspace(0.0, 0.2, 200))
+    assert (down.change, down.error, down.drifting) == pytest.approx((-up.change, up.error, up.drifting))
+    noisy = rng.normal(-100.0, 40.0, 40)  # of energies below zero
+    assert drift(noisy).error > 0.01 and not drift(noisy).drifting
 
 
 def test_a_gas_that_condenses_does_not_stop_the_dynamics():

@@ -7,10 +7,11 @@ import torch
 from crystal_examples import crystal
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from molflow_openmm import crystalSystem
+from molflow_openmm import SimulationSettings, crystalSystem
 from molflow_openmm.crystal.box import box_like, largest_cutoff, reduced_box, smallest_supercell
 from molflow_openmm.crystal.forces import GROUPS
 from openmm import app, unit
+from refusals import refuses
 
 from molflow_sim import CrystalPotential, Molecule
 from molflow_sim.errors import InputError
@@ -191,6 +192,12 @@ def test_constraints_and_repartitioned_hydrogens():
     assert all(system.getParticleMass(i) == 3.0 * unit.dalton for i in hydrogens)
     total = [sum(s.getParticleMass(i)._value for i in range(s.getNumParticles())) for s in (plain, system)]
     assert total[0] == pytest.approx(total[1], rel=1e-12)
+    for mass in (0.0, -3.0, float("nan")):  # atoms without mass would stand still
+        refuses(
+            InputError, "hydrogenMass must be positive", crystalSystem, packed, nonbondedCutoff=0.7, hydrogenMass=mass
+        )
+    refuses(InputError, "hydrogen-mass", SimulationSettings, hydrogen_mass=0.0)
+    refuses(InputError, "seed", SimulationSettings, seed=2**31)
 
 
 cells = st.tuples(*[st.floats(3.0, 20.0)] * 3, *[st.floats(50.0, 130.0)] * 3).filter(

@@ -89,6 +89,15 @@ def test_a_box_kept_fixed_keeps_its_volume(tmp_path):
     assert not summary["drifting"]
 
 
+def test_a_checkpoint_that_openmm_cannot_read_is_a_named_error(molflow_simulate, file, tmp_path):
+    arguments = [file, *QUICK, "-o", tmp_path / "run"]
+    assert molflow_simulate(*arguments)[0] == 0
+    (tmp_path / "run" / "state.xml").write_text("<State")
+    (tmp_path / "run" / "summary.json").unlink()
+    code, _, err = molflow_simulate(*arguments)
+    assert code == 1 and err.startswith("molflow: OpenMM: ") and "unexpected" not in err
+
+
 @pytest.mark.slow
 def test_a_killed_run_carries_on_and_loses_and_repeats_nothing(molflow_simulate, file, tmp_path):
     folder = tmp_path / "run"

@@ -13,7 +13,7 @@ BLOCKS = 5
 
 
 class Drift(NamedTuple):
-    """Mean density in g/cm³, relative change from the first to the second half, its error, and the verdict."""
+    """Mean, change from the first to the second half over the size of the mean, its error, and the verdict."""
 
     density: float
     change: float
@@ -36,5 +36,5 @@ def drift(density: np.ndarray) -> Drift:
     for half in halves:
         blocks = [b.mean() for b in np.array_split(half, min(BLOCKS, len(half)))]
         errors.append(np.std(blocks, ddof=1) / np.sqrt(len(blocks)))
-    change, error = float(means[1] / means[0] - 1.0), float(np.hypot(*errors) / means[0])
+    change, error = float((means[1] - means[0]) / abs(means[0])), float(np.hypot(*errors) / abs(means[0]))
     return Drift(float(x.mean()), change, error, bool(abs(change) > max(LEAST, 2.0 * error)))

@@ -19,7 +19,6 @@ array             shape           meaning
 
 from __future__ import annotations
 
-import io
 import json
 import shutil
 import time
@@ -44,6 +43,7 @@ from molflow_sim.errors import NonFiniteError
 from molflow_sim.packing.clusters import PACKERS
 from molflow_sim.runs.files import write_bytes_atomically, write_json
 from molflow_sim.runs.folder import JobFolder
+from molflow_sim.runs.store import pack_arrays, unpack_arrays
 from molflow_sim.systems.cluster import MolecularCluster
 from molflow_sim.systems.molecule import Molecule
 from molflow_sim.units import AMU_PER_A3
@@ -209,7 +209,8 @@ class _Box:
             raise ValueError("NaN among the positions")
         density = self.mass / abs(np.linalg.det(cell)) * AMU_PER_A3
         if frame:
-            _save_arrays(self.work / f"{self.next:06d}.npz", positions=positions.astype(np.float32), cell=cell)
+            taken = pack_arrays({"positions": positions.astype(np.float32), "cell": cell})
+            write_bytes_atomically(self.work / f"{self.next:06d}.npz", taken)
         self.next += 1
         self.seconds += time.process_time() - began
         self.log.append([segment.stage, segment.temperature, round(density, 5), round(energy, 2)])
@@ -219,32 +220,26 @@ class _Box:
         return density
 
 
-def _save_arrays(path: Path, **arrays: Any) -> None:
-    data = io.BytesIO()
-    np.savez_compressed(data, **arrays)
-    write_bytes_atomically(path, data.getvalue())
-
-
 def _write_shard(
     path: Path, molecule: Molecule, recipe: Recipe, box: int, split: np.ndarray, work: Path, log: list[list[Any]]
 ) -> None:
     """The frames of a box that is through."""
     segments = recipe.segments(box)
     taken = [work / f"{k:06d}.npz" for k, segment in enumerate(segments) if segment.frame]
-    frames = [dict(np.load(name)) for name in taken]
+    frames = [unpack_arrays(frame.read_bytes()) for frame in taken]
     sizes = [molecule.n_atoms] * recipe.copies
     cells = np.array([f["cell"] for f in frames])
     positions = np.array([together(f["positions"].astype(float), c, sizes) for f, c in zip(frames, cells)])
-    _save_arrays(
-        path,
-        positions=positions.astype(np.float32),
-        numbers=np.tile(molecule.numbers, recipe.copies).astype(np.uint8),
-        smiles=molecule.smiles,
-        copies=recipe.copies,
-        cell=cells.astype(np.float32),
-        split=split,
-        box=np.full(len(frames), box, np.uint8),
-        density=np.array([row[2] for row, segment in zip(log, segments) if segment.frame]),
-        log=json.dumps(log),
-        seconds=json.loads((work / "checkpoint.json").read_text())["seconds"],
-    )
+    arrays = {
+        "positions": positions.astype(np.float32),
+        "numbers": np.tile(molecule.numbers, recipe.copies).astype(np.uint8),
+        "smiles": molecule.smiles,
+        "copies": recipe.copies,
+        "cell": cells.astype(np.float32),
+        "split": split,
+        "box": np.full(len(frames), box, np.uint8),
+        "density": np.array([row[2] for row, segment in zip(log, segments) if segment.frame]),
+        "log": json.dumps(log),
+        "seconds": json.loads((work / "checkpoint.json").read_text())["seconds"],
+    }
+    write_bytes_atomically(path, pack_arrays(arrays))

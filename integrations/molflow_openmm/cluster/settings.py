@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-
-from molflow_openmm.crystal.settings import DEFAULT_CUTOFF, RunSettings
-from molflow_sim.errors import InputError
+from molflow_openmm.crystal.settings import DEFAULT_CUTOFF, RunSettings, check_positive
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,10 +32,7 @@ class ClusterSettings(RunSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("density", "press_pressure", "press_ps"):
-            value = getattr(self, name)
-            if value is not None and not (np.isfinite(value) and value > 0):
-                raise InputError(f"{name.replace('_', '-')} must be a positive number, not {value}")
+        check_positive(self, "density", "press_pressure", "press_ps")
 
     @property
     def box_cutoff(self) -> float:

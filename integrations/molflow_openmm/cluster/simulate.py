@@ -129,12 +129,7 @@ def _run(
         cutoff = settings.box_cutoff
         if cluster.cell is not None and not compiled:
             cutoff = min(cutoff, 0.49 * float(np.linalg.norm(cluster.cell, axis=1).min()))
-        return clusterSystem(
-            cluster,
-            nonbondedCutoff=0.1 * cutoff,
-            compiled=compiled,
-            **system_options(settings),
-        )
+        return clusterSystem(cluster, nonbondedCutoff=0.1 * cutoff, compiled=compiled, **system_options(settings))
 
     barostat = None
     if cluster.cell is not None and (settings.pressure is not None or settings.density is not None):

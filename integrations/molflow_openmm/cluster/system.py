@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import openmm
+from ase.cell import Cell
 from openmm import app, unit
 
 from molflow_openmm.crystal.box import reduced_box
@@ -103,6 +104,5 @@ def standard_frame(cell: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     cell = np.array(cell, dtype=float)
     if np.linalg.det(cell) < 0.0:
         cell[2] *= -1.0  # the same lattice
-    q, r = np.linalg.qr(cell.T)
-    signs = np.where(np.diag(r) < 0.0, -1.0, 1.0)
-    return (r * signs[:, None]).T, q * signs
+    lower, turn = Cell(cell).standard_form()
+    return lower.array, turn.T

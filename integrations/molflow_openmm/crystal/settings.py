@@ -21,6 +21,14 @@ LEAST_CUTOFF = 6.0
 """Shortest cutoff, Å, taken without being asked for: 30 MPa with the dispersion correction, 300 MPa without."""
 
 
+def check_positive(settings: Any, *names: str) -> None:
+    """Raise an InputError unless these settings are positive numbers, or None."""
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not 0 < value < np.inf:
+            raise InputError(f"{name.replace('_', '-')} must be a positive number, not {value}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunSettings:
     """Settings that every run of molecules has.
@@ -72,16 +80,13 @@ class RunSettings:
     platform: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("picoseconds", "temperature", "timestep", "report_every", "friction"):
-            value = getattr(self, name)
-            if not (np.isfinite(value) and value > 0):
-                raise InputError(f"{name.replace('_', '-')} must be a positive number, not {value}")
+        check_positive(self, "picoseconds", "temperature", "timestep", "report_every", "friction", "hydrogen_mass")
         if self.timestep > 4.0:
             raise InputError(f"a time step of {self.timestep:g} fs is unstable; 2 fs works with constrained hydrogens")
         if self.pressure is not None and not np.isfinite(self.pressure):
             raise InputError(f"pressure must be finite, not {self.pressure}")
-        if self.seed < 0:
-            raise InputError(f"seed must not be negative, not {self.seed}")
+        if not 0 <= self.seed < 2**31 - 1:
+            raise InputError(f"seed must lie between 0 and {2**31 - 2}, not {self.seed}")
         if self.report_steps < 1:
             raise InputError(f"report-every ({self.report_every:g} ps) is less than a time step ({self.timestep:g} fs)")
 

@@ -127,11 +127,7 @@ def _run(
 
     def build(compiled: bool) -> Built:
         return crystalSystem(
-            crystal,
-            supercell,
-            nonbondedCutoff=0.1 * about["cutoff"],
-            compiled=compiled,
-            **system_options(settings),
+            crystal, supercell, nonbondedCutoff=0.1 * about["cutoff"], compiled=compiled, **system_options(settings)
         )
 
     barostat = None
