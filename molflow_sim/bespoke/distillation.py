@@ -179,9 +179,7 @@ class Bespoke:
             for side in ("fit", "bespoke"):
                 report[side] = Agreement(**report[side])
             numbers = content["numbers"]
-            arrays: dict[str, Any] = {
-                name: np.array(content[name], float) for name in ("exp6_a", "exp6_b", "exp6_c", "charges")
-            }
+            arrays: dict[str, Any] = {name: np.array(content[name], float) for name in _ARRAYS}
             told = Report(**report)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise StoreError(f"the bespoke parameters are damaged: {error}; distil them again") from error

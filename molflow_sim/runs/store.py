@@ -109,11 +109,6 @@ class Store(JobFolder):
         """File of a batch, e.g. key ``press/0003.npz``."""
         return self.folder / "store" / key
 
-    def has(self, key: str, id: str) -> bool:
-        """Whether the batch is done under this identity (its file is checked by hash when read)."""
-        record = self._records.get(key)
-        return record is not None and record.id == id and self.path(key).exists()
-
     def read(self, key: str, id: str) -> bytes | None:
         """The batch's bytes, or None if it is not there, is another's, or is damaged (then it is to be redone)."""
         record = self._records.get(key)

@@ -377,11 +377,7 @@ class Landscape:
             "reference": asdict(self.reference) if self.reference else None,
             "wavelength": self.wavelength,
             "measured": self.measured
-            and {
-                **vars(self.measured),
-                "two_theta": self.measured.two_theta.tolist(),
-                "intensity": self.measured.intensity.tolist(),
-            },
+            and {k: v.tolist() if isinstance(v, np.ndarray) else v for k, v in vars(self.measured).items()},
         }
         write_bytes_atomically(Path(path), to_bytes(data))
 

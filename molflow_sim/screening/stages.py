@@ -15,7 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from molflow_sim.forcefield.parameters import MoleculeParameters, parametrize
+from molflow_sim.forcefield.sites import charge_sites as sites
 from molflow_sim.generators.protocol import CrystalRequest
+from molflow_sim.packing.packings import RigidPackings
+from molflow_sim.packing.press import press
 from molflow_sim.screening.failures import together
 from molflow_sim.screening.serialise import crystal_from_json, crystal_to_json, from_bytes, to_bytes
 from molflow_sim.screening.settings import ScreenSettings
@@ -23,27 +27,14 @@ from molflow_sim.screening.settings import ScreenSettings
 if TYPE_CHECKING:
     from molflow_sim.energies.models import Value
     from molflow_sim.evaluate.vibrations import Vibrations
-    from molflow_sim.forcefield.parameters import MoleculeParameters
     from molflow_sim.generators.protocol import Generator
     from molflow_sim.systems.crystal import MolecularCrystal
     from molflow_sim.systems.molecule import Molecule
 
 
-# -- the steps, each from the module that owns it; imported when used -------------------------------------------------
+# -- the steps, each from the module that owns it ---------------------------------------------------------------------
 
-
-def parametrize(molecule: Molecule, charges: str) -> MoleculeParameters:
-    """Force-field parameters of the molecule."""
-    from molflow_sim.forcefield import parametrize as implementation
-
-    return implementation(molecule, charges)
-
-
-def sites(molecule: Molecule) -> Any:
-    """Charges on atoms and beside them, of the energy that ranks (`ChargeSites`)."""
-    from molflow_sim.forcefield import charge_sites
-
-    return charge_sites(molecule)
+load_packings = RigidPackings.load
 
 
 def distil(molecule: Molecule, parameters: MoleculeParameters, seed: int, say: Callable[[str], None]) -> bytes:
@@ -75,20 +66,6 @@ def generate(generator: Generator, request: CrystalRequest, n: int, seed: int, f
 
     drawn = generator.sample(request, n, seed=seed, first_index=first_index)
     return packings_of(drawn, request.molecule)
-
-
-def press(packings: Any, parameters: MoleculeParameters) -> Any:
-    """The rigid press (`RigidPackings` with energies and status)."""
-    from molflow_sim.packing import press as implementation
-
-    return implementation(packings, parameters)
-
-
-def load_packings(path: Path, molecule: Molecule) -> Any:
-    """Stored packings."""
-    from molflow_sim.packing import RigidPackings
-
-    return RigidPackings.load(path, molecule)
 
 
 def deduplicate_packings(crystals: Sequence[MolecularCrystal], energies: np.ndarray) -> np.ndarray:
