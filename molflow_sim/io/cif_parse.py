@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import re
 import warnings
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,15 +29,10 @@ MAX_BYTES = 20_000_000
 MAX_SITES = 3000
 """Most atom sites read."""
 
-_OPERATION_TAGS = (
-    "_space_group_symop_operation_xyz",
-    "_symmetry_equiv_pos_as_xyz",
-    "_space_group_symop.operation_xyz",
-    "_symmetry_equiv.pos_as_xyz",
-)
-_NAME_TAGS = ("_space_group_name_H-M_alt", "_symmetry_space_group_name_H-M", "_space_group.name_H-M_alt")
-_HALL_TAGS = ("_space_group_name_Hall", "_symmetry_space_group_name_Hall", "_space_group.name_Hall")
-_NUMBER_TAGS = ("_space_group_IT_number", "_symmetry_Int_Tables_number", "_space_group.IT_number")
+_OPERATION_TAGS = ("_space_group_symop_operation_xyz", "_symmetry_equiv_pos_as_xyz")
+_NAME_TAGS = ("_space_group_name_H-M_alt", "_symmetry_space_group_name_H-M")
+_HALL_TAGS = ("_space_group_name_Hall", "_symmetry_space_group_name_Hall")
+_NUMBER_TAGS = ("_space_group_IT_number", "_symmetry_Int_Tables_number")
 _CELL = ("length_a", "length_b", "length_c", "angle_alpha", "angle_beta", "angle_gamma")
 
 
@@ -79,6 +75,8 @@ class Sites:
 def read_text(source: str | Path) -> tuple[str, str]:
     """The text of a CIF and where it came from, given a path or the text itself.
 
+    Lines end as on Unix, and the dotted names of the newer dictionaries (``_cell.length_a``) become those of the older.
+
     Raises
     ------
     CrystalError
@@ -87,7 +85,7 @@ def read_text(source: str | Path) -> tuple[str, str]:
     if isinstance(source, str) and (re.search(r"[\n\r]", source) or source.lstrip("\ufeff \t").startswith("data_")):
         if len(source) > MAX_BYTES:
             raise CrystalError(f"a CIF of {len(source)} characters; the limit is {MAX_BYTES}")
-        return re.sub(r"\r\n?", "\n", source.lstrip("\ufeff")), "CIF text"
+        return _as_older(source.lstrip("\ufeff")), "CIF text"
     path = Path(source)
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -95,9 +93,13 @@ def read_text(source: str | Path) -> tuple[str, str]:
         data = path.read_bytes()
         wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
         text = data.decode("utf-16" if wide else "utf-8-sig", errors="replace")
-        return re.sub(r"\r\n?", "\n", text), str(path)
+        return _as_older(text), str(path)
     except (OSError, ValueError) as error:
         raise CrystalError(f"cannot read {str(path)[:200]!r}: {error}") from error
+
+
+def _as_older(text: str) -> str:
+    return re.sub(r"(?<!\S)(_\w+)\.", r"\1_", re.sub(r"\r\n?", "\n", text))
 
 
 def parse_cif(source: str | Path, block: str | None = None) -> Sites:
@@ -143,7 +145,7 @@ def parse_cif(source: str | Path, block: str | None = None) -> Sites:
 def _declared(block: gemmi.cif.Block) -> dict[str, Any]:
     """Formula, weight, density and Z as the file states them."""
     out: dict[str, Any] = {}
-    text = _text(block, ("_chemical_formula_sum", "_chemical_formula.sum"))
+    text = _text(block, "_chemical_formula_sum")
     parts = re.findall(r"([A-Z][a-z]?)\s*(\d+(?:\.\d+)?)?", text)
     if parts and re.fullmatch(r"[A-Za-z0-9.\s]+", text):
         counts: dict[str, float] = {}
@@ -155,13 +157,13 @@ def _declared(block: gemmi.cif.Block) -> dict[str, Any]:
         "weight": "_chemical_formula_weight", "density": "_exptl_crystal_density_diffrn", "z": "_cell_formula_units_Z",
     }  # fmt: skip
     for name, tag in tags.items():
-        value = gemmi.cif.as_number(_text(block, (tag,)) or "?")
+        value = gemmi.cif.as_number(_text(block, tag) or "?")
         if np.isfinite(value) and value > 0:
             out[name] = float(value)
     return out
 
 
-def _text(block: gemmi.cif.Block, tags: tuple[str, ...]) -> str:
+def _text(block: gemmi.cif.Block, *tags: str) -> str:
     for tag in tags:
         for value in block.find_values(tag):
             text = gemmi.cif.as_string(value).strip()
@@ -173,7 +175,7 @@ def _text(block: gemmi.cif.Block, tags: tuple[str, ...]) -> str:
 def _cell(block: gemmi.cif.Block, where: str) -> np.ndarray:
     values = []
     for name in _CELL:
-        raw = _text(block, (f"_cell_{name}", f"_cell.{name}"))
+        raw = _text(block, f"_cell_{name}")
         value = gemmi.cif.as_number(raw) if raw else float("nan")
         if not np.isfinite(value):
             raise CrystalError(f"{where}: _cell_{name} is {raw or 'missing'}")
@@ -189,41 +191,48 @@ def _cell(block: gemmi.cif.Block, where: str) -> np.ndarray:
 
 def _space_group(block: gemmi.cif.Block, cell: np.ndarray, where: str) -> tuple[SpaceGroup, np.ndarray, dict[str, str]]:
     """The group of the listed operations, or without a list the named one; a shift of origin, and notes."""
-    still = np.zeros(3)
-    named = _text(block, _NAME_TAGS)
-    triplets: list[str] = []
-    for tag in _OPERATION_TAGS:
-        triplets = [gemmi.cif.as_string(v) for v in block.find_values(tag)]
-        if triplets:
-            break
+    still, notes = np.zeros(3), {}
+    named = re.sub(r"[()]", "", _text(block, *_NAME_TAGS))  # P2(1)/c is P21/c
+    triplets = next((rows for tag in _OPERATION_TAGS if (rows := list(block.find_values(tag)))), [])
     known = gemmi.find_spacegroup_by_name(named, *cell_parameters(cell)[[3, 5]]) if named else None
-    notes: dict[str, str] = {}
+    hall, by_hall = _text(block, *_HALL_TAGS), None
+    if hall:  # it tells origin and setting, which the Hermann-Mauguin symbol often leaves open
+        with suppress(ValueError, RuntimeError, SpaceGroupError):
+            by_hall = space_group_from_operations(list(gemmi.symops_from_hall(hall)), where)
+            if known is not None and known.number != by_hall.number:
+                by_hall = None
+    declared = known or by_hall
     if triplets:
-        operations, shift = read_operations(triplets[:400], where)
+        operations, shift = read_operations([gemmi.cif.as_string(v) for v in triplets[:400]], where)
         group = space_group_from_operations(operations, where)
-        if shift.any():
-            notes["origin_shift"] = " ".join(f"{x:.5f}" for x in shift)
-        if group.order > 1 or known is None or known.number == 1:
+        if group.order > 1 or declared is None or declared.number == 1:
+            if shift.any():
+                notes["origin_shift"] = " ".join(f"{x:.5f}" for x in shift)
             if named and _plain(named) != _plain(group.name):
                 notes["space_group_declared"] = named
+            if group.order == 1 and named and declared is None:
+                warnings.warn(
+                    f"{where}: read as P 1: only the identity is listed, and {named!r} is no known space group",
+                    stacklevel=5,
+                )
             return group, shift, notes
         # only x,y,z although a larger group is named: atoms of an expanded cell merge, a lost list is made good
         notes["space_group_note"] = "only the identity was listed; the operations of the named group were used"
-    hall = _text(block, _HALL_TAGS)
-    if hall:  # it tells origin and setting, which the Hermann-Mauguin symbol often leaves open
-        try:
-            group = space_group_from_operations(list(gemmi.symops_from_hall(hall)), where)
-            if known is None or known.number == group.number:
-                return group, still, notes
-        except (ValueError, RuntimeError, SpaceGroupError):
-            pass
-        notes["space_group_declared"] = hall  # not readable, or not of the named group
-    number = _text(block, _NUMBER_TAGS)
-    found = gemmi.find_spacegroup_by_number(int(number)) if known is None and number.isdigit() else known
+    if by_hall is not None:
+        return by_hall, still, notes
+    if hall:  # not readable, or not of the named group
+        notes["space_group_declared"] = hall
+    number = _text(block, *_NUMBER_TAGS)
+    by_number = known is None and number.isdigit() and 0 < int(number) <= 230
+    found = gemmi.find_spacegroup_by_number(int(number)) if by_number else known
     if found is None:
         raise SpaceGroupError(f"{where}: no symmetry operations, and space group {named or 'unnamed'!r} is unknown")
-    if found.ext in ("1", "2") and f":{found.ext}" not in named:
+    chosen = ""
+    if by_number:
+        chosen = f"no operations and no readable symbol: {found.xhm()}, the usual setting of number {number}, was taken"
+    elif found.ext in ("1", "2") and f":{found.ext}" not in named:
         chosen = f"no operations and no Hall symbol: origin choice {found.ext} of {found.hm} was taken"
+    if chosen:
         notes["space_group_note"] = chosen
         warnings.warn(f"{where}: {chosen}", stacklevel=5)
     return space_group_from_operations(list(found.operations()), where), still, notes

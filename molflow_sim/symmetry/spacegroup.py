@@ -133,20 +133,16 @@ class SpaceGroup:
         return out
 
 
-def _unknown(name: str) -> SpaceGroupError:
-    return SpaceGroupError(f"unknown space group {name!r}; give a Hermann-Mauguin symbol or a number 1-230")
-
-
 @cache
 def _lookup(name: str) -> SpaceGroup:
     import gemmi
 
     try:
         sg = gemmi.find_spacegroup_by_number(int(name)) if name.isdigit() else gemmi.SpaceGroup(name)
-    except ValueError as error:
-        raise _unknown(name) from error
-    if sg is None:
-        raise _unknown(name)
+    except ValueError:
+        sg = None
+    if sg is None or name == "0":  # gemmi takes 0 for 1
+        raise SpaceGroupError(f"unknown space group {name!r}; give a Hermann-Mauguin symbol or a number 1-230")
     if sg.xhm().endswith(":R"):
         raise SpaceGroupError(f"{name}: rhombohedral axes are not supported; use the hexagonal setting ({sg.hm}:H)")
     ops = sorted(sg.operations(), key=lambda op: op.triplet() != "x,y,z")

@@ -98,6 +98,60 @@ def test_a_hall_symbol_decides_between_two_origins():
         assert MolecularCrystal.from_cif(text).space_group.name == "I 41/a:1"
 
 
+def paracetamol_without_operations(*without: str) -> str:
+    """Paracetamol's file without its list of operations, formula and density, and without lines that hold a word."""
+    text = (DATA / "paracetamol.cif").read_text()
+    before, _, after = text.partition("loop_\n_space_group_symop_id\n_space_group_symop_operation_xyz\n")
+    words = ("_chemical_formula", "_exptl_crystal_density", *without)
+    kept = [line for line in before.split("\n") if not any(word in line for word in words)]
+    return "\n".join(kept) + after[after.index("loop_") :]
+
+
+@pytest.mark.parametrize("listed", [False, True], ids=["no operations", "the identity"])
+def test_a_screw_axis_in_brackets_is_one_and_hall_stands_in_for_a_name_that_is_unreadable(listed):
+    identity = "_cell_angle_beta 97.8440\n_symmetry_equiv_pos_as_xyz 'x, y, z'\n"
+    for text in (
+        paracetamol_without_operations("Hall").replace("'P 1 21/n 1'", "'P2(1)/n'"),
+        paracetamol_without_operations("IT_number").replace("'P 1 21/n 1'", "'P 2_1/n'"),
+    ):
+        given = text.replace("_cell_angle_beta 97.8440(10)\n", identity) if listed else text
+        crystal = MolecularCrystal.from_cif(given)
+        assert crystal.space_group.name == "P 1 21/n 1" and crystal.density == pytest.approx(1.338, abs=0.001)
+
+
+def test_a_name_that_says_nothing_is_not_passed_over():
+    text = paracetamol_without_operations("Hall", "IT_number").replace("'P 1 21/n 1'", "'P 2_1/n'")
+    refuses(
+        SpaceGroupError, "no symmetry operations, and space group 'P 2_1/n' is unknown", MolecularCrystal.from_cif, text
+    )
+    with pytest.warns(UserWarning, match="read as P 1: only the identity is listed, and 'P 2_1/n'"):
+        MolecularCrystal.from_cif(
+            text.replace("_cell_angle_beta", "_symmetry_equiv_pos_as_xyz x,y,z\n_cell_angle_beta")
+        )
+
+
+def test_a_number_alone_is_its_usual_setting_and_says_so():
+    text = paracetamol_without_operations("Hall", "H-M")
+    refuses(SpaceGroupError, "no symmetry operations", MolecularCrystal.from_cif, text.replace("number 14", "number 0"))
+    usual = MolecularCrystal.from_cif(DATA / "croconic_part1.cif")
+    lines = [line for line in usual.to_cif().split("\n") if "H-M" not in line]
+    first = next(k for k, line in enumerate(lines) if "symop_id" in line) - 1
+    lines = lines[:first] + lines[first + 3 + usual.space_group.order :]
+    with pytest.warns(UserWarning, match=f"the usual setting of number {usual.space_group.number}, was taken"):
+        assert MolecularCrystal.from_cif("\n".join(lines)).density == pytest.approx(usual.density)
+
+
+def test_the_dotted_names_of_newer_dictionaries_are_read():
+    text = (DATA / "paracetamol.cif").read_text()
+    for category in ("chemical_formula", "cell", "exptl_crystal", "space_group_symop", "atom_site"):
+        text = text.replace(f"_{category}_", f"_{category}.")
+    text = text.replace("_symmetry_space_group_name_H-M", "_space_group.name_H-M_alt")
+    crystal = MolecularCrystal.from_cif(text)
+    assert crystal.formula == "C8H9NO2" and crystal.density == pytest.approx(1.338, abs=0.001)
+    gone = "\n".join(line for line in text.split("\n") if not line.startswith("H(8"))
+    refuses(MissingHydrogensError, "3 of H9", MolecularCrystal.from_cif, gone)
+
+
 @pytest.mark.parametrize("name", ["P 1 21/c 1", "I 4/m", "P 63/m", "P 21 21 21", "P n a 21", "I 41/a:2", "F d d 2"])
 @pytest.mark.parametrize("decimal", [False, True], ids=["fractions", "decimals"])
 def test_operations_off_the_origin_are_read_and_shifted_back(name, decimal):
