@@ -149,9 +149,7 @@ def _crystal_shard(
         "relaxed": np.array([pressed is not None]),
         "copies": np.ones(1, int),
     }
-    # Mirror images within the crystal are what the experiment says about the sample.
-    racemic = molecule.is_chiral and not crystal.space_group.is_sohncke
-    meta = _meta(replace(molecule, racemic=racemic), item, settings, excluded, blocks, caught)
+    meta = _meta(molecule, item, settings, excluded, blocks, caught)
     if why:
         meta["notes"].append(f"not relaxed: {why}")
     conformers = np.stack([u.conformer for u in units])

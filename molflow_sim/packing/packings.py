@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from molflow_sim.errors import CrystalError, StoreError
+from molflow_sim.geometry.superposition import kabsch
 from molflow_sim.symmetry.placements import Placement
 from molflow_sim.units import AMU_PER_A3
 
@@ -28,6 +29,8 @@ STATUS = (
 """Meaning of `RigidPackings.status`; "overlap-free": dense, without overlaps, not pressed (`relieve`). The last two,
 like "not finite": there is nothing to press."""
 OVERLAP_FREE = STATUS.index("overlap-free")
+SAME_SHAPE = 0.05
+"""Å; atoms of conformers that are no farther apart make one rigid shape."""
 _USABLE = ("ok", "not pressed", "overlap-free")
 
 
@@ -179,12 +182,13 @@ class RigidPackings:
     def from_crystals(cls, crystals: Sequence[MolecularCrystal]) -> RigidPackings:
         """Collect crystals of one species with the same number of molecules in the asymmetric unit.
 
-        Every crystal brings its own conformer, so that Z′ > 1 needs its molecules to share one shape.
+        Every crystal brings its own conformer, that of its first molecule.
 
         Raises
         ------
         CrystalError
-            If a crystal has several species, or asymmetric units differ in size.
+            If a crystal has several species, or asymmetric units differ in size, or one has several molecules of
+            different shapes (by more than `SAME_SHAPE`) or on special positions.
         """
         from molflow_sim.symmetry.sites import placement_of
 
@@ -201,7 +205,7 @@ class RigidPackings:
             np.arange(len(crystals)),
             np.stack([c.cell for c in crystals]),
             np.stack([[u.centroid for u in c.asymmetric_unit] for c in crystals]),
-            np.stack([[u.orientation for u in c.asymmetric_unit] for c in crystals]),
+            np.stack([_orientations(c) for c in crystals]),
         )
 
     def save(self, path: str | os.PathLike) -> None:
@@ -244,6 +248,23 @@ class RigidPackings:
         if arrays["conformers"].shape[1] != molecule.n_atoms:
             raise StoreError(f"{Path(path).name} holds packings of another molecule")
         return cls(molecule, placements=tuple(placements), **arrays)
+
+
+def _orientations(crystal: MolecularCrystal) -> list[np.ndarray]:
+    """Orientations (3, 3) of the molecules as copies of the first one's conformer, improper for its other hand."""
+    first, *others = crystal.asymmetric_unit
+    found = [np.asarray(first.orientation)]
+    for other in others:
+        turns = [np.eye(3), *(kabsch(first.conformer, other.conformer, improper) for improper in (False, True))]
+        gaps = [np.linalg.norm(first.conformer @ turn.T - other.conformer, axis=1).max() for turn in turns]
+        if min(gaps) > SAME_SHAPE or {len(first.images), len(other.images)} != {crystal.space_group.order}:
+            raise CrystalError(
+                "the rigid press takes several molecules in the asymmetric unit only of one shape and in general "
+                f"positions; here one has atoms {min(gaps):.2f} Å off the other's, and {len(other.images)} copies in "
+                f"{crystal.space_group.name}"
+            )
+        found.append(np.asarray(other.orientation) @ turns[int(np.argmin(gaps))])
+    return found
 
 
 def _numbered(places: Sequence[Placement]) -> tuple[tuple[Placement, ...], np.ndarray]:

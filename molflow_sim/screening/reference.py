@@ -86,7 +86,7 @@ def _atom_map(crystal: Any, molecule: Any, name: str) -> np.ndarray:
             f"reference {name} is a crystal of {other.formula} ({other.smiles}), not of the screened molecule "
             f"{molecule.formula} ({molecule.smiles})"
         )
-    if molecule.is_enantiopure and (other.racemic or not crystal.space_group.is_sohncke):
+    if molecule.is_enantiopure and other.racemic:
         raise CrystalError(
             f"reference {name} is a racemic crystal, but one hand is screened ({molecule.smiles}), which never packs "
             "like that; leave the stereochemistry out of the SMILES to screen the racemate"

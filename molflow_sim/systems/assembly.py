@@ -200,7 +200,7 @@ def assemble(
     info.update(notes)
     if normalise_hydrogens:
         info["hydrogens"] = "normalised to neutron lengths"
-    species_molecules = table.with_conformers([(r.species, r.conformer) for r in rigid])
+    species_molecules = table.with_conformers([(r.species, r.conformer) for r in rigid], not group.is_sohncke)
     rigid.sort(key=lambda r: r.species)
     return {
         "molecules": species_molecules, "asymmetric_unit": tuple(rigid), "space_group": group, "cell": cell,

@@ -82,15 +82,18 @@ class SpeciesTable:
                 return species
         return None
 
-    def with_conformers(self, found: list[tuple[int, np.ndarray]]) -> tuple[Molecule, ...]:
-        """The species with the conformers (species, positions) found in the crystal; given species stay as they are."""
+    def with_conformers(self, found: list[tuple[int, np.ndarray]], mirrors: bool) -> tuple[Molecule, ...]:
+        """The species with the conformers (species, positions) found in the crystal; given species stay as they are.
+
+        With `mirrors`, operations of the crystal's space group make mirror images, so that chiral species are racemic.
+        """
         out = []
         for species, molecule in enumerate(self.molecules):
             conformers = np.array([x for s, x in found if s == species])
             if self.closed or not len(conformers):
                 out.append(molecule)
             else:
-                racemic = molecule.racemic or self.mirrored[species]
+                racemic = molecule.racemic or self.mirrored[species] or (mirrors and molecule.is_chiral)
                 out.append(replace(molecule.with_conformers(conformers), racemic=racemic))
         return tuple(out)
 

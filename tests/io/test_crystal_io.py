@@ -214,7 +214,10 @@ def test_enantiomers_are_one_species_in_a_centrosymmetric_crystal():
     both = crystal.to_ase()
     p1 = MolecularCrystal.from_ase(both)
     assert len(p1.molecules) == 1 and p1.molecules[0].racemic  # a dump without symmetry is the same racemate
-    assert len(MolecularCrystal.from_cif(crystal.to_cif()).molecules) == 1
+    read = MolecularCrystal.from_cif(crystal.to_cif())
+    assert len(read.molecules) == 1 and read.molecules[0].racemic and not read.molecules[0].is_enantiopure
+    one_hand = general("C[C@H](F)Cl", "P 21 21 21", (9, 10, 11, 90, 90, 90), (0.2, 0.2, 0.2))
+    assert MolecularCrystal.from_cif(one_hand.to_cif()).molecules[0].is_enantiopure
 
 
 def _row(label: str, new: str) -> str:

@@ -1,12 +1,16 @@
 """Random packings and the press on real molecules."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from ase.neighborlist import neighbor_list
 from refusals import refuses
+from scipy.spatial.transform import Rotation
+from special_positions import special
 
 from molflow_sim import Molecule, parametrize
-from molflow_sim.errors import InputError, SpaceGroupError, StoreError
+from molflow_sim.errors import CrystalError, InputError, SpaceGroupError, StoreError
 from molflow_sim.packing import PressSettings, RigidPackings, press, random_packings
 from molflow_sim.packing.cell_reduction import reduce_cells
 from molflow_sim.packing.press import stages
@@ -113,6 +117,29 @@ def test_overlapping_and_flat_cells_give_a_status_not_nan(benzene):
 def test_two_molecules_in_the_asymmetric_unit(benzene):
     q = press(random_packings(benzene, 30, z_prime=2, seed=1), parametrize(benzene))
     assert q.ok.mean() > 0.9 and set(q.z_prime) == {2.0}
+
+
+def test_several_molecules_of_one_shape_come_back_in_whatever_body_frames_and_hands_they_are_given():
+    acetamide = Molecule.from_smiles("CC(N)=O", n_conformers=1)
+    packings = random_packings(acetamide, 2, space_groups="P 1 21/c 1", z_prime=2)
+    drawn = packings.crystal(0)
+    np.testing.assert_array_equal(RigidPackings.from_crystals([drawn]).rotation[0], packings.rotation[0])
+    one, two = drawn.asymmetric_unit
+    turn = Rotation.from_rotvec([0.3, -1.0, 2.0]).as_matrix()
+    for sign in (1.0, -1.0):  # the same atoms by another frame, or another hand
+        body = sign * two.conformer
+        told = replace(two, conformer=body @ turn.T, orientation=two.orientation @ turn.T)
+        crystal = replace(drawn, asymmetric_unit=(one, told))
+        again = RigidPackings.from_crystals([crystal])
+        np.testing.assert_allclose(again.crystal(0).unit_cell()[1], crystal.unit_cell()[1], atol=1e-8)
+        assert np.sign(np.linalg.det(again.rotation[0])).tolist() == [1.0, sign]
+
+    bent = replace(two, conformer=two.conformer + 0.3 * (np.arange(9) == 8)[:, None])
+    other = replace(drawn, asymmetric_unit=(one, bent))
+    refuses(CrystalError, "only of one shape", RigidPackings.from_crystals, [other])
+    halves = special("inversion")
+    twice = replace(halves, asymmetric_unit=halves.asymmetric_unit * 2)
+    refuses(CrystalError, "in general positions", RigidPackings.from_crystals, [twice])
 
 
 def test_saved_packings_come_back_the_same_and_a_truncated_file_is_a_named_error(tmp_path, benzene, pressed):
