@@ -121,9 +121,9 @@ def solve(
 
 
 def molecule_from_graph(
-    numbers: np.ndarray, positions: np.ndarray, bonds: np.ndarray, charge: int = 0, what: str = "molecule"
+    numbers: np.ndarray, positions: np.ndarray, bonds: np.ndarray, what: str = "molecule"
 ) -> Chem.Mol:
-    """A sanitized RDKit molecule with one conformer and stereochemistry from it.
+    """A sanitized, neutral RDKit molecule with one conformer and stereochemistry from it.
 
     Parameters
     ----------
@@ -131,8 +131,6 @@ def molecule_from_graph(
     positions : ndarray (N, 3)
         Å, whole.
     bonds : ndarray (nb, 2)
-    charge : int
-        Net charge in e.
     what : str
         Named in the errors.
 
@@ -141,19 +139,19 @@ def molecule_from_graph(
     UnsupportedElementError
         If an element has no known valence here.
     MoleculeError
-        If no closed-shell Lewis structure has this charge, or RDKit refuses it.
+        If no closed-shell Lewis structure is neutral, or RDKit refuses it.
     """
     strange = sorted({chemical_symbols[z] for z in numbers.tolist() if z not in _STATES})
     if strange:
         raise UnsupportedElementError(f"{what}: element {', '.join(strange)} is not supported")
     bonds = np.asarray(bonds, dtype=int).reshape(-1, 2)
     lengths = np.linalg.norm(positions[bonds[:, 0]] - positions[bonds[:, 1]], axis=1)
-    solved = solve(numbers, lengths, bonds, charge)
+    solved = solve(numbers, lengths, bonds, 0)
     if solved is None:
-        other = next((q for q in (1, -1, 2, -2, 3, -3) if q != charge and solve(numbers, lengths, bonds, q)), None)
+        other = next((q for q in (1, -1, 2, -2, 3, -3) if solve(numbers, lengths, bonds, q)), None)
         if other is None:
             raise MoleculeError(f"{what}: no closed-shell bonding pattern; hydrogens may be missing or it is a radical")
-        raise MoleculeError(f"{what}: the bonds add up to a charge of {other:+d} where {charge:+d} is needed")
+        raise MoleculeError(f"{what}: the bonds add up to a charge of {other:+d} where none is supported")
     mol = Chem.RWMol()
     for z, q in zip(numbers.tolist(), solved[1].tolist()):
         atom = Chem.Atom(int(z))

@@ -57,7 +57,6 @@ def conformers(
     seed: opt.Seed = 0,
     weights: opt.Weights = None,
     option: opt.Options = None,
-    charge: opt.Charge = 0,
     name: opt.Name = "",
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
@@ -79,9 +78,7 @@ def conformers(
     checked("conformers", number, press=False, charges="mmff94", **options)
     if not is_list(molecule):
         with structure_writer(output, kind="conformers", overwrite=overwrite) as writer:
-            found = generate(
-                "conformers", read_molecule(molecule, charge=charge, name=name, search=False), number, **options
-            )
+            found = generate("conformers", read_molecule(molecule, name=name, search=False), number, **options)
             writer.write(conformers_of(found))
         if not quiet:
             tail = f"; {found.info['lost']} left out" if found.info["lost"] else ""

@@ -48,7 +48,6 @@ def crystals(
         bool, typer.Option("--press/--no-press", help="Press each to a rigid minimum of the potential.")
     ] = False,
     charges: opt.Charges = "mmff94",
-    charge: opt.Charge = 0,
     name: opt.Name = "",
     overwrite: opt.Overwrite = False,
     quiet: opt.Quiet = False,
@@ -70,7 +69,7 @@ def crystals(
     # Settings that no molecule could be used with are an error of the call, not of each line.
     search = searches_conformers("crystals", checked("crystals", number, **options)[0])
     if not is_list(molecule):
-        start = read_molecule(molecule, charge=charge, name=name, search=search)
+        start = read_molecule(molecule, name=name, search=search)
         found = generate("crystals", start, number, **options)
         with structure_writer(output, overwrite=overwrite) as writer:
             writer.write(found)

@@ -53,7 +53,6 @@ Potential = Annotated[
     Literal["fit", "bespoke"],
     typer.Option("--potential", help="FIT, or the molecule's own, fitted to SO3LR first (a minute)."),
 ]
-Charge = Annotated[int, typer.Option("--charge", help="Total charge of an XYZ file's molecule.")]
 Name = Annotated[str, typer.Option("--name", help="Name of the molecule.", show_default=False)]
 Weights = Annotated[
     Path | None,

@@ -41,7 +41,6 @@ def screen(
     z_prime: opt.ZPrime = 1,
     charges: opt.Charges = "mmff94",
     potential: opt.Potential = "fit",
-    charge: opt.Charge = 0,
     relax_top: Annotated[
         int | None, typer.Option(help="Packings relaxed with flexible molecules.", show_default=False)
     ] = None,
@@ -71,7 +70,7 @@ def screen(
     from molflow_sim.screening import ScreenSettings
     from molflow_sim.screening import screen as run_screening
 
-    start = read_molecule(molecule, charge=charge, name=name)
+    start = read_molecule(molecule, name=name)
     if conformers != "rdkit":
         from molflow_sim.generators.crystal_conformers import with_conformers_of
 
@@ -88,7 +87,7 @@ def screen(
         summary(landscape, output)
 
 
-def read_molecule(text: str, *, charge: int = 0, name: str = "", search: bool = True) -> Molecule:
+def read_molecule(text: str, *, name: str = "", search: bool = True) -> Molecule:
     """The molecule of a SMILES or of a file; without `search`, conformers of a SMILES are not looked for.
 
     Raises
@@ -110,7 +109,7 @@ def read_molecule(text: str, *, charge: int = 0, name: str = "", search: bool = 
     if path.suffix.lower() in FILE_SUFFIXES:
         if not path.is_file():
             raise MoleculeError(f"there is no file {text}")
-        molecule = Molecule.from_file(path, charge=charge)
+        molecule = Molecule.from_file(path)
         return replace(molecule, name=name or molecule.name or path.stem)
     if text and os.path.exists(path):  # unlike Path.exists, False for a SMILES longer than a file's name may be
         raise MoleculeError(f"{text} is no molecule file; molecules are read from {', '.join(FILE_SUFFIXES)} files")

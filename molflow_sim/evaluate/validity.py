@@ -17,6 +17,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from molflow_sim.chemistry.bonds import neighbour_pairs
+from molflow_sim.errors import InputError
 from molflow_sim.evaluate.fingerprint import cell_arrays
 from molflow_sim.units import AMU_PER_A3
 
@@ -117,7 +118,7 @@ def check_validity(
     numbers, cell, positions, molecule = cell_arrays(crystal)
     if bonds is None:
         if isinstance(crystal, tuple):
-            raise ValueError("give the bonds when the crystal is given as arrays")
+            raise InputError("give the bonds when the crystal is given as arrays")
         bonds = unit_cell_bonds(crystal)
     bonds = np.asarray(bonds, dtype=int).reshape(-1, 2)
     volume = abs(np.linalg.det(cell)) if np.all(np.isfinite(cell)) else 0.0
@@ -127,6 +128,7 @@ def check_validity(
             False, False, False, False, nan, nan, ("coordinates or cell are not finite, or the cell is flat",)
         )
     masses, covalent, vdw = (table[numbers] for table in _tables())
+    masses = masses if isinstance(crystal, tuple) else crystal.masses
     density = float(masses.sum() / volume * AMU_PER_A3)
     density_ok = limits.min_density <= density <= limits.max_density
     reasons = []

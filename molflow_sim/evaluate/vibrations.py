@@ -128,7 +128,7 @@ def crystal_vibrations(
     """
     phi = force_constants(crystal, potential, minimum_axis=minimum_axis, displacement=displacement, symmetric=symmetric)
     n, repeats = len(phi), phi.shape[2:5]
-    masses = np.repeat(np.concatenate([crystal.molecules[s].masses for s in crystal.unit_cell()[3]]), 3)
+    masses = np.repeat(crystal.masses, 3)
     scaled = phi.reshape(3 * n, *repeats, 3 * n) / np.sqrt(masses[:, None, None, None, None] * masses)
     dynamical = np.moveaxis(np.fft.fftn(scaled, axes=(1, 2, 3)).reshape(3 * n, -1, 3 * n), 1, 0)
     square = np.linalg.eigvalsh(dynamical)
@@ -233,12 +233,12 @@ def _columns(
     crystal: MolecularCrystal, potential: Any, repeats: np.ndarray, own: np.ndarray, displacement: float
 ) -> np.ndarray:
     """Second derivatives (len(own), 3, cells, n, 3) by moving atoms of the first cell, eV/Å²."""
-    numbers, positions, _, species = crystal.unit_cell()
+    numbers, positions, *_ = crystal.unit_cell()
     places = _cells(repeats)
     cells, size = len(places), len(places) * len(numbers)
     base = torch.as_tensor(((places @ crystal.cell)[:, None] + positions).reshape(-1, 3))
     box = torch.as_tensor((crystal.cell * repeats[:, None]).T.copy())
-    masses = torch.as_tensor(np.tile(np.concatenate([crystal.molecules[s].masses for s in species]), cells))
+    masses = torch.as_tensor(np.tile(crystal.masses, cells))
     elements = torch.as_tensor(np.tile(numbers, cells))
     moves = [(int(i), axis, sign) for i in own for axis in range(3) for sign in (1.0, -1.0)]
     if hasattr(potential, "symmetric"):  # displaced atoms have no copies

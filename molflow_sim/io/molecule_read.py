@@ -19,7 +19,7 @@ MAX_BYTES = 2_000_000
 _MAX_XYZ_ATOMS = 1000
 
 
-def read_file(path: Path, charge: int = 0) -> tuple[Chem.Mol, str]:
+def read_file(path: Path) -> tuple[Chem.Mol, str]:
     """The molecule of a file and its title; without conformer where the file is flat.
 
     Raises
@@ -38,7 +38,7 @@ def read_file(path: Path, charge: int = 0) -> tuple[Chem.Mol, str]:
     except OSError as error:
         raise MoleculeError(f"cannot read {path}: {error}") from error
     if suffix == ".xyz":
-        return read_xyz(text, charge, str(path))
+        return read_xyz(text, str(path))
     first, *others = split_records(text) or [""]
     count = 1 + sum("M  END" in other for other in others)
     if count > 1:
@@ -108,8 +108,8 @@ def read_mol_block(text: str, what: str) -> tuple[Chem.Mol, str]:
         return Chem.AddHs(mol, addCoords=True), title
 
 
-def read_xyz(text: str, charge: int, what: str) -> tuple[Chem.Mol, str]:
-    """The molecule of the first frame of an XYZ file, bonds perceived for the given net charge, and its comment line.
+def read_xyz(text: str, what: str) -> tuple[Chem.Mol, str]:
+    """The molecule of the first frame of an XYZ file, bonds perceived, and its comment line.
 
     Raises
     ------
@@ -137,5 +137,4 @@ def read_xyz(text: str, charge: int, what: str) -> tuple[Chem.Mol, str]:
         raise UnsupportedElementError(f"{what}: unknown element {', '.join(unknown)[:80]}")
     numbers = np.array([atomic_numbers[s.capitalize()] for s in symbols])
     bonds, _ = perceive_bonds(numbers, positions)
-    supported = molecule_from_graph(numbers, positions, bonds, charge, what)
-    return supported, lines[1].strip()[:80]
+    return molecule_from_graph(numbers, positions, bonds, what), lines[1].strip()[:80]

@@ -127,7 +127,6 @@ class _Job:
         self.index, self.crystal = index, crystal
         self.numbers, self.positions, self.molecule, self.species = crystal.unit_cell()
         self.volume = crystal.volume
-        self.masses = np.concatenate([crystal.molecules[s].masses for s in self.species])
         self.permutations, self.rotations = np.arange(len(self.numbers))[None], np.eye(3)[None]
         self.problem = ""
         if symmetric and crystal.space_group.order > 1:
@@ -165,7 +164,7 @@ class _Batch:
     def __init__(self, jobs: Sequence[_Job], potential: CrystalPotential) -> None:
         self.jobs, self.potential = list(jobs), potential
         self.numbers = torch.as_tensor(np.concatenate([j.numbers for j in jobs]))
-        self.masses = torch.as_tensor(np.concatenate([j.masses for j in jobs]))
+        self.masses = torch.as_tensor(np.concatenate([j.crystal.masses for j in jobs]))
         self.sizes = np.array([len(j.numbers) for j in jobs])
         self.system = torch.as_tensor(np.repeat(np.arange(len(jobs)), self.sizes))
         first = np.concatenate([[0], np.cumsum([len(j.species) for j in jobs])])

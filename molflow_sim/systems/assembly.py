@@ -119,12 +119,19 @@ def from_sites(
     return assemble(sites, molecules=molecules)
 
 
+def heavy_hydrogen(numbers: np.ndarray, masses: np.ndarray) -> np.ndarray:
+    """Mass numbers (n,) of deuterium and tritium by masses in amu, 0 for all other atoms."""
+    return np.where((numbers == 1) & (masses > 1.5), np.rint(masses), 0).astype(int)
+
+
 def _standardised(
     numbers: np.ndarray, fractional: np.ndarray, cell: np.ndarray, symprec: float
 ) -> tuple[SpaceGroup, np.ndarray, np.ndarray, np.ndarray]:
     """Group, cell, symmetry-unique fractional positions and their indices in the standard setting spglib finds."""
     import spglib
 
+    if not 0.0 < symprec < np.inf:
+        raise CrystalError(f"symprec must be a length above 0 Å, not {symprec}")
     try:
         found = spglib.get_symmetry_dataset((cell.tolist(), fractional.tolist(), numbers.tolist()), symprec=symprec)
     except Exception as error:  # spglib raises different errors in different versions

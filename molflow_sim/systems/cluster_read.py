@@ -13,7 +13,8 @@ import numpy as np
 
 from molflow_sim.chemistry.bonds import perceive_bonds
 from molflow_sim.errors import ClusterError
-from molflow_sim.systems.assembly import connected
+from molflow_sim.systems.assembly import connected, heavy_hydrogen
+from molflow_sim.systems.cluster_export import CSV_HEADER
 from molflow_sim.systems.molecule import Molecule
 from molflow_sim.systems.species import SpeciesTable
 
@@ -111,7 +112,7 @@ def recognise(
     bonds, shifts = _bonds(atoms, cell, labels)
     component, lattice = connected(len(numbers), bonds, shifts, labels, what)
     whole = positions if cell is None else positions + lattice @ cell
-    isotopes = np.where((numbers == 1) & (atoms.get_masses() > 1.5), np.rint(atoms.get_masses()), 0).astype(int)
+    isotopes = heavy_hydrogen(numbers, atoms.get_masses())
     table = SpeciesTable(molecules, what)
     order, sorted_atoms = [], []
     by_component = bonds[np.argsort(component[bonds[:, 0]], kind="stable")]
@@ -163,12 +164,16 @@ def from_csv(source: str | Path, molecules: Sequence[Molecule] | None) -> dict[s
     from ase import Atoms
 
     if isinstance(source, Path) or "\n" not in source:
-        if not Path(source).is_file():
-            raise ClusterError(f"there is no file {source}")
-        source = Path(source).read_text(encoding="utf-8")
-    rows = [row for row in csv.reader(io.StringIO(source)) if row][1:]
+        try:
+            source = Path(source).read_text(encoding="utf-8-sig", errors="replace")
+        except OSError as error:
+            raise ClusterError(f"cannot read {str(source)[:200]}: {error.strerror}") from error
+    header, *rows = [row for row in csv.reader(io.StringIO(source)) if row] or [[]]
     try:
-        symbols = [row[1].strip() for row in rows]
-        return from_atoms(Atoms(symbols, positions=[[float(x) for x in row[2:5]] for row in rows]), molecules)
+        if [name.strip() for name in header[:5]] != CSV_HEADER.split(","):
+            raise ValueError(f"the first line is {','.join(header)[:60]!r}")
+        atoms = Atoms([row[1].strip() for row in rows], positions=[[float(x) for x in row[2:5]] for row in rows])
+        atoms.set_array("molecule", np.array([row[0].strip() for row in rows]))
     except (ValueError, IndexError, KeyError) as error:
-        raise ClusterError(f"not a cluster (a header, then lines 'mol_idx,atom_type,x,y,z'): {error}") from error
+        raise ClusterError(f"not a cluster (a header, then lines '{CSV_HEADER}'): {error}") from error
+    return from_atoms(atoms, molecules)

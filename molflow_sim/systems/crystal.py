@@ -156,6 +156,11 @@ class MolecularCrystal:
             species,
         )
 
+    @cached_property
+    def masses(self) -> np.ndarray:
+        """Atomic masses (n,) in amu, isotopes honoured, in `unit_cell` order."""
+        return np.concatenate([self.molecules[r.species].masses for r in self.asymmetric_unit for _ in r.images])
+
     def with_geometry(self, cell: np.ndarray, positions: np.ndarray, tolerance: float = 0.05) -> MolecularCrystal:
         """The crystal with a relaxed cell and relaxed positions.
 
@@ -257,7 +262,7 @@ class MolecularCrystal:
         return cls(
             **assembly.from_sites(
                 atoms.numbers, atoms.get_positions(), atoms.cell.array, symprec=symprec, molecules=molecules,
-                isotopes=_isotopes(atoms.numbers, atoms.get_masses()),
+                isotopes=assembly.heavy_hydrogen(atoms.numbers, atoms.get_masses()),
             )
         )  # fmt: skip
 
@@ -279,15 +284,10 @@ class MolecularCrystal:
         return cls(
             **assembly.from_sites(
                 numbers, structure.cart_coords, structure.lattice.matrix, symprec=symprec, molecules=molecules,
-                isotopes=_isotopes(numbers, masses),
+                isotopes=assembly.heavy_hydrogen(numbers, masses),
             )
         )  # fmt: skip
 
     def __repr__(self) -> str:
         a = ", ".join(f"{p:.2f}" for p in self.cell_parameters)
         return f"MolecularCrystal({self.formula}, {self.space_group.name}, Z={self.z}, [{a}], {self.density:.3f} g/cm³)"
-
-
-def _isotopes(numbers: np.ndarray, masses: np.ndarray) -> np.ndarray:
-    """Mass numbers of deuterium and tritium, 0 for all others."""
-    return np.where((numbers == 1) & (masses > 1.5), np.rint(masses), 0).astype(int)

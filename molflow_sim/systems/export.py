@@ -27,11 +27,11 @@ def to_ase(crystal: MolecularCrystal) -> Atoms:
     """
     from ase import Atoms
 
-    numbers, positions, molecule, species = crystal.unit_cell()
+    numbers, positions, molecule, _ = crystal.unit_cell()
     atoms = Atoms(numbers=numbers, positions=positions, cell=crystal.cell, pbc=True)
     symbols = _site_symbols(crystal)
     if {"D", "T"} & set(symbols):
-        atoms.set_masses(np.concatenate([crystal.molecules[s].masses for s in species]))
+        atoms.set_masses(crystal.masses)
     atoms.set_array("molecule", molecule)
     plain = {k: v for k, v in crystal.info.items() if isinstance(v, (str, int, float, bool))}
     atoms.info.update(plain, space_group=crystal.space_group.name, smiles=_smiles(crystal), z=crystal.z)

@@ -76,7 +76,10 @@ class Molecule:
         masses = np.array([atom.GetMass() for atom in self.rdmol.GetAtoms()])
         positions -= np.einsum("n,knx->kx", masses / masses.sum(), positions)[:, None]
         object.__setattr__(self, "conformers", positions)
-        object.__setattr__(self, "energies", np.array(self.energies, dtype=float).reshape(len(positions)))
+        energies = np.array(self.energies, dtype=float)
+        if energies.shape != (len(positions),):
+            raise MoleculeError(f"energies must be {len(positions)} numbers, one a conformer, not {energies.shape}")
+        object.__setattr__(self, "energies", energies)
         shares = np.array(self.shares, dtype=float) if len(self.shares) else conf.strain_shares(self.energies)
         if shares.shape != (len(positions),) or not np.all(shares >= 0.0) or not 0.0 < shares.sum() < np.inf:
             raise MoleculeError(f"shares must be {len(positions)} numbers that are not negative, not {shares}")
@@ -127,7 +130,7 @@ class Molecule:
         return cls(rdmol, found.positions, found.energies, name, racemic, found.shares)
 
     @classmethod
-    def from_file(cls, path: str | Path, charge: int = 0) -> Molecule:
+    def from_file(cls, path: str | Path) -> Molecule:
         """Read one molecule with coordinates from a MOL, SDF (first record) or XYZ file.
 
         Missing hydrogens of a MOL/SDF are added; a flat (2D) one is embedded afresh. Bonds of an XYZ are perceived.
@@ -139,7 +142,7 @@ class Molecule:
         """
         from molflow_sim.io.molecule_read import read_file
 
-        rdmol, name = read_file(Path(path), charge)
+        rdmol, name = read_file(Path(path))
         check_molecule(rdmol, what=str(path))
         if not rdmol.GetNumConformers():
             check_molecule(rdmol, what=str(path), force_field=True)
@@ -155,7 +158,8 @@ class Molecule:
         Raises
         ------
         MoleculeError
-            If hydrogens are implicit, no 3D conformer is present, or the molecule is refused as in `from_smiles`.
+            If hydrogens are implicit, no 3D conformer is present, one shows another stereoisomer than the first, or the
+            molecule is refused as in `from_smiles`.
         """
         if not isinstance(rdmol, Chem.Mol):
             raise MoleculeError(f"an rdkit Mol is needed, not {type(rdmol).__name__}")
@@ -172,6 +176,12 @@ class Molecule:
         with rdBase.BlockLogs():
             Chem.AssignStereochemistryFrom3D(rdmol, rdmol.GetConformers()[0].GetId())
         bare = _without_conformers(rdmol)
+        if len(positions) > 1 and not (kept := conf.keeps_stereo(bare, positions)).all():
+            other = canonical_smiles(conf.with_stereo(bare, positions[kept.argmin()]))
+            raise MoleculeError(
+                f"conformer {kept.argmin()} is another stereoisomer, {other}, than conformer 0, "
+                f"{canonical_smiles(bare)}; give the conformers of one, or use Molecule.from_smiles"
+            )
         return cls(bare, positions, conf.mmff_energies(bare, positions), name)
 
     def with_conformers(self, positions: np.ndarray) -> Molecule:

@@ -32,7 +32,7 @@ class SpeciesTable:
     def __init__(self, known: Sequence[Molecule] | None, what: str) -> None:
         self.closed = known is not None
         self.molecules: list[Molecule] = list(known or ())
-        self.skeletons = [skeleton(m.rdmol) for m in self.molecules]
+        self.graphs = [_labelled(skeleton(m.rdmol), isotopes_of(m.rdmol)) for m in self.molecules]
         self.mirrored = [False] * len(self.molecules)
         self.what = what
 
@@ -46,12 +46,14 @@ class SpeciesTable:
         CrystalError
             If the atoms form no supported molecule, or none of the known species.
         """
-        graph = graph_mol(numbers.tolist(), bonds.tolist())
-        for species, (molecule, bare) in enumerate(zip(self.molecules, self.skeletons)):
-            if bare.GetNumAtoms() != graph.GetNumAtoms() or bare.GetNumBonds() != graph.GetNumBonds():
+        graph = _labelled(graph_mol(numbers.tolist(), bonds.tolist()), isotopes)
+        for species, (molecule, own) in enumerate(zip(self.molecules, self.graphs)):
+            # natural atoms match isotopes, too: but not where there are as many of each
+            if own.GetNumBonds() != graph.GetNumBonds() or not np.array_equal(
+                np.sort(isotopes), np.sort(isotopes_of(own))
+            ):
                 continue
-            found = graph.GetSubstructMatches(bare, uniquify=False, useChirality=False, maxMatches=_MAX_MATCHES)
-            matches = [m for m in found if np.array_equal(isotopes[list(m)], isotopes_of(molecule.rdmol))]
+            matches = graph.GetSubstructMatches(own, uniquify=False, useChirality=False, maxMatches=_MAX_MATCHES)
             if not matches:
                 continue
             order = self._best(molecule, positions, np.array(matches))
@@ -59,15 +61,13 @@ class SpeciesTable:
             if hand:
                 self.mirrored[species] |= hand < 0
                 return species, order
-        rdmol = molecule_in_crystal(numbers, positions, bonds, labels, self.what)
-        for atom, isotope in zip(rdmol.GetAtoms(), isotopes.tolist()):
-            atom.SetIsotope(isotope)
+        rdmol = _labelled(molecule_in_crystal(numbers, positions, bonds, labels, self.what), isotopes)
         if self.closed:
             smiles = canonical_smiles(rdmol)
             known = ", ".join(m.smiles for m in self.molecules)
             raise CrystalError(f"{self.what}: contains {smiles}, which is none of the given molecules ({known})")
         self.molecules.append(Molecule.from_rdkit(rdmol))
-        self.skeletons.append(skeleton(rdmol))
+        self.graphs.append(_labelled(skeleton(rdmol), isotopes))
         self.mirrored.append(False)
         return len(self.molecules) - 1, np.arange(len(numbers))
 
@@ -124,6 +124,13 @@ class SpeciesTable:
         return -1 if same_stereo(mirror_image(rdmol), other) else 0
 
 
+def _labelled(rdmol: Chem.Mol, isotopes: np.ndarray) -> Chem.Mol:
+    """The molecule, given mass numbers (N,), 0 for natural atoms."""
+    for atom, isotope in zip(rdmol.GetAtoms(), isotopes.tolist()):
+        atom.SetIsotope(isotope)
+    return rdmol
+
+
 def molecule_in_crystal(
     numbers: np.ndarray, positions: np.ndarray, bonds: np.ndarray, labels: list[str], what: str
 ) -> Chem.Mol:
@@ -136,6 +143,6 @@ def molecule_in_crystal(
     """
     check_hydrogens(numbers, positions, bonds, labels)
     try:
-        return molecule_from_graph(numbers, positions, bonds, 0, what)
+        return molecule_from_graph(numbers, positions, bonds, what)
     except MoleculeError as error:
         raise CrystalError(f"{error} (ions and radicals are not supported)") from error

@@ -16,6 +16,7 @@ from refusals import refuses
 
 from molflow_sim import CrystalPotential, MolecularCrystal, Molecule
 from molflow_sim.errors import CrystalError, DisorderedCrystalError, InputError, MissingHydrogensError, SpaceGroupError
+from molflow_sim.evaluate import check_validity
 from molflow_sim.symmetry.operations import read_operations, space_group_from_operations
 
 DATA = Path(__file__).resolve().parents[1] / "data"
@@ -77,9 +78,26 @@ def test_deuterium_is_kept_in_masses_density_smiles_and_files(tmp_path):
         MolecularCrystal.from_pymatgen(crystal.to_pymatgen()),
     ):
         assert again.formula == "C6D6" and again.density == pytest.approx(crystal.density, rel=1e-6)
+    assert check_validity(crystal).density == pytest.approx(1.247, abs=0.001)
     _, system, _ = crystalSystem(crystal)
     masses = [system.getParticleMass(i)._value for i in range(system.getNumParticles())]
     assert min(masses) == pytest.approx(2.014, abs=0.001)
+
+
+def test_one_label_among_many_like_hydrogens_finds_its_place_in_a_given_molecule():
+    """The methyl groups' hydrogens alone go on each other in more ways than are tried."""
+    labelled = "CC(C)(C)c1cc(C(C)(C)C)cc(C(C)(C)C[2H])c1"
+    molecule = Molecule.from_smiles(labelled, n_conformers=1)
+    atoms = Atoms(molecule.numbers, molecule.conformers[0], masses=molecule.masses, cell=np.eye(3) * 20, pbc=True)
+    shuffled = atoms[np.random.default_rng(4).permutation(len(atoms))]
+    crystal = MolecularCrystal.from_ase(shuffled, molecules=[molecule])
+    np.testing.assert_array_equal(crystal.masses, molecule.masses)
+
+
+def test_symmetry_within_no_length_is_refused():
+    atoms = read("croconic_part1.cif").to_ase()
+    for symprec in (0.0, -1.0, float("nan")):  # spglib crashes
+        refuses(CrystalError, "symprec must be a length above 0", MolecularCrystal.from_ase, atoms, symprec=symprec)
 
 
 def test_a_hall_symbol_decides_between_two_origins():

@@ -127,4 +127,15 @@ def test_the_csv_has_a_line_for_every_atom_and_is_read_back(tmp_path):
         np.testing.assert_allclose(back.positions, cluster.positions, atol=1e-5)
         np.testing.assert_array_equal(back.order, cluster.order)
     refuses(ClusterError, "header", MolecularCluster.from_csv, "a,b\n1,C,x\n")
-    refuses(ClusterError, "no file", MolecularCluster.from_csv, tmp_path / "b.csv")
+    refuses(ClusterError, "header", MolecularCluster.from_csv, text.partition("\n")[2])
+    refuses(ClusterError, "No such file", MolecularCluster.from_csv, tmp_path / "b.csv")
+    refuses(ClusterError, "too long", MolecularCluster.from_csv, "b" * 5000)
+    path.write_bytes(text.replace("C", "\xc4").encode("latin-1"))
+    refuses(ClusterError, "header", MolecularCluster.from_csv, path)
+
+
+def test_molecules_upon_each_other_are_told_apart_by_the_numbers_of_a_csv():
+    water = molecule("O")
+    body = water.conformers[0]
+    cluster = MolecularCluster((water,), [0, 0], np.concatenate([body, body + np.array([1.2, 0.3, 0.0])]))
+    np.testing.assert_allclose(MolecularCluster.from_csv(cluster.to_csv()).positions, cluster.positions, atol=1e-5)

@@ -1,5 +1,7 @@
 """Molecules: what is read, what is refused and how, and the conformers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from rdkit import Chem
@@ -182,11 +184,22 @@ def test_bad_molecule_files_are_refused_by_name(name, text, word, tmp_path):
     refuses(InputError, word, Molecule.from_file, tmp_path / name)
 
 
+def test_conformers_of_several_stereoisomers_are_refused_and_open_ones_are_as_they_are():
+    flat = Chem.AddHs(Chem.MolFromSmiles("CC(F)Cl"))
+    AllChem.EmbedMultipleConfs(flat, 10, randomSeed=1)
+    refuses(MoleculeError, "conformer 1 is another stereoisomer", Molecule.from_rdkit, flat)
+    for smiles in ("C[C@H](F)Cl", "CCO", "CN(F)Cl"):
+        made = Chem.AddHs(Chem.MolFromSmiles(smiles))
+        AllChem.EmbedMultipleConfs(made, 4, randomSeed=1)
+        assert len(Molecule.from_rdkit(made).conformers) == 4
+
+
 def test_missing_files_charges_wrong_shapes_and_radicals_are_named_errors(tmp_path, aspirin):
     refuses(MoleculeError, "cannot read", Molecule.from_file, tmp_path / "nowhere.xyz")
     (tmp_path / "a.xyz").write_text("2\n\nO 0 0 0\nH 0.96 0 0\n")
-    refuses(MoleculeError, "net charge -1", Molecule.from_file, tmp_path / "a.xyz", charge=-1)
+    refuses(MoleculeError, "add up to a charge of -1", Molecule.from_file, tmp_path / "a.xyz")
     refuses(MoleculeError, "shape", aspirin.with_conformers, np.zeros((1, 20, 3)))
+    refuses(MoleculeError, "energies must be", replace, aspirin, energies=np.zeros(len(aspirin.energies) + 1))
     with pytest.raises(MoleculeError):
         aspirin.with_conformers(np.full((1, 21, 3), np.nan))
     methyl = np.array([[0.0, 0, 0], [1.08, 0, 0], [-0.54, 0.935, 0], [-0.54, -0.935, 0]])
