@@ -5,7 +5,7 @@
 
 DATA holds ensembles as `molflow dataset conformers` makes them; its test molecules are taken. For L known conformers
 2 L are asked for. Failures, duplicates that were merged and conformers of another stereoisomer count in coverage and in
-the means, see `molflow_sim.evaluate.conformers`; so sides that give fewer than 2 L conformers, because the molecule has
+the means, see `benchmarks.conformer_metrics`; so sides that give fewer than 2 L conformers, because the molecule has
 no more, are told apart by "gave", and `--drawn` counts against what was given instead. The thresholds are those of the
 field for small and for drug-like molecules. Each result has a JSON file of its own; the same command goes on from
 there.
@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from rdkit import Chem
 
+from benchmarks.conformer_metrics import compare_ensembles
 from benchmarks.generation_tables import Table, print_tables
 from benchmarks.ligands import OURS, ours, parsed, slug
 from benchmarks.parts import Parts
@@ -29,7 +30,6 @@ from benchmarks.tables import keep
 from molflow_sim import __version__
 from molflow_sim.dataset.conformers import ConformerEnsemble, read_ensembles
 from molflow_sim.errors import MolflowError
-from molflow_sim.evaluate.conformers import compare_ensembles
 from molflow_sim.runs.files import write_json
 from molflow_sim.runs.identity import digest
 

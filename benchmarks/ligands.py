@@ -30,12 +30,12 @@ import numpy as np
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdMolDescriptors
 
+from benchmarks.conformer_metrics import heavy_atom_rmsds, right
 from benchmarks.generation_tables import Table, print_tables
 from benchmarks.parts import Parts, add_options
 from benchmarks.tables import keep
 from molflow_sim import Molecule, __version__, generate
 from molflow_sim.errors import MolflowError
-from molflow_sim.evaluate.conformers import heavy_atom_rmsds, right
 from molflow_sim.runs.files import write_json
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data" / "conformers" / "ligands_measured.sdf.gz"

@@ -27,12 +27,12 @@ import numpy as np
 from rdkit import Chem, rdBase
 from rdkit.Chem import rdMolDescriptors
 
+from benchmarks.conformer_metrics import heavy_atom_rmsds
 from benchmarks.generation_tables import Table, print_tables
 from benchmarks.ligands import ROTORS, ours
 from benchmarks.parts import Parts
 from molflow_sim.dataset import ConformerEnsemble, read_ensembles
 from molflow_sim.errors import MolflowError
-from molflow_sim.evaluate.conformers import heavy_atom_rmsds
 from molflow_sim.runs.files import write_json
 from molflow_sim.runs.identity import digest
 

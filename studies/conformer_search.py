@@ -20,11 +20,11 @@ from typing import Any
 import numpy as np
 from rdkit import Chem
 
+from benchmarks.conformer_metrics import heavy_atom_rmsds
 from molflow_sim.chemistry.checks import mirror_image, same_stereo
 from molflow_sim.chemistry.conformers import keeps_stereo
 from molflow_sim.dataset import ConformerEnsemble, ConformerSettings, read_ensembles
 from molflow_sim.dataset.conformer_search import MAX_STEPS, search_conformers
-from molflow_sim.evaluate.conformers import heavy_atom_rmsds
 from molflow_sim.forcefield.gfn2_energy import GFN2Energy
 from molflow_sim.forcefield.mmff import extract_mmff
 from molflow_sim.forcefield.mmff_compiled import mmff_hessian, mmff_molecules

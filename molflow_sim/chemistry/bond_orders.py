@@ -14,6 +14,7 @@ from rdkit import Chem, rdBase
 from scipy.optimize import Bounds, LinearConstraint, milp
 from scipy.sparse import coo_array
 
+from molflow_sim.chemistry.conformers import with_positions
 from molflow_sim.errors import MoleculeError, UnsupportedElementError
 
 TIME_LIMIT = 5.0
@@ -160,10 +161,7 @@ def molecule_from_graph(
         mol.AddAtom(atom)
     for (i, j), bond_order in zip(bonds.tolist(), solved[0].tolist()):
         mol.AddBond(i, j, _ORDERS[bond_order - 1])
-    out = mol.GetMol()
-    conformer = Chem.Conformer(len(numbers))
-    conformer.SetPositions(np.ascontiguousarray(positions, dtype=float))
-    out.AddConformer(conformer, assignId=True)
+    out = with_positions(mol.GetMol(), positions)
     with rdBase.BlockLogs():
         try:
             kekulized = Chem.Mol(out)

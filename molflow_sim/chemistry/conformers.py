@@ -70,10 +70,10 @@ def embed(rdmol: Chem.Mol, count: int, seed: int, torsion_preferences: bool = Tr
         first = _embedded(rdmol, 1, seed, preferences, random, min(attempts, 60))
         if first is not None:
             return _embedded(rdmol, wanted, seed, preferences, random, attempts) or first
-    name = Chem.MolToSmiles(Chem.RemoveHs(rdmol))
+    name = canonical_smiles(rdmol)
     flat = Chem.Mol(rdmol)
     Chem.RemoveStereochemistry(flat)
-    written = canonical_smiles(flat) != canonical_smiles(rdmol)
+    written = canonical_smiles(flat) != name
     # RDKit's knowledge of rings and centres rules out bent benzene rings (paracyclophanes, fullerenes) and tiny cages;
     # without it isomers come out that are impossible, so that none may be asked for
     found = _embedded(flat, 1, seed, False if written else None, True, 30)
@@ -217,7 +217,7 @@ def generate(
     energies, positions = _minimised(mols)
     finite = np.isfinite(energies) & np.isfinite(positions).all(axis=(1, 2))
     if not finite.any():
-        raise ConformerError(f"{Chem.MolToSmiles(Chem.RemoveHs(rdmol))}: MMFF94 found no finite minimum")
+        raise ConformerError(f"{canonical_smiles(rdmol)}: MMFF94 found no finite minimum")
     positions, energies = positions[finite], energies[finite]
     kept_stereo = keeps_stereo(rdmol, positions)
     if not kept_stereo.any():

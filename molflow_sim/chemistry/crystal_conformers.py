@@ -81,7 +81,8 @@ def crystal_conformers(rdmol: Chem.Mol, seed: int, mirror: bool) -> Conformers:
         # from rotamers that are rare in crystals, too
         rare = conf.embed(rdmol, max(trials // 2, 2), seed, torsion_preferences=False)
         starts = np.concatenate([held, [c.GetPositions() for c in rare.GetConformers()]])
-        families.append((SHARES["screened"], *_screened(rdmol, starts, mirror)))
+        minima = _distinct(rdmol, *conf.minimised(rdmol, starts, SCREENING), mirror, MAX_SCREENED)
+        families.append((SHARES["screened"], *minima))
     return _joined(rdmol, families, mirror)
 
 
@@ -101,11 +102,6 @@ def _held(rdmol: Chem.Mol, embedded: Chem.Mol, mirror: bool) -> tuple[np.ndarray
         field.Minimize(maxIts=1000)
     positions = np.array([c.GetPositions() for c in mol.GetConformers()])
     return _distinct(rdmol, positions, conf.mmff_energies(rdmol, positions), mirror, MAX_HELD)
-
-
-def _screened(rdmol: Chem.Mol, starts: np.ndarray, mirror: bool) -> tuple[np.ndarray, np.ndarray]:
-    """Distinct minima of the screened force field near `starts` (S, N, 3) in Å, and its energies in eV."""
-    return _distinct(rdmol, *conf.minimised(rdmol, starts, SCREENING), mirror, MAX_SCREENED)
 
 
 def _distinct(

@@ -7,7 +7,6 @@ from molflow_sim.evaluate.packing_similarity import (
     FOUND_RMSD,
     PackingMatch,
     found_rmsd,
-    is_same_packing,
     packing_similarity,
     prepare,
 )
@@ -27,7 +26,6 @@ __all__ = [
     "found_rmsd",
     "free_energy_mse",
     "heavy_atom_overlap",
-    "is_same_packing",
     "kl_divergence",
     "packing_similarity",
     "phi_psi_histogram",

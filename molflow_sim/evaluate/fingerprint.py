@@ -236,9 +236,7 @@ def _fingerprint(cell, positions, kind, molecule, around, reach, centres_out, co
     lattice = _reduce(cell)
     volume = abs(np.linalg.det(lattice))
     n_atoms = positions.shape[0]
-    n_mol = molecule[n_atoms - 1] + 1
-    for a in range(n_atoms):
-        n_mol = max(n_mol, molecule[a] + 1)
+    n_mol = molecule.max() + 1
     centre = np.zeros((n_mol, 3))
     count = np.zeros(n_mol)
     for a in range(n_atoms):

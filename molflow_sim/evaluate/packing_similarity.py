@@ -169,16 +169,6 @@ def _centrals(structure: Structure) -> list[int]:
     return list(structure.cache["distinct"])
 
 
-def is_same_packing(a: Any, b: Any, *, rmsd: float | None = None, n: int = 15, **options: Any) -> bool:
-    """Whether all n molecules of two crystals match with RMSD_n below `rmsd` (Å); see `packing_similarity`.
-
-    Without `rmsd` the question is whether a predicted crystal is the experimental one (`found_rmsd`); `DUPLICATE_RMSD`
-    (0.3 Å) asks whether two minima of one potential are the same.
-    """
-    match = packing_similarity(a, b, n, **options)
-    return match.found if rmsd is None else match.same(rmsd)
-
-
 def prepare(crystal: Any) -> Structure:
     """Whole molecules of a crystal in the form that `packing_similarity` compares.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rdkit import Chem
@@ -17,9 +17,11 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 from molflow_sim.chemistry.bonds import neighbour_pairs
-from molflow_sim.errors import InputError
 from molflow_sim.evaluate.fingerprint import cell_arrays
 from molflow_sim.units import AMU_PER_A3
+
+if TYPE_CHECKING:
+    from molflow_sim.systems.crystal import MolecularCrystal
 
 _DONORS = (7, 8, 9, 16)
 _ACCEPTORS = (7, 8, 9, 16, 17, 35, 53)
@@ -95,18 +97,12 @@ class Validity:
         return {**row, "valid": self.valid, "reason": "; ".join(self.reasons)}
 
 
-def check_validity(
-    crystal: Any, *, bonds: np.ndarray | None = None, thresholds: ValidityThresholds | None = None
-) -> Validity:
+def check_validity(crystal: MolecularCrystal, *, thresholds: ValidityThresholds | None = None) -> Validity:
     """Check number of molecules, bonds, density and contacts of a crystal.
 
     Parameters
     ----------
-    crystal : MolecularCrystal or tuple
-        A tuple is ``(numbers (n,), cell (3, 3), positions (n, 3) Å, molecule_index (n,))`` with whole molecules.
-    bonds : ndarray of int, shape (nb, 2), optional
-        Bonds that the molecules should have, as atom indices of the cell; taken from the crystal's molecules when
-        it has them.
+    crystal : MolecularCrystal
     thresholds : ValidityThresholds, optional
 
     Returns
@@ -116,20 +112,15 @@ def check_validity(
     """
     limits = thresholds or ValidityThresholds()
     numbers, cell, positions, molecule = cell_arrays(crystal)
-    if bonds is None:
-        if isinstance(crystal, tuple):
-            raise InputError("give the bonds when the crystal is given as arrays")
-        bonds = unit_cell_bonds(crystal)
-    bonds = np.asarray(bonds, dtype=int).reshape(-1, 2)
+    bonds = unit_cell_bonds(crystal)
     volume = abs(np.linalg.det(cell)) if np.all(np.isfinite(cell)) else 0.0
     if not np.all(np.isfinite(positions)) or volume < 1e-3:
         nan = float("nan")
         return Validity(
             False, False, False, False, nan, nan, ("coordinates or cell are not finite, or the cell is flat",)
         )
-    masses, covalent, vdw = (table[numbers] for table in _tables())
-    masses = masses if isinstance(crystal, tuple) else crystal.masses
-    density = float(masses.sum() / volume * AMU_PER_A3)
+    covalent, vdw = (table[numbers] for table in _tables())
+    density = float(crystal.masses.sum() / volume * AMU_PER_A3)
     density_ok = limits.min_density <= density <= limits.max_density
     reasons = []
 
@@ -232,9 +223,9 @@ def _name(numbers: np.ndarray, atom: int) -> str:
 
 
 @lru_cache(maxsize=1)
-def _tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Atomic masses (amu), covalent and van der Waals radii (Å) by atomic number, from RDKit's periodic table."""
+def _tables() -> tuple[np.ndarray, np.ndarray]:
+    """Covalent and van der Waals radii (Å) by atomic number, from RDKit's periodic table."""
     table = Chem.GetPeriodicTable()
-    rows = [(table.GetAtomicWeight(z), table.GetRcovalent(z), table.GetRvdw(z)) for z in range(1, 119)]
-    masses, covalent, vdw = np.array([(0.0, 0.0, 0.0), *rows]).T
-    return masses, covalent, vdw
+    rows = [(table.GetRcovalent(z), table.GetRvdw(z)) for z in range(1, 119)]
+    covalent, vdw = np.array([(0.0, 0.0), *rows]).T
+    return covalent, vdw

@@ -100,7 +100,6 @@ def crystal_vibrations(
     *,
     minimum_axis: float = MINIMUM_AXIS,
     displacement: float = DISPLACEMENT,
-    symmetric: bool = True,
 ) -> Vibrations:
     """Harmonic modes of a relaxed crystal.
 
@@ -114,8 +113,6 @@ def crystal_vibrations(
         Å; cells are repeated until opposite faces are this far apart.
     displacement : float
         Å.
-    symmetric : bool
-        Displace the asymmetric unit alone; otherwise all atoms of the cell.
 
     Returns
     -------
@@ -126,7 +123,7 @@ def crystal_vibrations(
     NonFiniteError
         A force is not finite.
     """
-    phi = force_constants(crystal, potential, minimum_axis=minimum_axis, displacement=displacement, symmetric=symmetric)
+    phi = force_constants(crystal, potential, minimum_axis=minimum_axis, displacement=displacement)
     n, repeats = len(phi), phi.shape[2:5]
     masses = np.repeat(crystal.masses, 3)
     scaled = phi.reshape(3 * n, *repeats, 3 * n) / np.sqrt(masses[:, None, None, None, None] * masses)
@@ -180,6 +177,8 @@ def force_constants(
     symmetric: bool = True,
 ) -> np.ndarray:
     """Second derivatives of the energy in a supercell, see `crystal_vibrations`.
+
+    With `symmetric`, atoms of the asymmetric unit alone are displaced; otherwise all of the cell.
 
     Returns
     -------

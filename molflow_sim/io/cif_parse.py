@@ -64,12 +64,8 @@ class Sites:
     space_group: SpaceGroup
     name: str
     notes: dict[str, str]
-    isotopes: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=int))
+    isotopes: np.ndarray
     declared: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if not len(self.isotopes):
-            object.__setattr__(self, "isotopes", np.zeros_like(self.numbers))
 
 
 def read_text(source: str | Path) -> tuple[str, str]:

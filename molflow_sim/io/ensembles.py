@@ -139,19 +139,14 @@ def pack_ensembles(ensembles: Sequence[ConformerEnsemble], provenance: Sequence[
     )
 
 
-def unpack_ensembles(data: bytes, what: str) -> list[ConformerEnsemble]:
-    """The molecules of a block; `what` names the file in the message of an error.
+def unpack_described(data: bytes, what: str) -> list[tuple[ConformerEnsemble, dict[str, Any]]]:
+    """The molecules of a block, each with what the block says of it; `what` names the file in the message of an error.
 
     Raises
     ------
     StoreError
         If the bytes are no block of this format.
     """
-    return [ensemble for ensemble, _ in unpack_described(data, what)]
-
-
-def unpack_described(data: bytes, what: str) -> list[tuple[ConformerEnsemble, dict[str, Any]]]:
-    """As `unpack_ensembles`, each with what the block says of its molecule."""
     try:
         block = unpack_arrays(data)
         meta = json.loads(str(block["meta"]))

@@ -11,6 +11,7 @@ from rdkit import Chem, rdBase
 
 from molflow_sim.chemistry.bond_orders import molecule_from_graph
 from molflow_sim.chemistry.bonds import perceive_bonds, skeleton
+from molflow_sim.chemistry.checks import canonical_smiles
 from molflow_sim.errors import MoleculeError, MoleculeTooLargeError, UnsupportedElementError
 from molflow_sim.io.sdf import split_records
 
@@ -72,9 +73,7 @@ def read_conformers(path: Path, rdmol: Chem.Mol) -> np.ndarray:
         own = skeleton(mol)
         match = own.GetSubstructMatch(goal) if own.GetNumAtoms() == goal.GetNumAtoms() else ()
         if not match or own.GetNumBonds() != goal.GetNumBonds():
-            raise MoleculeError(
-                f"{what} is {Chem.MolToSmiles(Chem.RemoveHs(mol))}, not {Chem.MolToSmiles(Chem.RemoveHs(rdmol))}"
-            )
+            raise MoleculeError(f"{what} is {canonical_smiles(mol)}, not {canonical_smiles(rdmol)}")
         found.append(mol.GetConformer().GetPositions()[list(match)])
     if not found or not np.isfinite(found).all():
         raise MoleculeError(f"{path} holds no conformers, or coordinates that are not finite")

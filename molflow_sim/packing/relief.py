@@ -22,15 +22,13 @@ CRYSTAL_PACKING_COEFFICIENT = 0.72
 """Mean of (molecular volume)/(cell volume per molecule) over organic crystals; the standard deviation is 0.04."""
 
 
-def relieve(
-    packings: RigidPackings,
-    evaluations: int = RELIEF_EVALUATIONS,
-    packing_coefficient: float = CRYSTAL_PACKING_COEFFICIENT,
-) -> RigidPackings:
+def relieve(packings: RigidPackings, evaluations: int = RELIEF_EVALUATIONS) -> RigidPackings:
     """Part overlapping molecules by the press's soft overlap energy, and bring the cells to a density.
 
     Symmetry and special positions are kept. A few dozen evaluations are no minimisation: the packings stay about where
-    they are but for the overlaps. Takes about a millisecond a packing of twenty atoms.
+    they are but for the overlaps. Takes about a millisecond a packing of twenty atoms. The cells are scaled to
+    `CRYSTAL_PACKING_COEFFICIENT` before and after: the volume that the pressure alone gives differs by a tenth and more
+    from that of crystals.
 
     Parameters
     ----------
@@ -38,9 +36,6 @@ def relieve(
     evaluations : int
         Evaluations of the soft overlap, under a pressure that balances it near the density of crystals; 0 changes
         nothing.
-    packing_coefficient : float
-        The cells are scaled to this before and after: the volume that the pressure alone gives differs by a tenth and
-        more from that of crystals.
 
     Returns
     -------
@@ -51,21 +46,18 @@ def relieve(
     Raises
     ------
     InputError
-        If `evaluations` is negative, or the packing coefficient does not lie between 0 and 1.
+        If `evaluations` is negative.
     """
     if evaluations < 0:
         raise InputError(f"evaluations must not be negative, got {evaluations}")
     if evaluations == 0 or len(packings) == 0:
         return packings
-    if not 0.0 < packing_coefficient < 1.0:
-        raise InputError(f"a packing coefficient lies between 0 and 1, got {packing_coefficient}")
-    dense = _scaled(packings, packing_coefficient)
-    return _scaled(_parted(dense, evaluations), packing_coefficient)
+    return _scaled(_parted(_scaled(packings), evaluations))
 
 
-def _scaled(packings: RigidPackings, packing_coefficient: float) -> RigidPackings:
-    """Cells scaled to a packing coefficient, centres and molecules with them."""
-    wanted = packings.z * packings.molecule.volume / packing_coefficient
+def _scaled(packings: RigidPackings) -> RigidPackings:
+    """Cells scaled to `CRYSTAL_PACKING_COEFFICIENT`, centres and molecules with them."""
+    wanted = packings.z * packings.molecule.volume / CRYSTAL_PACKING_COEFFICIENT
     factor = np.cbrt(wanted / packings.volume)
     return replace(packings, cell=packings.cell * factor[:, None, None])
 

@@ -14,16 +14,11 @@ if TYPE_CHECKING:
     from molflow_sim.forcefield.parameters import MoleculeParameters
 
 SELECTION_EVALUATIONS = 3
-"""Evaluations of the potential; a full press takes about 150."""
+"""Evaluations of the energy and its gradient; a full press takes about 150."""
 
 
 def select_low(
-    packings: RigidPackings,
-    parameters: MoleculeParameters,
-    n: int,
-    evaluations: int = SELECTION_EVALUATIONS,
-    *,
-    of: int | None = None,
+    packings: RigidPackings, parameters: MoleculeParameters, n: int, *, of: int | None = None
 ) -> RigidPackings:
     """The packings that have the lowest energy after a few steps of the potential, as they were before them.
 
@@ -37,8 +32,6 @@ def select_low(
         Intermolecular parameters of the molecule.
     n : int
         How many to keep, of all or of every `of` that follow one another.
-    evaluations : int
-        Of the energy and its gradient, at least 1.
     of : int, optional
         Packings among which `n` are kept; all of them unless given. It must divide their number.
 
@@ -50,15 +43,13 @@ def select_low(
     Raises
     ------
     InputError
-        If `n` exceeds the number of packings, or a number is too small.
+        If `n` exceeds the number of packings or is below 1, or `of` does not divide it.
     """
     of = of or len(packings)
-    if not 1 <= n <= of or len(packings) % of or evaluations < 1:
-        raise InputError(
-            f"{n} of every {of} among {len(packings)} packings cannot be selected with {evaluations} evaluations"
-        )
+    if not 1 <= n <= of or len(packings) % of:
+        raise InputError(f"{n} of every {of} among {len(packings)} packings cannot be selected")
     settings = PressSettings(
-        soft_evaluations=0, squeeze_evaluations=0, max_evaluations=evaluations, polish_evaluations=0,
+        soft_evaluations=0, squeeze_evaluations=0, max_evaluations=SELECTION_EVALUATIONS, polish_evaluations=0,
         accept=np.inf, reduce_cells=False,
     )  # fmt: skip
     moved = press(packings, parameters, settings)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from molflow_sim.packing.lanes import WIDTH
 from molflow_sim.symmetry.placements import Placement, stacked_operations
 from molflow_sim.units import COULOMB, KJ_PER_MOL
 
@@ -20,7 +21,6 @@ R_MIN = 0.8
 OVERLAP_SCALE = 0.92
 HYDROGEN_BOND_CONTACT = 1.75
 OVERLAP_STIFFNESS = 60.0 * KJ_PER_MOL
-_LANES = 16  # atoms are padded to whole float32 vectors
 
 # Bondi (1964) radii, Å; H 1.10 Å from Rowland & Taylor (1996); B from Mantina et al. (2009).
 VAN_DER_WAALS_RADIUS = {
@@ -59,7 +59,7 @@ class PressTables:
         device: torch.device | str = "cpu",
     ) -> None:
         n = len(numbers)
-        padded = -(-n // _LANES) * _LANES
+        padded = -(-n // WIDTH) * WIDTH  # whole float32 vectors
         self.n_atoms, self.device = n, torch.device(device)
         self.guard, self.r_min, self.stiffness = GUARD, R_MIN, OVERLAP_STIFFNESS
 

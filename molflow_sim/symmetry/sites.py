@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from molflow_sim.systems.crystal import MolecularCrystal
 
 _TOLERANCE = 1e-6
+_NEAR = 0.2  # Å between a molecule's centre and its image by an operation of its site
+_ALIKE = 0.05  # largest difference of elements of matrices that are one operation
 _MAX_ORDER = 48  # groups with more operations are searched at their general position only
 
 
@@ -38,7 +40,7 @@ def _kind(matrix: np.ndarray) -> tuple[int, float]:
     return round(float(np.linalg.det(matrix))), round(float(np.trace(matrix)), 2)
 
 
-def site_orientations(site: np.ndarray, molecule: np.ndarray, tolerance: float = 0.05) -> np.ndarray:
+def site_orientations(site: np.ndarray, molecule: np.ndarray) -> np.ndarray:
     """Rotations R with Rᵀ W R among the molecule's operations for every W of the site.
 
     Parameters
@@ -47,8 +49,6 @@ def site_orientations(site: np.ndarray, molecule: np.ndarray, tolerance: float =
         Cartesian site-symmetry operations.
     molecule : ndarray, shape (P, 3, 3)
         The molecule's operations in its body frame.
-    tolerance : float
-        Largest difference of matrix elements.
 
     Returns
     -------
@@ -60,7 +60,7 @@ def site_orientations(site: np.ndarray, molecule: np.ndarray, tolerance: float =
     def accepted(rotation: np.ndarray) -> bool:
         turned = np.einsum("yx,syz,zw->sxw", rotation, site, rotation)
         gap = np.abs(turned[:, None] - molecule[None]).max((2, 3)).min(1)
-        return bool(np.all(gap < tolerance))
+        return bool(np.all(gap < _ALIKE))
 
     axes = [(w, a) for w in site if (a := _axis(w)) is not None]
     if not axes:
@@ -101,7 +101,7 @@ def _equivalent(a: np.ndarray, b: np.ndarray, molecule: np.ndarray, w: np.ndarra
     if free:
         axis = _axis(w)
         return bool(np.any(np.abs(axis @ (a @ proper @ b.T) - axis).max(-1) < 0.02))
-    return bool(np.any(np.abs(a @ proper - b).max((1, 2)) < 0.05))
+    return bool(np.any(np.abs(a @ proper - b).max((1, 2)) < _ALIKE))
 
 
 def special_placements(group: SpaceGroup, molecule: list[np.ndarray]) -> list[Placement]:
@@ -121,7 +121,7 @@ def special_placements(group: SpaceGroup, molecule: list[np.ndarray]) -> list[Pl
     if group.order > _MAX_ORDER or all(len(m) < 2 for m in molecule):
         return []
     placements = []
-    for point, stabiliser in _sites(group):
+    for point, stabiliser in _sites(group.name):
         site = group.cartesian_rotations[stabiliser]
         orientations = [site_orientations(site, m) for m in molecule]
         count = max(len(o) for o in orientations)
@@ -172,17 +172,12 @@ _SHIFTS = np.array(list(itertools.product((-1, 0, 1), repeat=3)))
 
 
 @cache
-def _sites_by_name(name: str) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    return tuple(_find_sites(SpaceGroup.from_name(name)))
+def _sites(name: str) -> list[tuple[np.ndarray, np.ndarray]]:
+    """(point, indices of the stabiliser's operations), one of each class of equivalent sites of a space group.
 
-
-def _sites(group: SpaceGroup) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    """(point, indices of the stabiliser's operations), one of each class of equivalent sites."""
-    return _sites_by_name(group.name)
-
-
-def _find_sites(group: SpaceGroup) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Fixed points, lines and planes of single operations, and where two of them meet."""
+    They are fixed points, lines and planes of single operations, and where two of them meet.
+    """
+    group = SpaceGroup.from_name(name)
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []  # point, projector on the free directions, stabiliser
 
     def visit(matrix: np.ndarray, vector: np.ndarray) -> None:
@@ -230,11 +225,6 @@ def placement_of(crystal: MolecularCrystal) -> Placement:
     if len(unit.images) == group.order:
         return placement_from_group(group)
     point = np.asarray(unit.centroid, float)
-    stabiliser = _near_stabiliser(group, point, crystal.cell)
-    return _placement(group, point, stabiliser, np.asarray(unit.orientation)[None, None], unit.images)
-
-
-def _near_stabiliser(group: SpaceGroup, point: np.ndarray, cell: np.ndarray, tolerance: float = 0.2) -> np.ndarray:
     delta = group.rotations @ point + group.translations - point
-    delta -= np.rint(delta)
-    return np.flatnonzero(np.linalg.norm(delta @ cell, axis=1) < tolerance)
+    stabiliser = np.flatnonzero(np.linalg.norm((delta - np.rint(delta)) @ crystal.cell, axis=1) < _NEAR)
+    return _placement(group, point, stabiliser, np.asarray(unit.orientation)[None, None], unit.images)

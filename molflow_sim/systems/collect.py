@@ -121,10 +121,6 @@ def _of_atoms(atoms: Any) -> MolecularCrystal | MolecularCluster:
     return MolecularCrystal.from_ase(atoms) if lattice else MolecularCluster.from_atoms(atoms)
 
 
-def _of_row(row: Any) -> MolecularCrystal | MolecularCluster:
-    return _of_atoms(row.toatoms())
-
-
 def _of_dict(data: dict[str, Any]) -> MolecularCrystal:
     from pymatgen.core import Structure
 
@@ -166,7 +162,7 @@ def _rows(path: Path) -> Iterator[tuple[str, Read]]:
 
     with ase.db.connect(path) as database:
         for row in database.select():
-            yield str(row.id), partial(_of_row, row)
+            yield str(row.id), partial(lambda found: _of_atoms(found.toatoms()), row)
 
 
 def _json(path: Path) -> Iterator[tuple[str, Read]]:

@@ -143,9 +143,9 @@ class Molecule:
         from molflow_sim.io.molecule_read import read_file
 
         rdmol, name = read_file(Path(path))
-        check_molecule(rdmol, what=str(path))
-        if not rdmol.GetNumConformers():
-            check_molecule(rdmol, what=str(path), force_field=True)
+        flat = not rdmol.GetNumConformers()
+        check_molecule(rdmol, what=str(path), force_field=flat)
+        if flat:
             racemic = _is_flat(rdmol)
             rdmol, found = _stereoisomer(rdmol, None, 0)
             return cls(rdmol, found.positions, found.energies, name, racemic, found.shares)
@@ -173,9 +173,7 @@ class Molecule:
         positions = np.array([c.GetPositions() for c in rdmol.GetConformers()])
         if not np.isfinite(positions).all():
             raise MoleculeError("the conformers contain NaN or infinite coordinates")
-        with rdBase.BlockLogs():
-            Chem.AssignStereochemistryFrom3D(rdmol, rdmol.GetConformers()[0].GetId())
-        bare = _without_conformers(rdmol)
+        bare = conf.with_stereo(rdmol, positions[0])
         if len(positions) > 1 and not (kept := conf.keeps_stereo(bare, positions)).all():
             other = canonical_smiles(conf.with_stereo(bare, positions[kept.argmin()]))
             raise MoleculeError(
@@ -256,11 +254,6 @@ class Molecule:
         """Hill formula, e.g. ``C9H8O4``."""
         return str(rdMolDescriptors.CalcMolFormula(self.rdmol, separateIsotopes=True, abbreviateHIsotopes=True))
 
-    @property
-    def charge(self) -> int:
-        """Net charge in e; always 0, charged species are refused."""
-        return int(Chem.GetFormalCharge(self.rdmol))
-
     @cached_property
     def n_rotatable(self) -> int:
         """Rotatable bonds, RDKit's strict definition (terminal groups and amides excluded)."""
@@ -308,9 +301,9 @@ class Molecule:
         """
         return self._point_group(k, tolerance)[:2]
 
-    def symmetrised(self, k: int = 0, tolerance: float = 0.1) -> np.ndarray:
+    def symmetrised(self, k: int = 0) -> np.ndarray:
         """Conformer k averaged over its point group: positions (N, 3) in Å on which the operations act exactly."""
-        return self._point_group(k, tolerance)[2].copy()
+        return self._point_group(k, 0.1)[2].copy()
 
     def _point_group(self, k: int, tolerance: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         cache = self.__dict__.setdefault("_point_groups", {})
@@ -331,12 +324,6 @@ class Molecule:
 
     def __repr__(self) -> str:
         return f"Molecule({self.smiles!r}, {self.formula}, {len(self.conformers)} conformers)"
-
-
-def _without_conformers(rdmol: Chem.Mol) -> Chem.Mol:
-    out = Chem.Mol(rdmol)
-    out.RemoveAllConformers()
-    return out
 
 
 def _is_flat(rdmol: Chem.Mol) -> bool:

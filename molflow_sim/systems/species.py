@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
-from rdkit import Chem, rdBase
+from rdkit import Chem
 
 from molflow_sim.chemistry.bond_orders import molecule_from_graph
 from molflow_sim.chemistry.bonds import check_hydrogens, graph_mol, isotopes_of, skeleton
 from molflow_sim.chemistry.checks import canonical_smiles, mirror_image, same_stereo
+from molflow_sim.chemistry.conformers import with_stereo
 from molflow_sim.errors import CrystalError, MoleculeError
 from molflow_sim.geometry.superposition import kabsch
 from molflow_sim.systems.molecule import Molecule
@@ -112,13 +113,7 @@ class SpeciesTable:
 
     def _hand(self, rdmol: Chem.Mol, positions: np.ndarray) -> int:
         """1 for the same stereoisomer, -1 for its mirror image, 0 for another."""
-        other = Chem.Mol(rdmol)
-        other.RemoveAllConformers()
-        conformer = Chem.Conformer(other.GetNumAtoms())
-        conformer.SetPositions(np.ascontiguousarray(positions, dtype=float))
-        other.AddConformer(conformer, assignId=True)
-        with rdBase.BlockLogs():
-            Chem.AssignStereochemistryFrom3D(other)
+        other = with_stereo(rdmol, positions)
         if same_stereo(rdmol, other):
             return 1
         return -1 if same_stereo(mirror_image(rdmol), other) else 0

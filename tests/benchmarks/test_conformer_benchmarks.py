@@ -9,10 +9,10 @@ from rdkit import Chem
 from rdkit.Chem import rdDistGeom
 
 from benchmarks import ensembles, ligands
+from benchmarks.conformer_metrics import right
 from molflow_sim.chemistry.conformers import with_positions
 from molflow_sim.dataset.conformers import ConformerEnsemble
 from molflow_sim.errors import ConformerError
-from molflow_sim.evaluate.conformers import right
 
 SMILES = ("C[C@H](O)CC(N)=O", "CCOCC")
 FAST = "ETKDGv3"

@@ -14,7 +14,7 @@ from molflow_sim.io.ensembles import (
     boltzmann_shares,
     pack_ensembles,
     read_described,
-    unpack_ensembles,
+    unpack_described,
     write_packed,
 )
 from molflow_sim.units import BOLTZMANN
@@ -35,7 +35,7 @@ def ensemble(seed: int, atoms: int, conformers: int, size: float = 3.0, split: s
 @given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 6), st.floats(0.1, 200.0)), min_size=1, max_size=5))
 def test_a_block_gives_back_its_molecules_to_a_thousandth_of_an_angstrom(shapes):
     written = [ensemble(i, *shape) for i, shape in enumerate(shapes)]
-    read = unpack_ensembles(pack_ensembles(written), "block")
+    read = [e for e, _ in unpack_described(pack_ensembles(written), "block")]
     assert len(read) == len(written)
     for a, b in zip(written, read):
         assert (a.smiles, a.name, a.source, a.split) == (b.smiles, b.name, b.source, b.split)
@@ -50,7 +50,7 @@ def test_positions_are_read_in_double_precision():
     length = 1800.002  # Å; single precision has steps of 0.0001 Å there
     x = np.array([[0.0, 0.0, 0.0], [0.0, 0.0, length]])
     e = ConformerEnsemble("CC", "", np.array([6, 6]), x[None], np.zeros(1), np.ones(1), "dft", "train")
-    read = unpack_ensembles(pack_ensembles([e]), "block")[0].positions
+    read = unpack_described(pack_ensembles([e]), "block")[0][0].positions
     assert read.dtype == np.float64
     assert read[0, 1, 2] - read[0, 0, 2] == pytest.approx(length, abs=1e-9)
 
@@ -66,7 +66,7 @@ def test_shares_are_those_of_boltzmann_and_the_mean_where_an_energy_is_unknown()
 def test_unknown_energies_survive_the_round_trip():
     e = ensemble(0, 4, 2)
     e = ConformerEnsemble(e.smiles, e.name, e.numbers, e.positions, np.full(2, np.nan), e.shares, "measured", "test")
-    assert np.isnan(unpack_ensembles(pack_ensembles([e]), "block")[0].energies).all()
+    assert np.isnan(unpack_described(pack_ensembles([e]), "block")[0][0].energies).all()
 
 
 def test_packing_does_not_depend_on_the_order_and_leaves_no_former_block(tmp_path):
@@ -113,7 +113,7 @@ def test_what_is_no_ensemble_is_refused():
 @pytest.mark.parametrize("damage", [lambda d: d[:-50], lambda d: b"", lambda d: b"no archive"])
 def test_damaged_files_are_named(damage):
     data = pack_ensembles([ensemble(0, 4, 2)])
-    refuses(StoreError, r"block_1\.npz is damaged", unpack_ensembles, damage(data), "block_1.npz")
+    refuses(StoreError, r"block_1\.npz is damaged", unpack_described, damage(data), "block_1.npz")
 
 
 def test_foreign_folders_are_named(tmp_path):

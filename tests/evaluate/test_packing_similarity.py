@@ -14,7 +14,7 @@ from refusals import refuses
 from scipy.spatial.transform import Rotation
 
 from molflow_sim.errors import CrystalError, InputError
-from molflow_sim.evaluate import FOUND_RMSD, found_rmsd, is_same_packing, packing_similarity, prepare
+from molflow_sim.evaluate import FOUND_RMSD, found_rmsd, packing_similarity, prepare
 
 GROUPS = ("P 1", "P -1", "P 1 21 1", "P 1 21/c 1", "P 21 21 21", "C 1 2/c 1", "P b c a")
 
@@ -51,7 +51,7 @@ def test_different_packings_of_one_molecule_are_told_apart():
     crystals = [prepare(packing(seed)) for seed in range(6)]
     for i, a in enumerate(crystals):
         for b in crystals[:i]:
-            assert not is_same_packing(a, b)
+            assert not packing_similarity(a, b).found
 
 
 def test_rmsd_measures_a_known_displacement():
@@ -99,7 +99,7 @@ def test_molecules_without_three_atoms_off_a_line_are_compared_too(name):
         crystal = packing(seed, "P 1 21/c 1", shape=shape, numbers=numbers)
         assert packing_similarity(crystal, rewritten(crystal, seed + 7, mirror=True)).same(1e-3)
         other = packing(seed + 50, "P 1 21/c 1", shape=shape, numbers=numbers)
-        assert not is_same_packing(crystal, other, rmsd=0.3)
+        assert not packing_similarity(crystal, other).same(0.3)
 
 
 def test_other_molecules_match_nothing_and_say_so():
@@ -147,7 +147,8 @@ def test_what_counts_as_found_grows_with_the_molecule():
     near, far = (packing_similarity(crystal, shaken(crystal, size, 1)) for size in (0.15, 0.8))
     assert near.found and near.rmsd < 0.25
     assert far.full and 0.25 < far.rmsd < 0.5 and not far.found
-    assert is_same_packing(crystal, shaken(crystal, 0.15, 1)) and not is_same_packing(crystal, shaken(crystal, 0.8, 1))
+    assert packing_similarity(crystal, shaken(crystal, 0.15, 1)).found
+    assert not packing_similarity(crystal, shaken(crystal, 0.8, 1)).found
 
 
 def test_input_that_is_no_crystal_is_refused_by_name(tmp_path):

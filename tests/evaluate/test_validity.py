@@ -1,9 +1,11 @@
 """Each validity column fails for its own fault, with a reason, and for no experimental crystal."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from ase.data import atomic_masses
 from packing_examples import BONDS, FORMAMIDE, NUMBERS
 
 from molflow_sim.evaluate import ValidityThresholds, check_validity
@@ -16,12 +18,20 @@ def two_molecules(distance: float, cell=None, shape=FORMAMIDE, turn=None):
     second = shape.copy() if turn is None else shape @ turn.T
     positions = np.concatenate([shape, second + np.array([0.0, 0.0, distance])])
     cell = np.diag([6.5, 5.5, 8.0]) if cell is None else cell
-    return (np.tile(NUMBERS, 2), cell, positions, np.repeat([0, 1], 6)), np.concatenate([BONDS, BONDS + 6])
+    return made(NUMBERS, cell, positions, BONDS)
 
 
-def check(arrays_and_bonds, **thresholds):
-    arrays, bonds = arrays_and_bonds
-    return check_validity(arrays, bonds=bonds, thresholds=ValidityThresholds(**thresholds))
+def made(numbers, cell, positions, bonds):
+    """What the check asks of a crystal of two molecules with these numbers and bonds."""
+    molecule = SimpleNamespace(bonds=bonds, masses=atomic_masses[numbers])
+    arrays = np.tile(numbers, 2), positions, np.repeat([0, 1], len(numbers)), np.zeros(2, dtype=int)
+    return SimpleNamespace(
+        molecules=[molecule], cell=cell, unit_cell=lambda: arrays, masses=np.tile(molecule.masses, 2)
+    )
+
+
+def check(crystal, **thresholds):
+    return check_validity(crystal, thresholds=ValidityThresholds(**thresholds))
 
 
 def test_a_sound_crystal_passes_every_column():
@@ -57,16 +67,12 @@ def test_a_contact_with_a_periodic_image_counts_in_a_skewed_cell():
 
 def test_a_short_hydrogen_bond_is_no_clash_but_the_same_distance_between_other_atoms_is():
     shape = np.array([[0.0, 0, 0], [0.96, 0, 0], [-0.24, 0.93, 0]])
-    bonds = np.array([[0, 1], [0, 2], [3, 4], [3, 5]])
+    bonds = np.array([[0, 1], [0, 2]])
     second = np.array([[2.46, 0, 0], [2.70, 0.93, 0], [2.70, -0.5, 0.78]])
     cell = np.diag([7.0, 5.0, 5.0])
-    numbers = np.tile([8, 1, 1], 2)
-    molecule = np.repeat([0, 1], 3)
-    bonded = check_validity((numbers, cell, np.concatenate([shape, second]), molecule), bonds=bonds)
-    assert bonded.no_clash  # H...O 1.50 Å
-    carbon = np.array([6, 1, 1, 6, 1, 1])
-    clash = check_validity((carbon, cell, np.concatenate([shape, second]), molecule), bonds=bonds)
-    assert not clash.no_clash
+    positions = np.concatenate([shape, second])
+    assert check(made(np.array([8, 1, 1]), cell, positions, bonds)).no_clash  # H...O 1.50 Å
+    assert not check(made(np.array([6, 1, 1]), cell, positions, bonds)).no_clash
 
 
 def test_a_broken_bond_is_reported_with_its_length():
@@ -98,8 +104,7 @@ def test_thresholds_are_settings():
 
 
 def test_a_crystal_that_is_not_finite_fails_everything_with_one_reason():
-    arrays, bonds = two_molecules(4.0)
-    result = check_validity((arrays[0], arrays[1], np.full_like(arrays[2], np.nan), arrays[3]), bonds=bonds)
+    result = check(made(NUMBERS, np.eye(3) * 8.0, np.full((12, 3), np.nan), BONDS))
     assert not result.valid and len(result.reasons) == 1
 
 

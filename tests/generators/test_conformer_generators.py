@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from rdkit import Chem
 from refusals import refuses
 
+from benchmarks.conformer_metrics import heavy_atom_rmsds
 from molflow_sim import Molecule, generate
 from molflow_sim.chemistry.conformers import keeps_stereo
 from molflow_sim.chemistry.embedding import _from, embedded
 from molflow_sim.chemistry.soundness import sound
 from molflow_sim.errors import ConformerError, InputError, NoCandidatesError, StoreError, UnsupportedElementError
-from molflow_sim.evaluate.conformers import heavy_atom_rmsds
 from molflow_sim.generators.batches import conformers_of_list
 from molflow_sim.generators.conformers import EtkdgConformers, MmffConformers, drawn
 from molflow_sim.generators.ensembles import EnsembleSettings, ensemble

@@ -13,7 +13,7 @@ from rdkit import Chem
 from molflow_sim.errors import StoreError
 from molflow_sim.geometry.superposition import kabsch
 from molflow_sim.geometry.torsions import torsion_angles
-from molflow_sim.io.ensembles import pack_ensembles, unpack_ensembles
+from molflow_sim.io.ensembles import pack_ensembles, unpack_described
 from molflow_sim.models.coarsenconf.batch import PairBatches, end_of, made_pair
 from molflow_sim.models.coarsenconf.data import FILE, prepare, read_pairs
 from molflow_sim.models.coarsenconf.graphs import conformer_graph
@@ -140,7 +140,7 @@ def test_an_archive_gives_the_pairs_back_and_is_added_to(tmp_path):
         assert np.array_equal(a.starts, b.starts) and np.array_equal(a.graph.pair_features, b.graph.pair_features)
         assert np.allclose(a.match.local, b.match.local, atol=1e-6)
     block = folder / "conformers_000.npz"
-    changed = [replace(e, split="train") for e in unpack_ensembles(block.read_bytes(), "block")]
+    changed = [replace(e, split="train") for e, _ in unpack_described(block.read_bytes(), "block")]
     block.write_bytes(pack_ensembles(changed))
     more = read_pairs(folder)
     assert len(more.of("train")) == 3 and read_pairs(folder / FILE).identity == more.identity != first.identity

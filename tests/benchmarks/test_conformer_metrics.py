@@ -1,4 +1,4 @@
-"""Best of N, coverage and AMR: what RDKit says, and what failures and wrong stereochemistry cost."""
+"""Coverage and AMR: what RDKit says, and what failures and wrong stereochemistry cost."""
 
 import numpy as np
 import pytest
@@ -9,8 +9,8 @@ from rdkit.Chem import rdDistGeom, rdMolAlign
 from refusals import refuses
 from scipy.spatial.transform import Rotation
 
+from benchmarks.conformer_metrics import compare_ensembles, heavy_atom_rmsds, right, unrelated
 from molflow_sim.errors import InputError
-from molflow_sim.evaluate.conformers import best_of, compare_ensembles, heavy_atom_rmsds, right, unrelated
 from molflow_sim.geometry.rmsd import rmsd_matrix
 
 SYMMETRIC = (
@@ -98,12 +98,6 @@ def test_the_wrong_hand_is_a_failure():
 def test_nothing_can_be_further_apart_than_unrelated_structures():
     mol, x = embedded("OCCCCCCCN", 12)
     assert heavy_atom_rmsds(mol, x, mol, x).max() < unrelated(mol, x)
-
-
-def test_best_of_n_looks_at_the_first_n_that_are_valid():
-    rmsd, valid = np.array([0.9, 0.1, 0.5]), np.array([True, False, True])
-    assert best_of(rmsd, valid, 2) == 0.9 and best_of(rmsd, valid, 3) == 0.5
-    assert best_of(rmsd, np.zeros(3, bool), 3) == np.inf
 
 
 def test_coverage_needs_something_to_cover():

@@ -1,4 +1,4 @@
-"""Conformers against known ones: best of N, coverage, average minimum RMSD; failures and stereochemistry count.
+"""Conformers against known ones: coverage, average minimum RMSD; failures and wrong stereochemistry count.
 
 RMSDs are over heavy atoms, the smallest over rotations and all ways in which the molecule maps on itself, as RDKit's
 `GetBestRMS` after `RemoveHs` has it: conjugated terminal groups (carboxyl, nitro) count as symmetric.
@@ -83,11 +83,6 @@ def right(rdmol: Chem.Mol, positions: np.ndarray) -> np.ndarray:
     good = np.isfinite(positions).all((1, 2))
     good[good] = keeps_stereo(rdmol, positions[good])
     return np.asarray(good)
-
-
-def best_of(rmsd: np.ndarray, valid: np.ndarray, n: int) -> float:
-    """Smallest of the first n RMSDs (K,) whose conformers are valid (K,); infinite if there is none."""
-    return float(np.min(rmsd[:n][valid[:n]], initial=np.inf))
 
 
 def unrelated(rdmol: Chem.Mol, known: np.ndarray) -> float:
