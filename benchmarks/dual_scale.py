@@ -17,10 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.divergence import DEFINITION, InternalClasses, angle_divergence, bond_divergence, floor
 from benchmarks.parts import Parts
 from benchmarks.tables import keep
 from molflow_sim import __version__
-from molflow_sim.evaluate.divergence import DEFINITION, InternalClasses, angle_divergence, bond_divergence, floor
 from molflow_sim.models.dual_scale import DualScaleConfig, DualScaleSettings, read_frames, train_dual_scale
 from molflow_sim.models.dual_scale.data import TEST, TRAIN, ClusterFrames
 from molflow_sim.models.dual_scale.graphs import ATOMS, BEADS

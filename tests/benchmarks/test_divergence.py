@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from rdkit import Chem
 
-from molflow_sim.evaluate.divergence import (
+from benchmarks.divergence import (
     InternalClasses,
     angle_divergence,
     bond_angles,
