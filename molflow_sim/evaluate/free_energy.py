@@ -93,9 +93,7 @@ def histogram(
     return counts / mass.sum(), list(edges)
 
 
-def phi_psi_histogram(
-    phi: np.ndarray, psi: np.ndarray, bins: int = 60, weights: np.ndarray | None = None
-) -> np.ndarray:
+def phi_psi_histogram(phi: np.ndarray, psi: np.ndarray, bins: int = 60) -> np.ndarray:
     """Probabilities of φ (axis 0) and ψ (axis 1) in equal bins over [−π, π]².
 
     Parameters
@@ -104,8 +102,6 @@ def phi_psi_histogram(
         Radians, in any turn.
     bins : int
         Bins along each axis.
-    weights : ndarray, shape (F,), optional
-        As in `histogram`.
 
     Returns
     -------
@@ -119,7 +115,7 @@ def phi_psi_histogram(
     """
     pair = np.stack([np.asarray(phi, dtype=np.float64), np.asarray(psi, dtype=np.float64)], axis=-1)
     turned = (pair + math.pi) % (2 * math.pi) - math.pi
-    return histogram(turned, bins, [(-math.pi, math.pi)] * 2, weights)[0]
+    return histogram(turned, bins, [(-math.pi, math.pi)] * 2)[0]
 
 
 def kl_divergence(p: np.ndarray, q: np.ndarray) -> float:

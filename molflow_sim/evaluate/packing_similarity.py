@@ -192,7 +192,8 @@ def prepare(crystal: Any) -> Structure:
         if hasattr(crystal, "get_chemical_symbols"):
             return _with_small_molecules(lambda h: oxtalign.from_ase(crystal, include_hydrogens=h))
     except (ValueError, RuntimeError, OSError, KeyError, IndexError) as error:
-        raise CrystalError(f"cannot compare {_label(crystal)}: {error}") from error
+        label = Path(crystal).name if isinstance(crystal, (str, PathLike)) else "this Atoms object"
+        raise CrystalError(f"cannot compare {label}: {error}") from error
     raise InputError(f"cannot compare an object of type {type(crystal).__name__}; give a crystal, Atoms or a CIF path")
 
 
@@ -206,10 +207,6 @@ def _from_file(path: Path) -> Structure:
         raise
     except MolflowError:
         return _with_small_molecules(lambda h: oxtalign.load(str(path), include_hydrogens=h))
-
-
-def _label(crystal: Any) -> str:
-    return Path(crystal).name if isinstance(crystal, (str, PathLike)) else "this Atoms object"
 
 
 def _with_small_molecules(read: Any) -> Structure:

@@ -129,7 +129,9 @@ def special_placements(group: SpaceGroup, molecule: list[np.ndarray]) -> list[Pl
             continue
         # Conformers without the symmetry get NaN; the others repeat their choices up to a common number.
         rows = [np.resize(o, (count, 3, 3)) if len(o) else np.full((count, 3, 3), np.nan) for o in orientations]
-        images = _distinct_images(group, _generic_point(group, point, stabiliser))
+        # of a point of the site with no symmetry beyond it
+        generic = point + group.rotations[stabiliser].mean(0) @ np.array([0.0137, 0.0219, 0.0311])
+        images = _distinct_images(group, generic)
         placements.append(_placement(group, point, stabiliser, np.stack(rows), images))
     return placements
 
@@ -146,12 +148,6 @@ def _placement(
         rotation_projector=(det * site).mean(0),
         orientations=orientations,
     )
-
-
-def _generic_point(group: SpaceGroup, point: np.ndarray, stabiliser: np.ndarray) -> np.ndarray:
-    """A point of the site with no symmetry beyond it."""
-    average = group.rotations[stabiliser].mean(0)
-    return point + average @ np.array([0.0137, 0.0219, 0.0311])
 
 
 def _distinct_images(group: SpaceGroup, point: np.ndarray) -> np.ndarray:

@@ -121,12 +121,6 @@ def _of_atoms(atoms: Any) -> MolecularCrystal | MolecularCluster:
     return MolecularCrystal.from_ase(atoms) if lattice else MolecularCluster.from_atoms(atoms)
 
 
-def _of_dict(data: dict[str, Any]) -> MolecularCrystal:
-    from pymatgen.core import Structure
-
-    return MolecularCrystal.from_pymatgen(Structure.from_dict(data))
-
-
 def _of_file(path: Path) -> Iterator[Found]:
     found: list[tuple[str, Read]] = []
     failure = None
@@ -171,8 +165,10 @@ def _json(path: Path) -> Iterator[tuple[str, Read]]:
     if not all(isinstance(item, dict) and item.get("@class") == "Structure" for item in items):
         yield from _rows(path) if isinstance(data, dict) and "ids" in data else _frames(path)
         return
+    from pymatgen.core import Structure
+
     for k, item in enumerate(items):
-        yield str(k), partial(_of_dict, item)
+        yield str(k), partial(lambda found: MolecularCrystal.from_pymatgen(Structure.from_dict(found)), item)
 
 
 def _frames(path: Path) -> Iterator[tuple[str, Read]]:

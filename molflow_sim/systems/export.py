@@ -57,7 +57,8 @@ def to_cif(crystal: MolecularCrystal) -> str:
     """CIF text with the operations as triplets and only the symmetry-unique atoms of the asymmetric unit."""
     group = crystal.space_group
     title = str(crystal.info.get("name") or crystal.molecules[0].name or crystal.formula)
-    lines = [f"data_{_block_name(title)}"]
+    name = re.sub(r"[^A-Za-z0-9_.+-]+", "_", title)[:60].strip("_")
+    lines = [f"data_{name or 'crystal'}"]
     items: list[tuple[str, Any]] = [
         ("_audit_creation_method", "'molflow-sim'"),
         ("_chemical_name_common", _quoted(title)),
@@ -181,7 +182,3 @@ def _quoted(text: str) -> str:
     if "'" not in text:
         return f"'{text}'"
     return f'"{text}"' if '"' not in text else f"\n;{text}\n;"
-
-
-def _block_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_.+-]+", "_", text)[:60].strip("_") or "crystal"

@@ -44,8 +44,8 @@ class SpeciesTable:
 
         Raises
         ------
-        CrystalError
-            If the atoms form no supported molecule, or none of the known species.
+        MissingHydrogensError, DisorderedCrystalError, CrystalError
+            If the atoms form no supported molecule (an ion or a radical, say), or none of the known species.
         """
         graph = _labelled(graph_mol(numbers.tolist(), bonds.tolist()), isotopes)
         for species, (molecule, own) in enumerate(zip(self.molecules, self.graphs)):
@@ -62,7 +62,11 @@ class SpeciesTable:
             if hand:
                 self.mirrored[species] |= hand < 0
                 return species, order
-        rdmol = _labelled(molecule_in_crystal(numbers, positions, bonds, labels, self.what), isotopes)
+        check_hydrogens(numbers, positions, bonds, labels)
+        try:
+            rdmol = _labelled(molecule_from_graph(numbers, positions, bonds, self.what), isotopes)
+        except MoleculeError as error:
+            raise CrystalError(f"{error} (ions and radicals are not supported)") from error
         if self.closed:
             smiles = canonical_smiles(rdmol)
             known = ", ".join(m.smiles for m in self.molecules)
@@ -124,20 +128,3 @@ def _labelled(rdmol: Chem.Mol, isotopes: np.ndarray) -> Chem.Mol:
     for atom, isotope in zip(rdmol.GetAtoms(), isotopes.tolist()):
         atom.SetIsotope(isotope)
     return rdmol
-
-
-def molecule_in_crystal(
-    numbers: np.ndarray, positions: np.ndarray, bonds: np.ndarray, labels: list[str], what: str
-) -> Chem.Mol:
-    """The RDKit molecule of one whole component.
-
-    Raises
-    ------
-    MissingHydrogensError, DisorderedCrystalError, CrystalError
-        Missing or too many hydrogens, ions, radicals.
-    """
-    check_hydrogens(numbers, positions, bonds, labels)
-    try:
-        return molecule_from_graph(numbers, positions, bonds, what)
-    except MoleculeError as error:
-        raise CrystalError(f"{error} (ions and radicals are not supported)") from error

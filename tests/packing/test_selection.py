@@ -38,9 +38,9 @@ def test_order_symmetry_and_numbers_are_kept_and_nothing_counts_as_pressed(molec
     assert [parted.space_groups[i] for i in chosen.index] == chosen.space_groups
 
 
-@pytest.mark.parametrize(("n", "evaluations"), [(0, 10), (5, 10), (2, 0)])
-def test_numbers_out_of_range_are_refused(molecule, parted, n, evaluations):
-    refuses(InputError, "selected", select_low, parted.select(np.arange(4)), parametrize(molecule), n, evaluations)
+@pytest.mark.parametrize(("n", "of"), [(0, None), (5, None), (2, 3)])
+def test_numbers_out_of_range_are_refused(molecule, parted, n, of):
+    refuses(InputError, "selected", select_low, parted.select(np.arange(4)), parametrize(molecule), n, of=of)
 
 
 def test_the_press_parts_overlaps_of_those_only_that_have_any(molecule, parted):
