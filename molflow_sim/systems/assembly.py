@@ -65,7 +65,7 @@ def read_cif(
             )  # fmt: skip
         return assemble(sites, normalise_hydrogens=normalise_hydrogens, molecules=molecules)
     except InputError as error:
-        where = source if isinstance(source, Path) else "CIF text"
+        where = "CIF text" if isinstance(source, str) and set(source) & {"\n", "\r"} else source
         raise type(error)(f"{where}, block {sites.name}: {str(error).removeprefix(f'{sites.name}: ')}") from error
 
 
@@ -157,30 +157,30 @@ def assemble(
         Overlaps, polymers, missing hydrogens, ions, unsupported elements, molecules too large, atoms that the declared
         formula has and the sites have not.
     """
-    group, cell = sites.space_group, sites.cell
+    group, cell, what = sites.space_group, sites.cell, sites.name or "crystal"
     strange = sorted({gemmi.Element(int(z)).name for z in sites.numbers if int(z) not in _ALLOWED})
     if strange:
         raise UnsupportedElementError(
-            f"{sites.name}: element {', '.join(strange)} is not supported; supported are {', '.join(ELEMENTS)}"
+            f"{what}: element {', '.join(strange)} is not supported; supported are {', '.join(ELEMENTS)}"
         )
     volume = float(np.linalg.det(cell))
     # bounds before the work: special positions make the cell's atoms fewer than sites times operations
     if len(sites.numbers) * group.order > min(10 * MAX_CELL_ATOMS, 5.0 * volume):
         raise CrystalError(
-            f"{sites.name}: {len(sites.numbers)} sites in {group.name} are too many atoms for a cell of {volume:.0f} Å³"
+            f"{what}: {len(sites.numbers)} sites in {group.name} are too many atoms for a cell of {volume:.0f} Å³"
         )
     site, fractional, first = expand(sites)
     if len(site) > MAX_CELL_ATOMS:
-        raise CrystalError(f"{sites.name}: {len(site)} atoms in the cell; the limit is {MAX_CELL_ATOMS}")
+        raise CrystalError(f"{what}: {len(site)} atoms in the cell; the limit is {MAX_CELL_ATOMS}")
     if len(site) > MAX_ATOM_DENSITY * volume:
-        raise OverlappingAtomsError(f"{sites.name}: {len(site)} atoms in a cell of {volume:.0f} Å³ must overlap")
+        raise OverlappingAtomsError(f"{what}: {len(site)} atoms in a cell of {volume:.0f} Å³ must overlap")
     numbers, isotopes, labels = sites.numbers[site], sites.isotopes[site], [sites.labels[s] for s in site]
     notes = sites.notes | check_content(sites, numbers, volume)
     bonds, shifts = perceive_bonds(numbers, fractional @ cell, cell, labels)
-    component, lattice = connected(len(site), bonds, shifts, labels, sites.name)
+    component, lattice = connected(len(site), bonds, shifts, labels, what)
     whole = fractional + lattice
     members = [np.flatnonzero(component == c) for c in range(component.max() + 1)]
-    table = SpeciesTable(molecules, what=sites.name)
+    table = SpeciesTable(molecules, what=what)
     rigid: list[RigidMolecule] = []
     done: set[int] = set()
     # molecules that the file lists come first and stay where the file has them
@@ -196,7 +196,7 @@ def assemble(
         local = np.searchsorted(atoms, bonds[component[bonds[:, 0]] == c])
         names = [labels[a] for a in atoms]
         if len(atoms) > MAX_ATOMS:
-            raise MoleculeTooLargeError(f"{sites.name}: a molecule of {len(atoms)} atoms; the limit is {MAX_ATOMS}")
+            raise MoleculeTooLargeError(f"{what}: a molecule of {len(atoms)} atoms; the limit is {MAX_ATOMS}")
         if normalise_hydrogens:
             positions = normalised_hydrogens(numbers[atoms], positions, local)
         species, order = table.identify(numbers[atoms], positions, local, names, isotopes[atoms])

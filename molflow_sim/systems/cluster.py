@@ -212,12 +212,14 @@ class MolecularCluster:
 
     @classmethod
     def from_csv(cls, source: str | Path, *, molecules: Sequence[Molecule] | None = None) -> MolecularCluster:
-        """Read a file, or text, of COD-Cluster17's format (`to_csv`); species are recognised as in `from_atoms`.
+        """Read a file, or text, of COD-Cluster17's format (`to_csv`).
+
+        Species are recognised as in `from_atoms`; ``mol_idx`` tells molecules apart, even if they overlap.
 
         Raises
         ------
         ClusterError
-            Not that format; else as `from_atoms`.
+            A file that cannot be read or is not of that format; else as `from_atoms`.
         """
         return cls(**cluster_read.from_csv(source, molecules))
 

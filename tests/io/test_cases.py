@@ -30,6 +30,7 @@ def read(name: str, **options) -> MolecularCrystal:
 @pytest.mark.parametrize("name", ["croconic_noH.cif", "croconic_dumH.cif"])
 def test_hydrogens_that_the_formula_has_and_the_sites_lack_are_counted(name):
     refuses(MissingHydrogensError, r"2 of H2 in _chemical_formula_sum", read, name)
+    refuses(MissingHydrogensError, rf"{name}, block", MolecularCrystal.from_cif, str(DATA / name))  # a path as text
 
 
 def test_a_formula_that_weight_and_density_contradict_refuses_nothing():
