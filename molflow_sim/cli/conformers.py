@@ -88,7 +88,7 @@ def conformers(
 
     if output.suffix:
         raise InputError(f"a list of molecules is written to a folder, not to {output}")
-    lines, taken = read_list(molecule, charge=charge, name=name), set[str]()
+    lines, taken = read_list(molecule, name=name), set[str]()
     items = [(place, smiles, label, file_name(label, place, taken)) for place, smiles, label in lines]
     rows = conformers_of_list(items, output, number, overwrite=overwrite, progress=not quiet, **options)
     failed = [row for row in rows if row["reason"]]

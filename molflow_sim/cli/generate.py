@@ -79,7 +79,7 @@ def crystals(
     written = molecules = 0
     failed: list[dict[str, str]] = []
     taken: set[str] = set()
-    lines = read_list(molecule, charge=charge, name=name)
+    lines = read_list(molecule, name=name)
     with structure_writer(output, overwrite=overwrite) as writer:
         for place, smiles, label in lines:
             try:

@@ -13,18 +13,18 @@ def is_list(text: str) -> bool:
     return Path(text).suffix.lower() == ".smi"
 
 
-def read_list(path: str | Path, *, charge: int = 0, name: str = "") -> list[tuple[str, str, str]]:
+def read_list(path: str | Path, *, name: str = "") -> list[tuple[str, str, str]]:
     """(file and line, SMILES, name) of a list of molecules; doubles are kept once.
 
     Raises
     ------
     InputError
-        The file cannot be read or holds no molecule, or a charge or a name is given, which are of one molecule.
+        The file cannot be read or holds no molecule, or a name is given, which is that of one molecule.
     """
     from molflow_sim.dataset.items import read_lines
 
-    if charge or name:
-        raise InputError(f"--charge and --name are of one molecule, not of a list; {path} has its own")
+    if name:
+        raise InputError(f"--name is of one molecule, not of a list; {path} has its own")
     lines, file = read_lines(path)
     found: dict[str, tuple[str, str, str]] = {}
     for number, line in enumerate(lines, 1):

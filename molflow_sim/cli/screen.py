@@ -95,15 +95,13 @@ def read_molecule(text: str, *, name: str = "", search: bool = True) -> Molecule
     MoleculeError
         If it is neither, or the molecule is refused.
     InputError
-        A crystal, or a charge of what carries its own.
+        A crystal.
     """
     from dataclasses import replace
 
     from molflow_sim.systems.molecule import Molecule
 
     path = Path(text)
-    if charge and path.suffix.lower() != ".xyz":
-        raise InputError(f"--charge is for XYZ files; {text[:60]} carries its own")
     if path.suffix.lower() == ".cif":
         raise InputError(f"{text} is a crystal; give the molecule (SMILES, MOL, SDF, XYZ), and the CIF as --reference")
     if path.suffix.lower() in FILE_SUFFIXES:

@@ -70,7 +70,6 @@ def test_a_molecule_that_cannot_be_used_is_refused_in_one_line(molflow, tmp_path
         (["--temperature", "0"], "above 0 K"),
         (["--temperature", "nan"], "above 0 K"),
         (["--option", "share=[1"], "'[1'"),
-        (["--charge", "1"], "XYZ"),
         (["--block", "I"], "--reference"),
         (["--no-such-option"], "--no-such-option"),
     ],

@@ -143,7 +143,7 @@ def test_a_list_of_which_nothing_can_be_used_leaves_the_reasons_and_no_empty_fil
         (["absent.smi", "-o", "a.db"], 2, "absent.smi"),
         (["NC=O"], 2, "--output"),
         (["NC=O", "-o", "a.db", "--option", "n=3"], 2, "option of its own"),
-        (["some.smi", "-o", "a.db", "--charge", "1"], 2, "of one molecule"),
+        (["some.smi", "-o", "a.db", "--name", "x"], 2, "of one molecule"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line_and_leaves_nothing(
