@@ -24,7 +24,6 @@ from ase.units import Debye
 from tblite.exceptions import TBLiteRuntimeError
 from tblite.interface import Calculator
 
-from benchmarks.ensembles import DEFAULT
 from benchmarks.generation_tables import Table, print_tables
 from benchmarks.ligands import OURS, parsed, slug
 from benchmarks.parts import Parts
@@ -39,6 +38,7 @@ from molflow_sim.runs.identity import digest
 from molflow_sim.threads import one_openmp_thread
 from molflow_sim.units import BOHR, HARTREE, KJ_PER_MOL
 
+DEFAULT = (*list(OURS)[:5], "CoarsenConf")
 MOST = 32
 KNOWN = "known"
 """Stands for a side."""
