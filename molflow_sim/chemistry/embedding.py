@@ -25,6 +25,14 @@ PATIENCE = 4
 TRIALS = 3
 """Embeddings that must fail for a molecule to count as one that needs a way of `conformers.embed`."""
 
+LARGE = 120
+"""Atoms up to which an embedding takes about half a second at most."""
+
+
+def effort(rdmol: Chem.Mol) -> float:
+    """Share of the embeddings that a molecule gets: their time goes with the square of its atoms."""
+    return min(1.0, (LARGE / rdmol.GetNumAtoms()) ** 2)
+
 
 def embedded(
     rdmol: Chem.Mol, n: int, seed: int, first_index: int = 0, torsion_preferences: bool = True

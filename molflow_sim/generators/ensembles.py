@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from molflow_sim.chemistry import conformers as conf
+from molflow_sim.chemistry.embedding import effort
 from molflow_sim.chemistry.soundness import sound
 from molflow_sim.errors import InputError, MolflowError, NoCandidatesError
 from molflow_sim.generators.protocol import ConformerRequest, Generator, whole_number
@@ -39,7 +40,7 @@ STRAINED = 200.0
 DUPLICATE_WORK = 2e6
 """Superpositions, about, that are spent on finding duplicates; a molecule maps on itself in 24 ways or more, if any."""
 OVERDRAW = 2
-"""Times n are drawn of a generator that does not say how many."""
+"""Times n are drawn of a generator that does not say how many; fewer of large molecules, but n."""
 MINIMA = 2
 """Times n are relaxed where an energy is asked for."""
 FIRST = 8
@@ -77,10 +78,12 @@ class EnsembleSettings:
             whole_number("pool", self.pool, 1)
 
     def draws(self, molecule: Molecule, n: int, generator: Any) -> int:
-        """How many conformers are drawn for n: what the generator finds sensible, or twice as many."""
+        """How many conformers are drawn for n: what the generator finds sensible, or up to twice as many."""
         if self.pool is not None or self.energy == "none":
             return max(self.pool or n, n)
-        return int(generator.most(molecule, n)) if hasattr(generator, "most") else OVERDRAW * n
+        if hasattr(generator, "most"):
+            return int(generator.most(molecule, n))
+        return max(int(OVERDRAW * n * effort(molecule.rdmol)), n)
 
 
 def ensemble(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from molflow_sim.chemistry.embedding import effort
 from molflow_sim.generators.crystals import Mixture
 from molflow_sim.generators.protocol import ConformerRequest, Drawn, Generator, make_generator, served
 from molflow_sim.generators.torsions import TorsionConformers
@@ -49,5 +50,5 @@ class MixedConformers(Mixture):
         return Drawn(first_index + np.arange(n), systems, reasons)
 
     def most(self, molecule: Molecule, n: int) -> int:
-        """Draws that hold as many of `TorsionConformers` as it makes by itself."""
-        return round(self.second.most(molecule, n) / (1.0 - self.share))
+        """Draws that hold as many of `TorsionConformers` as it makes by itself; fewer of large molecules."""
+        return round(self.second.most(molecule, n) * effort(molecule.rdmol) / (1.0 - self.share))

@@ -17,6 +17,7 @@ from rdkit import Chem
 
 from molflow_sim.chemistry.checks import check_molecule
 from molflow_sim.chemistry.conformers import count_rotors, keeps_stereo
+from molflow_sim.chemistry.embedding import effort
 from molflow_sim.chemistry.rotors import Rotors, rotors
 from molflow_sim.errors import ConformerError, InputError, UnsupportedElementError
 from molflow_sim.forcefield.mmff import MMFFTerms, extract_mmff
@@ -33,8 +34,6 @@ ROUNDS = 10
 """Times that twice as many combinations are tried, at most."""
 FREE = 3
 """Rotors up to which each gets the full noise; with more of them its variance is shared."""
-LARGE = 120
-"""Atoms up to which an embedding takes about half a second at most."""
 RIGID = 8
 """Embeddings of a molecule that has neither rotors nor rings that pucker."""
 LOST = "not embedded, atoms in each other's way, or another stereoisomer when relaxed"
@@ -49,7 +48,7 @@ class TorsionConformers:
     Attributes
     ----------
     bases : int
-        Embeddings, the first conformers of all; fewer of molecules of more than `LARGE` atoms (`effort`).
+        Embeddings, the first conformers of all; fewer of large molecules (`embedding.effort`).
     jitter : float
         Standard deviation of the noise on a torsion, degrees.
     strain : float
@@ -105,11 +104,6 @@ class TorsionConformers:
         from rdkit import __version__
 
         return {"generator": self.kind.rpartition("/")[2], **asdict(self), "rdkit": __version__}
-
-
-def effort(rdmol: Chem.Mol) -> float:
-    """Share of the embeddings that a molecule gets: their time goes with the square of its atoms."""
-    return min(1.0, (LARGE / rdmol.GetNumAtoms()) ** 2)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,6 +1,7 @@
 """Conformers: numbered draws, minima, and one molecule with energies and shares."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from refusals import refuses
 from benchmarks.conformer_metrics import heavy_atom_rmsds
 from molflow_sim import Molecule, generate
 from molflow_sim.chemistry.conformers import keeps_stereo
-from molflow_sim.chemistry.embedding import _from, embedded
+from molflow_sim.chemistry.embedding import _from, effort, embedded
 from molflow_sim.chemistry.soundness import sound
 from molflow_sim.errors import ConformerError, InputError, NoCandidatesError, StoreError, UnsupportedElementError
 from molflow_sim.generators.batches import conformers_of_list
@@ -21,7 +22,7 @@ from molflow_sim.generators.ensembles import EnsembleSettings, ensemble
 from molflow_sim.generators.mixed_conformers import MixedConformers
 from molflow_sim.generators.protocol import ConformerRequest, make_generator
 from molflow_sim.generators.selection import covering
-from molflow_sim.generators.torsions import TorsionConformers, effort
+from molflow_sim.generators.torsions import TorsionConformers
 from molflow_sim.relax.intramolecular import Intramolecular, intramolecular
 from molflow_sim.testing import validate_generator
 from molflow_sim.training.model import save_model, shared_model
@@ -78,7 +79,13 @@ def test_embeddings_are_done_one_by_one_once_one_fails(monkeypatch):
 
 def test_embeddings_of_large_molecules_are_fewer():
     assert effort(MOLECULE.rdmol) == 1.0
-    assert effort(Chem.AddHs(Chem.MolFromSmiles("C" * 60))) == pytest.approx((120 / 182) ** 2)
+    long = SimpleNamespace(rdmol=Chem.AddHs(Chem.MolFromSmiles("C" * 60)))  # embedding it would take seconds
+    assert effort(long.rdmol) == pytest.approx((120 / 182) ** 2)
+    for generator in (EtkdgConformers(), MmffConformers(), make_generator("conformers", "coarsenconf")):
+        assert [EnsembleSettings().draws(mol, 50, generator) for mol in (MOLECULE, long)] == [100, 50]
+        assert EnsembleSettings(pool=70).draws(long, 50, generator) == 70
+    few = [MixedConformers().most(mol, 10) for mol in (MOLECULE, long)]
+    assert few[1] == round(few[0] * effort(long.rdmol))
 
 
 @pytest.mark.parametrize(
