@@ -30,8 +30,8 @@ LARGE = 120
 
 
 def effort(rdmol: Chem.Mol) -> float:
-    """Share of the embeddings that a molecule gets: their time goes with the square of its atoms."""
-    return min(1.0, (LARGE / rdmol.GetNumAtoms()) ** 2)
+    """Share of the embeddings that a molecule gets: their time goes with the cube of its atoms."""
+    return min(1.0, (LARGE / rdmol.GetNumAtoms()) ** 3)
 
 
 def embedded(
