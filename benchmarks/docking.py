@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from molflow_sim.evaluate.conformers import heavy_atom_rmsds
 from rdkit import Chem
 
 from benchmarks.generation_tables import Table, print_tables
@@ -35,7 +36,6 @@ from benchmarks.pocket import DockingError, Pocket, libraries, read_ligand, rece
 from benchmarks.tables import keep
 from molflow_sim import __version__, generate
 from molflow_sim.errors import InputError, MolflowError
-from molflow_sim.evaluate.conformers import heavy_atom_rmsds
 from molflow_sim.runs.files import write_json
 from molflow_sim.runs.identity import digest
 

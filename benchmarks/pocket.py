@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from molflow_sim.evaluate.conformers import mappings
 from rdkit import Chem
 
 from molflow_sim.errors import InputError, MissingDependencyError, MolflowError
-from molflow_sim.evaluate.conformers import mappings
 
 MARGIN = 5.0
 """Å of the box beyond the measured ligand."""
