@@ -151,7 +151,9 @@ class RigidBodies:
         arms = np.einsum("nij,nj->ni", turn, self._arms)
         return (self._centres + shift)[self._owner] + arms, arms, vector
 
-    def energy(self, q: np.ndarray, evaluate: Evaluations) -> tuple[float, np.ndarray]:
+    def energy(
+        self, q: np.ndarray, evaluate: Callable[[np.ndarray], tuple[float, np.ndarray]]
+    ) -> tuple[float, np.ndarray]:
         x, arms, vector = self.positions(q)
         energy, forces = evaluate(x)
         if not np.isfinite(energy):

@@ -102,8 +102,8 @@ def completed(molecules: Sequence[Molecule], order: np.ndarray, heavy: np.ndarra
 def relaxed(cluster: MolecularCluster, steps: int = 200) -> MolecularCluster:
     """The cluster after minimisation in open space.
 
-    First each molecule by itself with MMFF94, for its bonds and angles: forces between molecules that overlap would
-    tear apart molecules that are not in shape yet. Then the whole with the potential (`relax_cluster`).
+    First MMFF94 within the molecules and a soft overlap between them (`molflow_sim.relax.parting`): a flow's molecules
+    may lie in one another, where the potential would hold them. Then the whole with the potential (`relax_cluster`).
 
     Parameters
     ----------
@@ -118,23 +118,15 @@ def relaxed(cluster: MolecularCluster, steps: int = 200) -> MolecularCluster:
     ParameterError, UnsupportedElementError
         A molecule that the potential has no parameters for.
     """
-    from rdkit.Chem import rdForceFieldHelpers as mmff
-
-    from molflow_sim.chemistry.conformers import with_positions
     from molflow_sim.forcefield import CrystalPotential, parametrize
     from molflow_sim.relax.clusters import relax_cluster
+    from molflow_sim.relax.parting import parted
 
-    potential = CrystalPotential([parametrize(molecule) for molecule in cluster.species])
-    positions = cluster.positions.copy()
-    for s, first in zip(cluster.order, cluster.firsts):
-        molecule = cluster.species[s]
-        rows = slice(first, first + molecule.n_atoms)
-        placed = with_positions(molecule.rdmol, positions[rows])
-        mmff.MMFFOptimizeMolecule(placed, maxIters=steps)
-        positions[rows] = placed.GetConformer().GetPositions()
-    if not np.isfinite(positions).all():
+    parameters = [parametrize(molecule) for molecule in cluster.species]
+    loose = parted(cluster, parameters, steps=steps)
+    if not np.isfinite(loose.positions).all():
         raise ClusterError("coordinates are not finite: atoms lie on one another")
-    found = relax_cluster(cluster.with_positions(positions), potential, max_steps=steps)
+    found = relax_cluster(loose, CrystalPotential(parameters), max_steps=steps)
     if not np.isfinite(found.energy):
         raise ClusterError(f"the cluster cannot be relaxed: {found.reason}")
     return found.cluster
