@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.spatial import cKDTree
 
 from molflow_sim.flow.priors import rotations
 
@@ -51,19 +52,17 @@ def scattered(
     order = np.argsort([-len(b) for b in bodies], kind="stable")
     centres, turns = np.empty((len(bodies), 3)), np.empty((len(bodies), 3, 3))
     for _ in range(RESTARTS):
-        placed: list[np.ndarray] = []
+        placed = _Placed(len(bodies), tolerance, edge if periodic else None)
         for k in order:
             for _ in range(ATTEMPTS):
                 turn = rotations(rng.random(3))
                 centre = edge * rng.random(3) if periodic else radius * _in_sphere(rng)
-                x = bodies[k] @ turn.T + centre
-                if _free(x, placed, tolerance, edge if periodic else None):
-                    placed.append(x)
+                if placed.add(bodies[k] @ turn.T + centre):
                     centres[k], turns[k] = centre, turn
                     break
             else:
                 break
-        if len(placed) == len(bodies):
+        if len(placed.trees) == len(bodies):
             return centres, turns
     return None
 
@@ -73,28 +72,35 @@ def _in_sphere(rng: np.random.Generator) -> np.ndarray:
     return np.asarray(direction / np.linalg.norm(direction) * rng.random() ** (1 / 3))
 
 
-def _free(x: np.ndarray, others: list[np.ndarray], tolerance: float, edge: float | None) -> bool:
-    """Whether the atoms x (N, 3) are away from the other bodies, and from their own images."""
-    own = np.linalg.norm(x - x.mean(0), axis=1).max()
-    if edge is not None and 2.0 * own + tolerance > edge:
-        images = [x + edge * shift for shift in _NEAR if shift.any()]
-        if any(_closest(x, image, None) < tolerance for image in images):
-            return False
-    for other in others:
-        centre = other.mean(0)
-        gap = x.mean(0) - centre
-        if edge is not None:
-            gap -= edge * np.rint(gap / edge)
-        far = own + np.linalg.norm(other - centre, axis=1).max() + tolerance
-        if np.linalg.norm(gap) > far and (edge is None or np.abs(gap).max() + far < edge):
-            continue
-        if _closest(x, other, edge) < tolerance:
-            return False
-    return True
+class _Placed:
+    """Bodies that are placed already, and whether another finds room; `edge` of the periodic cube, or None."""
 
+    def __init__(self, most: int, tolerance: float, edge: float | None) -> None:
+        self.tolerance, self.edge = tolerance, edge
+        self.trees: list[cKDTree] = []
+        self._middles, self._reach = np.empty((most, 3)), np.empty(most)
 
-def _closest(x: np.ndarray, y: np.ndarray, edge: float | None) -> float:
-    delta = x[:, None] - y
-    if edge is not None:
-        delta -= edge * np.rint(delta / edge)
-    return float(np.sqrt(np.einsum("ijk,ijk->ij", delta, delta).min()))
+    def add(self, x: np.ndarray) -> bool:
+        """Take in a body of atoms x (N, 3) if they are away from the others, and from their own images."""
+        n, middle = len(self.trees), x.mean(0)
+        own = float(np.linalg.norm(x - middle, axis=1).max())
+        if self.edge is not None and 2.0 * own + self.tolerance > self.edge:
+            tree = cKDTree(x)
+            if any(self._close(tree, x + self.edge * shift) for shift in _NEAR if shift.any()):
+                return False
+        gap, far = middle - self._middles[:n], own + self._reach[:n] + self.tolerance
+        if self.edge is not None:
+            gap -= self.edge * np.rint(gap / self.edge)
+        near = np.linalg.norm(gap, axis=1) <= far
+        if self.edge is not None:
+            near |= np.abs(gap).max(1, initial=0.0) + far >= self.edge
+            x = np.mod(x, self.edge)
+            x[x >= self.edge] = 0.0  # what rounding makes of the smallest negative numbers
+        if any(self._close(self.trees[k], x) for k in np.flatnonzero(near)):
+            return False
+        self.trees.append(cKDTree(x, boxsize=self.edge))
+        self._middles[n], self._reach[n] = middle, own
+        return True
+
+    def _close(self, tree: cKDTree, x: np.ndarray) -> bool:
+        return bool(np.isfinite(tree.query(x, distance_upper_bound=self.tolerance)[0]).any())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
-from molflow_sim.errors import InputError, MolflowError, RequestError
+from molflow_sim.errors import ClusterError, InputError, MolflowError, RequestError
 from molflow_sim.generators.protocol import ClusterRequest, Drawn, served
 from molflow_sim.generators.trained import TrainedGenerator
 from molflow_sim.models.dual_scale.blocks import block_rows, joined
@@ -18,7 +19,7 @@ from molflow_sim.models.dual_scale.model import DualScale
 from molflow_sim.systems.cluster import MolecularCluster
 
 DRAWS = 4
-"""How often a candidate, or a block of it, is drawn at most."""
+"""How often a candidate is drawn at most; a block of many a few times more, or hardly ever would all of them do."""
 _JOINING = 2**31
 """Stands where draws have their number, in the seed of places of blocks."""
 
@@ -28,7 +29,7 @@ class DualScaleGenerator(TrainedGenerator):
     """A trained `DualScale` (a `molflow_sim.generators.protocol.Generator`).
 
     Heavy atoms come from the flow, hydrogens are placed at ideal lengths and angles, and the cluster is relaxed. What
-    then has another stereochemistry than was asked for, clashes or speared rings is drawn again, `DRAWS` times at most.
+    then has another stereochemistry than was asked for, clashes or speared rings is drawn again, a few times at most.
 
     Attributes
     ----------
@@ -39,8 +40,8 @@ class DualScaleGenerator(TrainedGenerator):
     check : bool
         Refuse candidates with a wrong hand, clashes or speared rings.
     block : int or None
-        Molecules generated at once; larger clusters are joined from blocks (`molflow_sim.models.dual_scale.blocks`), at
-        the density that is asked for or lower. None: as many as the weights were trained on; 0: all at once.
+        Molecules generated at once; larger clusters are joined from blocks (`molflow_sim.models.dual_scale.blocks`), in
+        a sphere of the density that is asked for. None: as many as the weights were trained on; 0: all at once.
 
     Warns
     -----
@@ -95,35 +96,33 @@ class DualScaleGenerator(TrainedGenerator):
         index: int,
     ) -> tuple[MolecularCluster | None, str]:
         """A cluster from its blocks, or why there is none."""
+        draws = range(DRAWS + (len(rows) - 1).bit_length()) if self.check else range(1)
         blocks = []
         for b, own in enumerate(rows):
-            block, reason = self._block(flow, graphs[tuple(order[own])], asked.molecules, order[own], seed, index, b)
+            draw = partial(self._block, flow, graphs[tuple(order[own])], asked.molecules, order[own], seed, index)
+            block, reason = self._first(draw, [b + len(rows) * k for k in draws])
             if block is None:
                 return None, reason
             blocks.append(block)
         if len(blocks) == 1:
             return blocks[0], ""
-        try:
-            rng = np.random.default_rng([seed, index, _JOINING])
-            return joined(asked.molecules, order, rows, blocks, asked.density, rng), ""
-        except MolflowError as error:
-            return None, error.reason
 
-    def _block(
-        self, flow: DualScale, graph: ClusterGraph, molecules: Any, order: np.ndarray, seed: int, index: int, block: int
+        def join(draw: int) -> MolecularCluster:
+            rng = np.random.default_rng([seed, index, _JOINING + draw])
+            return joined(asked.molecules, order, rows, blocks, asked.density, rng, self.relax)
+
+        return self._first(join, draws)
+
+    def _first(
+        self, draw: Callable[[int], MolecularCluster], numbers: Sequence[int]
     ) -> tuple[MolecularCluster | None, str]:
-        from molflow_sim.models.dual_scale.completion import completed, failure, relaxed, wrong_stereo
+        """The first of some draws without a fault, or the last one's fault."""
+        from molflow_sim.models.dual_scale.completion import failure
 
         reason = ""
-        for draw in range(DRAWS if self.check else 1):
+        for k in numbers:
             try:
-                heavy = flow.sample(graph, seed, index, draw=DRAWS * block + draw).atoms
-                cluster = completed(molecules, order, heavy)
-                # what is another molecule already would be relaxed for nothing
-                if self.check and (reason := wrong_stereo(cluster)):
-                    continue
-                if self.relax:
-                    cluster = relaxed(cluster, self.relax)
+                cluster = draw(k)
             except MolflowError as error:
                 reason = error.reason
                 continue
@@ -131,6 +130,16 @@ class DualScaleGenerator(TrainedGenerator):
             if not reason:
                 return cluster, ""
         return None, reason
+
+    def _block(
+        self, flow: DualScale, graph: ClusterGraph, molecules: Any, order: np.ndarray, seed: int, index: int, draw: int
+    ) -> MolecularCluster:
+        from molflow_sim.models.dual_scale.completion import completed, relaxed, wrong_stereo
+
+        cluster = completed(molecules, order, flow.sample(graph, seed, index, draw=draw).atoms)
+        if self.check and (reason := wrong_stereo(cluster)):
+            raise ClusterError(reason)  # what is another molecule already would be relaxed for nothing
+        return relaxed(cluster, self.relax) if self.relax else cluster
 
 
 def _warn_of_others(flow: DualScale, smiles: list[str]) -> None:

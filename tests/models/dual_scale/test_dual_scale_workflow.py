@@ -14,16 +14,19 @@ from hypothesis import strategies as st
 from molflow_sim import Molecule, generate
 from molflow_sim.dataset.train import train
 from molflow_sim.errors import RequestError, StoreError
+from molflow_sim.flow.placing import sphere_radius
 from molflow_sim.generators.protocol import ClusterRequest
 from molflow_sim.models.dual_scale import DualScale, DualScaleConfig, DualScaleSettings, read_frames, train_dual_scale
-from molflow_sim.models.dual_scale.blocks import block_rows
+from molflow_sim.models.dual_scale.blocks import block_rows, joined
 from molflow_sim.models.dual_scale.completion import completed, failure, relaxed, with_hands, with_hydrogens
 from molflow_sim.models.dual_scale.generator import DualScaleGenerator, _warn_of_others
 from molflow_sim.models.dual_scale.paths import PathBatches
+from molflow_sim.packing.clusters import random_cluster
 from molflow_sim.systems.cluster import MolecularCluster
 from molflow_sim.testing import validate_generator
 from molflow_sim.training import TrainSettings
 from molflow_sim.training.model import load_model, packaged
+from molflow_sim.units import AMU_PER_A3
 
 CONFIG = DualScaleConfig(
     flow=DualScaleSettings.small(),
@@ -109,6 +112,41 @@ def test_a_larger_cluster_comes_in_blocks_that_are_apart(weights):
     assert between[apart].min() > 1.99
     with pytest.warns(UserWarning, match="beyond the trained range"):
         generate("clusters", "CCCC", 1, copies=7, block=0, **asked)
+
+
+def test_joined_and_relaxed_blocks_lie_in_a_sphere_of_the_density_asked_for():
+    butane = Molecule.from_smiles("CCCC", n_conformers=1)
+    order, rows = np.zeros(12, int), block_rows(np.zeros(12, int), 3)
+    blocks = [random_cluster([butane], [3], density=0.3, seed=k) for k in range(4)]
+    for density in (0.2, 0.4):
+        whole = joined((butane,), order, rows, blocks, density, np.random.default_rng(0))
+        radius = sphere_radius(AMU_PER_A3 * float(whole.masses.sum()) / density)
+        assert np.linalg.norm(whole.positions, axis=1).max() < radius + 0.3
+        assert failure(whole) == ""
+
+
+def test_every_block_is_drawn_again_by_itself_and_more_often_where_there_are_many(weights, monkeypatch):
+    drawn, refused = [], []
+    sample = DualScale.sample
+    monkeypatch.setattr(DualScale, "sample", lambda *a, **k: drawn.append(k["draw"]) or sample(*a, **k))
+    monkeypatch.setattr("molflow_sim.models.dual_scale.completion.wrong_stereo", lambda _: "")
+
+    def faulty(cluster):
+        if cluster.n_molecules == 3 and len(refused) % 3 < 2:  # two of three draws of a block
+            refused.append(cluster)
+            return "a fault"
+        refused.append(None)
+        return ""
+
+    monkeypatch.setattr("molflow_sim.models.dual_scale.completion.failure", faulty)
+    request = ClusterRequest(Molecule.from_smiles("CCCC", n_conformers=1), copies=12)
+    made = DualScaleGenerator(weights=str(weights), relax=0).sample(request, 1, seed=0)
+    assert made.systems()[0] is not None
+    assert drawn == [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]
+    monkeypatch.setattr("molflow_sim.models.dual_scale.completion.failure", lambda _: "a fault")
+    drawn.clear()
+    assert DualScaleGenerator(weights=str(weights), relax=0).sample(request, 1, seed=0).reasons == ["a fault"]
+    assert drawn == [0, 4, 8, 12, 16, 20]
 
 
 @given(counts=st.lists(st.integers(1, 30), min_size=1, max_size=3), most=st.integers(1, 9))
@@ -226,6 +264,22 @@ def test_the_shipped_weights_are_small_and_say_what_they_hold_for(name, molecule
     flow = load_model(folder, "dual-scale")
     assert len((folder / "dual_scale.safetensors").read_bytes()) < 2e6
     assert len(flow.card["data"]["systems"]) == 1 and molecule in flow.card["holds"]
+
+
+@pytest.mark.parametrize("draw", [0, 2])
+def test_molecules_of_y6_that_the_flow_puts_into_one_another_come_apart(draw):
+    """Both were kept in one another by the potential: overlaps of 1.6 and 2.1 Å, with one and four speared rings."""
+    end = "c(/C=C%d\\C(=O)c%dcc(F)c(F)cc%dC%d=C(C#N)C#N)s"
+    left, right = end % (2, 3, 3, 2), end % (7, 8, 8, 7)
+    smiles = (
+        f"CCCCCCCCCCCc1{left}c2c1sc1c3c4nsnc4c4c5sc6c(CCCCCCCCCCC){right}c6c5n(C[C@@H](CC)CCCC)c4c3n(C[C@H](CC)CCCC)c21"
+    )
+    molecule, order = Molecule.from_smiles(smiles, n_conformers=1), np.zeros(5, int)
+    flow = load_model(packaged("dual-scale"), "dual-scale")
+    heavy = flow.sample(flow.graph([molecule.rdmol], order), 1, 0, draw=draw).atoms
+    whole = completed([molecule], order, heavy)
+    assert "clash" in failure(whole)
+    assert failure(relaxed(whole)) == ""
 
 
 def test_benzene_comes_out_of_the_package_as_whole_molecules():
