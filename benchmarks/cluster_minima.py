@@ -1,13 +1,8 @@
-"""Known minima of small clusters: S22's dimers by each energy, and lowest minima against ASE's basin hopping.
+"""Lowest minima of small clusters from random starts against ASE's basin hopping.
 
-    python -m benchmarks cluster_minima -o cluster_minima.json [--starts 40] [--evaluations 6000] [--seeds 3] [--keep]
+    python -m benchmarks cluster_minima -o cluster_minima.json [--evaluations 6000] [--seeds 3] [--keep]
 
-Dimers: the lowest of minima on the force field from random starts, the five lowest of which are relaxed again on the
-mean with SO3LR. The interaction energy is that of the molecules as they stand in the dimer, in kcal/mol, by the force
-field, SO3LR and their mean, against CCSD(T) at the basis set limit (Jurečka et al., Phys. Chem. Chem. Phys. 8, 1985),
-whose geometries are MP2's: a dimer with two entries in S22 is compared with the lower one.
-
-Larger clusters: random starts, each relaxed, as `molflow generate clusters --method random` and `molflow rank --relax`
+Random starts, each relaxed, as `molflow generate clusters --method random` and `molflow rank --relax`
 do, against `ase.optimize.basin.BasinHopping` with moves of whole molecules, both on the force field, with the same
 number of energy evaluations. Found: within 0.5 kJ/mol of the lowest minimum that any side found with any seed.
 """
@@ -17,7 +12,6 @@ import time
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,34 +21,17 @@ from ase.optimize.basin import BasinHopping
 from molflow_ase import ClusterCalculator
 from scipy.spatial.transform import Rotation
 
+from benchmarks.dimers import molecule
 from benchmarks.parts import Parts
 from benchmarks.tables import keep
-from molflow_sim import Molecule, __version__, generate
+from molflow_sim import __version__, generate
 from molflow_sim.errors import MolflowError
-from molflow_sim.relax.clusters import relax_cluster, single_point
+from molflow_sim.relax.clusters import relax_cluster
 from molflow_sim.runs.files import write_json
 from molflow_sim.screening.clusters import potentials_of
 from molflow_sim.systems.cluster import MolecularCluster
-from molflow_sim.units import KCAL_PER_MOL, KJ_PER_MOL
+from molflow_sim.units import KJ_PER_MOL
 
-S22 = {
-    "ammonia": (("N", "N"), -3.17),
-    "water": (("O", "O"), -5.02),
-    "formic acid": (("OC=O", "OC=O"), -18.61),
-    "formamide": (("NC=O", "NC=O"), -15.96),
-    "uracil": (("O=c1cc[nH]c(=O)[nH]1",) * 2, -20.65),
-    "2-pyridone, 2-aminopyridine": (("O=c1cccc[nH]1", "Nc1ccccn1"), -16.71),
-    "ethene": (("C=C", "C=C"), -1.51),
-    "benzene": (("c1ccccc1", "c1ccccc1"), -2.74),
-    "pyrazine": (("c1cnccn1",) * 2, -4.42),
-    "indole, benzene": (("c1ccc2[nH]ccc2c1", "c1ccccc1"), -5.73),
-    "ethene, ethyne": (("C=C", "C#C"), -1.53),
-    "benzene, water": (("c1ccccc1", "O"), -3.28),
-    "benzene, ammonia": (("c1ccccc1", "N"), -2.35),
-    "benzene, hydrogen cyanide": (("c1ccccc1", "C#N"), -4.46),
-    "phenol": (("Oc1ccccc1",) * 2, -7.05),
-}
-"""SMILES of the two molecules, and the interaction energy in kcal/mol of S22 (the lower of two entries)."""
 CLUSTERS = {
     "water": ("O", (3, 4, 5, 6)),
     "benzene": ("c1ccccc1", (3, 4)),
@@ -63,19 +40,8 @@ CLUSTERS = {
 }
 SAME = 0.5
 """kJ/mol of the whole cluster."""
-REFINED = 5
-"""Dimers that are relaxed again on the mean."""
 TEMPERATURE, SHIFT = 0.05, 1.0
 """eV and Å, of basin hopping."""
-
-
-@dataclass
-class Dimer:
-    """Interaction energies in kcal/mol."""
-
-    potential: float
-    so3lr: float
-    best: float
 
 
 @dataclass
@@ -89,66 +55,24 @@ class Search:
 
 
 def main() -> None:
-    """Print both tables, and keep them if asked to."""
+    """Print the table, and keep it if asked to."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("-o", "--output", type=Path, required=True)
-    parser.add_argument("--starts", type=int, default=40, help="random starts of each dimer")
-    parser.add_argument("--evaluations", type=int, default=6000, help="of each search of a larger cluster")
+    parser.add_argument("--evaluations", type=int, default=6000, help="of each search")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--keep", action="store_true")
     options = parser.parse_args()
     print(f"molflow-sim {__version__}")
     parts = Parts(options.output)
-    dimers = list(_dimers(parts, options.starts))
     searches = list(_searches(parts, options.evaluations, options.seeds))
-    write_json(options.output, {"dimers": dimers, "searches": searches})
-    if options.keep and dimers and searches:
-        errors = {k: np.mean([abs(d[k] - d["CCSD(T)"]) for d in dimers]) for k in ("force field", "SO3LR", "best")}
-        line = " / ".join(f"{errors[k]:.2f}" for k in errors)
+    write_json(options.output, {"searches": searches})
+    if options.keep and searches:
         won = [sum(int(s[k].split()[0]) for s in searches) for k in ("random starts", "basin hopping")]
         keep("cluster_minima", [
-            (f"interaction energies of {len(dimers)} of S22's dimers at our own minima: MAE in kcal/mol, "
-             "force field / SO3LR / best", line),
             (f"lowest minima of {len(searches)} small clusters, {options.seeds} seeds each, "
              f"{options.evaluations} evaluations: random starts; ASE's basin hopping",
              f"{won[0]}; {won[1]} of {options.seeds * len(searches)}"),
-        ], rows={"dimers": dimers, "searches": searches})  # fmt: skip
-
-
-@cache
-def molecule(smiles: str) -> Molecule:
-    """Of a SMILES, one conformer."""
-    return Molecule.from_smiles(smiles, n_conformers=1)
-
-
-def _dimers(parts: Parts, starts: int) -> Iterator[dict[str, Any]]:
-    for name, (smiles, reference) in S22.items():
-        found = parts.result(f"dimer-{name}-{starts}", lambda data: Dimer(**data), lambda s=smiles: _dimer(s, starts))
-        if found is not None:
-            row = {"dimer": name, "CCSD(T)": reference, "force field": round(found.potential, 2),
-                   "SO3LR": round(found.so3lr, 2), "best": round(found.best, 2)}  # fmt: skip
-            print("  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
-            yield row
-
-
-def _dimer(smiles: tuple[str, str], starts: int) -> Dimer:
-    pair = [molecule(s) for s in dict.fromkeys(smiles)]
-    copies = [smiles.count(m) for m in dict.fromkeys(smiles)]
-    force_field, best = potentials_of(pair, "best", "mmff94")
-    loose = generate("clusters", pair, starts, method="random", copies=copies, density=0.1, seed=0)
-    minima = sorted((relax_cluster(c, force_field) for c in loose), key=lambda m: m.energy)[:REFINED]
-    refined = [relax_cluster(m.cluster, best, rigid=False) for m in minima]
-    lowest = min(refined, key=lambda m: m.energy).cluster
-    energies = []
-    for kind in ("potential", "so3lr", "best"):
-        model = potentials_of(pair, kind, "mmff94")[1]
-        total = 2.0 * single_point(lowest, model)[0]
-        alone = 0.0
-        for k, species in enumerate(lowest.order):
-            one = MolecularCluster((pair[species],), np.zeros(1, int), lowest.positions[lowest.molecule_index == k])
-            alone += single_point(one, potentials_of([pair[species]], kind, "mmff94")[1])[0]
-        energies.append((total - alone) / KCAL_PER_MOL)
-    return Dimer(*energies)
+        ], rows={"searches": searches})  # fmt: skip
 
 
 def _searches(parts: Parts, evaluations: int, seeds: int) -> Iterator[dict[str, Any]]:
