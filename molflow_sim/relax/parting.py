@@ -1,7 +1,8 @@
 """Molecules parted where they lie in one another, and drawn together into a sphere.
 
-Between molecules a soft overlap alone, as in the first stage of the press: a force field has a hole behind the wall of
-its exp-6, in which overlapping atoms end, and its minimiser takes the shape of a molecule apart before it lets go.
+Between molecules a soft overlap alone, as in the first stage of the press: where atoms of two molecules nearly
+coincide, the forces of a force field are so much larger than those of bonds that its minimiser mostly leaves them in
+one another.
 Time and memory for a molecule are the same in clusters of any size.
 """
 

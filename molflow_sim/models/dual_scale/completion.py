@@ -103,7 +103,7 @@ def relaxed(cluster: MolecularCluster, steps: int = 200) -> MolecularCluster:
     """The cluster after minimisation in open space.
 
     First MMFF94 within the molecules and a soft overlap between them (`molflow_sim.relax.parting`): a flow's molecules
-    may lie in one another, where the potential would hold them. Then the whole with the potential (`relax_cluster`).
+    may lie in one another, where the potential leaves them. Then the whole with the potential (`relax_cluster`).
 
     Parameters
     ----------

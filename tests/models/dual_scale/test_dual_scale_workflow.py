@@ -268,7 +268,7 @@ def test_the_shipped_weights_are_small_and_say_what_they_hold_for(name, molecule
 
 @pytest.mark.parametrize("draw", [0, 2])
 def test_molecules_of_y6_that_the_flow_puts_into_one_another_come_apart(draw):
-    """Both were kept in one another by the potential: overlaps of 1.6 and 2.1 Å, with one and four speared rings."""
+    """The potential alone left them in one another: overlaps of 1.6 and 2.1 Å, with one and four speared rings."""
     end = "c(/C=C%d\\C(=O)c%dcc(F)c(F)cc%dC%d=C(C#N)C#N)s"
     left, right = end % (2, 3, 3, 2), end % (7, 8, 8, 7)
     smiles = (
