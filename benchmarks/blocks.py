@@ -19,10 +19,10 @@ from unittest.mock import patch
 
 import numpy as np
 
+from benchmarks.divergence import DEFINITION, InternalClasses, angle_divergence, bond_divergence
 from benchmarks.parts import Parts, add_options
 from benchmarks.tables import keep
 from molflow_sim import Molecule, __version__, generate
-from molflow_sim.evaluate.divergence import DEFINITION, InternalClasses, angle_divergence, bond_divergence
 from molflow_sim.evaluate.overlap import heavy_atom_overlap
 from molflow_sim.evaluate.spearing import speared_rings
 from molflow_sim.models.dual_scale import read_frames

@@ -26,9 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from molflow_sim.evaluate.conformers import heavy_atom_rmsds
 from rdkit import Chem
 
+from benchmarks.conformer_metrics import heavy_atom_rmsds
 from benchmarks.generation_tables import Table, print_tables
 from benchmarks.ligands import OURS, parsed, slug
 from benchmarks.parts import Parts

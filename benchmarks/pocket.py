@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from molflow_sim.evaluate.conformers import mappings
 from rdkit import Chem
 
+from benchmarks.conformer_metrics import mappings
 from molflow_sim.errors import InputError, MissingDependencyError, MolflowError
 
 MARGIN = 5.0
