@@ -105,7 +105,7 @@ def _stop(seen: list, event: dict) -> None:
 def test_what_cannot_be_recorded_is_named(molflow_record, formamide, tmp_path, monkeypatch):
     for arguments, words in (
         (["--packing", "shovel"], "packing must be one of"),
-        (["--from-cif", tmp_path], "without --from-cif"),
+        (["--from-cif", tmp_path], "give no --from-cif"),
         (["--frames", 1, "--boxes", 2], "at least one frame"),
         (["--hot-temperature", 100], "hot-temperature must not be below"),
     ):

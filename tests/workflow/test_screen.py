@@ -268,7 +268,7 @@ def test_a_reference_that_cannot_be_relaxed_has_a_note_and_the_screening_ends(ur
     cif.write_text(finished[2].to_cif())
     stages = replace(toy.TOY, similarity=_same_density)
     torn = [toy.Relaxed(None, float("nan"), reason="torn apart")]
-    result = run(urea, tmp_path / "a", reference=cif, stages=replace(stages, refine=lambda c, _: torn * len(c)))
+    result = run(urea, tmp_path / "a", reference=cif, stages=replace(stages, refine=lambda c, _, spec: torn * len(c)))
     match = result.reference
     assert result[match.rank - 1].density == pytest.approx(finished[2].density, rel=1e-4)
     assert match.note == "not relaxed on best: CrystalError: torn apart"
