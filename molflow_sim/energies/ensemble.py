@@ -10,15 +10,19 @@ import numpy as np
 import torch
 from torch_sim.state import SimState
 
-from molflow_sim.energies.models import BESTS, FALLBACK, Best, members_of
-from molflow_sim.errors import InputError, MissingDependencyError, MolflowError, NonFiniteError, ParameterError
-from molflow_sim.forcefield import aimnet2
+from molflow_sim.energies.models import BESTS, FALLBACK, Best, energy_model, members_of
+from molflow_sim.errors import (
+    InputError,
+    MissingDependencyError,
+    NonFiniteError,
+    ParameterError,
+    UnsupportedElementError,
+)
 from molflow_sim.forcefield.aimnet2 import AIMNet2
 from molflow_sim.forcefield.parameters import MoleculeParameters
 from molflow_sim.forcefield.potential import CrystalPotential
 from molflow_sim.forcefield.site_potential import SitePotential
 from molflow_sim.forcefield.sites import charge_sites
-from molflow_sim.so3lr import weights as so3lr_weights
 from molflow_sim.so3lr.potential import SO3LR, Orbits, check_elements
 from molflow_sim.switched_model import SwitchedModel, state_of
 
@@ -59,19 +63,17 @@ def best_potential(
 
 def _spec_of(parameters: Sequence[MoleculeParameters]) -> str:
     """What ``best`` is for some species, by what they have and what the networks know."""
-    numbers = np.concatenate([np.asarray(p.numbers) for p in parameters])
 
-    def knows(check: Any, file: Any) -> bool:
+    def knows(network: str, species: Sequence[Any]) -> bool:
         try:
-            check(numbers)
-            file()
-        except MolflowError:
+            for one in species:
+                energy_model(network).check(one)
+        except (UnsupportedElementError, MissingDependencyError):
             return False
         return True
 
     charges = all(p.sites is not None for p in parameters)
-    networks = knows(check_elements, so3lr_weights.weights_file), knows(aimnet2.check_elements, aimnet2.weights_file)
-    return Best(charges, *networks).spec
+    return Best(charges, knows("so3lr", parameters), knows("aimnet2", parameters)).spec
 
 
 class EnsemblePotential(SwitchedModel):

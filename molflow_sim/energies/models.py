@@ -240,7 +240,7 @@ def _one_of_each(crystal: MolecularCrystal) -> list[int]:
 
 @dataclass(frozen=True)
 class AIMNet2Energy:
-    """AIMNet2 of the molecules alone; zero is that of free atoms."""
+    """AIMNet2 of the molecules alone; zero is that of nuclei and electrons apart."""
 
     spec: str = "aimnet2"
     name: str = "AIMNet2"
@@ -464,7 +464,7 @@ def recipe(spec: str, molecule: Molecule) -> tuple[str, str]:
             reasons.append(f"{member.name} is left out: {error.reason}")
     if not reasons:
         return model.spec, ""
-    if not any(not energy_model(name.rpartition("*")[2]).inside_only for name in kept):
+    if all(energy_model(name.rpartition("*")[2]).inside_only for name in kept):
         raise InputError(f"--energy {spec}: no model can do {molecule.formula}: {'; '.join(reasons)}")
     left = f"mean({','.join(kept)})" if len(kept) > 1 else kept[0].rpartition("*")[2]
     return left, f"{'; '.join(reasons)}; ranked by {left}"

@@ -7,7 +7,6 @@ fails, so that here it serves inside molecules only. (The wheel's mean of four s
 
 from __future__ import annotations
 
-import importlib.util
 import io
 from functools import lru_cache
 from pathlib import Path
@@ -15,13 +14,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from rdkit import Chem
 
-from molflow_sim.errors import MissingDependencyError, NonFiniteError, UnsupportedElementError, WeightsError
-from molflow_sim.runs.files import sha256
+from molflow_sim.errors import NonFiniteError
 from molflow_sim.threads import one_torch_thread
+from molflow_sim.wheels import file_of, read_pinned, refuse_unknown
 
-PACKAGE, FILE = "Auto3D", "models/aimnet2_wb97m-d3_0.jpt"
+WHEEL, PACKAGE, FILE = "auto3d==2.3.1", "Auto3D", "models/aimnet2_wb97m-d3_0.jpt"
 SHA256 = "a6d366b05c5997668f24a834584b4033d0cab67d13d2f8caf143b965018d3735"
 """Of the file in auto3d 2.3.1; another file is another energy and is refused."""
 ELEMENTS = (1, 5, 6, 7, 8, 9, 14, 15, 16, 17, 33, 34, 35, 53)
@@ -92,42 +90,15 @@ class AIMNet2:
 
 
 def check_elements(numbers: np.ndarray) -> None:
-    """Refuse elements that AIMNet2 does not know.
-
-    Raises
-    ------
-    UnsupportedElementError
-    """
-    table = Chem.GetPeriodicTable()
-    unknown = sorted({table.GetElementSymbol(int(z)) for z in numbers if int(z) not in ELEMENTS})
-    if unknown:
-        known = ", ".join(table.GetElementSymbol(z) for z in ELEMENTS)
-        raise UnsupportedElementError(f"AIMNet2 has no parameters for {', '.join(unknown)}; it knows {known}")
+    """Refuse elements that AIMNet2 does not know (UnsupportedElementError)."""
+    refuse_unknown("AIMNet2", numbers, ELEMENTS)
 
 
 def weights_file() -> Path:
-    """Where the wheel keeps the network; the package itself is not imported.
-
-    Raises
-    ------
-    MissingDependencyError
-        The wheel is not installed.
-    """
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingDependencyError("auto3d==2.3.1")
-    return Path(next(iter(spec.submodule_search_locations))) / FILE
+    """Where the wheel keeps the network (MissingDependencyError without it)."""
+    return file_of(PACKAGE, FILE, WHEEL)
 
 
 @lru_cache(maxsize=1)
 def _load(path: Path) -> Any:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"the network of AIMNet2 cannot be read: {error}") from error
-    if sha256(data) != SHA256:
-        raise WeightsError(
-            f"{path} is not the file of auto3d 2.3.1 (its SHA-256 differs); install it again with: "
-            "pip install --force-reinstall --no-deps auto3d==2.3.1"
-        )
-    return torch.jit.load(io.BytesIO(data), map_location="cpu").eval().to(torch.float64)
+    return torch.jit.load(io.BytesIO(read_pinned(path, SHA256, WHEEL)), map_location="cpu").eval().to(torch.float64)

@@ -11,16 +11,16 @@ import numpy as np
 import torch
 from torch_sim.state import SimState
 
-from molflow_sim.errors import InputError, UnsupportedElementError
+from molflow_sim.errors import InputError
 from molflow_sim.so3lr import long_range, network
 from molflow_sim.so3lr.harmonics import rotation_matrix
 from molflow_sim.so3lr.weights import CUTOFF, ELEMENTS, load_weights
 from molflow_sim.switched_model import SwitchedModel, state_of
 from molflow_sim.threads import one_blas_thread, one_torch_thread, share
+from molflow_sim.wheels import refuse_unknown
 
 MIN_VOLUME_PER_ATOM = 1.5
 """Å³; denser systems have collapsed and get NaN."""
-ELEMENT_NAMES = "H, C, N, O, F, P, S, Cl"
 
 
 @dataclass(frozen=True, eq=False)
@@ -239,12 +239,7 @@ def check_elements(numbers: np.ndarray) -> None:
     UnsupportedElementError
         Names the elements.
     """
-    unknown = sorted(set(np.unique(numbers).tolist()) - set(ELEMENTS))
-    if unknown:
-        from ase.data import chemical_symbols
-
-        names = ", ".join(chemical_symbols[z] for z in unknown)
-        raise UnsupportedElementError(f"SO3LR does not know {names}; its elements are {ELEMENT_NAMES}")
+    refuse_unknown("SO3LR", numbers, ELEMENTS)
 
 
 def degenerate(positions: np.ndarray, cell: np.ndarray | None) -> bool:

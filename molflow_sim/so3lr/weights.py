@@ -9,7 +9,6 @@ Its SHA-256 is pinned, and the unpickler builds nothing but tensors: classes of 
 from __future__ import annotations
 
 import collections
-import importlib.util
 import io
 import pickle
 from dataclasses import dataclass
@@ -21,10 +20,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from molflow_sim.errors import MissingDependencyError, WeightsError
-from molflow_sim.runs.files import sha256
+from molflow_sim.errors import WeightsError
+from molflow_sim.wheels import file_of, read_pinned
 
-PACKAGE = "so3krates_torch"
+WHEEL, PACKAGE = "so3krates-torch==0.2.1", "so3krates_torch"
 FILE = "pretrained/so3lr/so3lr.model"
 SHA256 = "b5145564911ff983ed076ccb2bca5ce63454b74c9c8291092695463f1e6732be"
 """Of the file in so3krates-torch 0.2.1; another file is another potential and is refused."""
@@ -63,17 +62,8 @@ class _Unpickler(pickle.Unpickler):
 
 
 def weights_file() -> Path:
-    """Where the wheel keeps the weights.
-
-    Raises
-    ------
-    MissingDependencyError
-        The wheel is not installed.
-    """
-    spec = importlib.util.find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise MissingDependencyError("so3krates-torch==0.2.1")
-    return Path(next(iter(spec.submodule_search_locations))) / FILE
+    """Where the wheel keeps the weights (MissingDependencyError without it)."""
+    return file_of(PACKAGE, FILE, WHEEL)
 
 
 def read_state(path: Path) -> dict[str, np.ndarray]:
@@ -84,15 +74,7 @@ def read_state(path: Path) -> dict[str, np.ndarray]:
     WeightsError
         The file is missing, is not the one pinned, or asks for something that may not load.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"the weights of SO3LR cannot be read: {error}") from error
-    if sha256(data) != SHA256:
-        raise WeightsError(
-            f"{path} is not the file of so3krates-torch 0.2.1 (its SHA-256 differs); "
-            "install it again with: pip install --force-reinstall --no-deps so3krates-torch==0.2.1"
-        )
+    data = read_pinned(path, SHA256, WHEEL)
     module = SimpleNamespace(Unpickler=_Unpickler, load=pickle.load, __name__="molflow_sim.so3lr.weights")
     root = torch.load(io.BytesIO(data), map_location="cpu", pickle_module=module, weights_only=False)
     state: dict[str, np.ndarray] = {}

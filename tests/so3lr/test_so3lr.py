@@ -17,6 +17,7 @@ from special_positions import special
 
 from molflow_sim.errors import InputError, UnsupportedElementError, WeightsError
 from molflow_sim.relax.symmetry import atom_permutations
+from molflow_sim.runs.files import sha256
 from molflow_sim.so3lr import long_range, weights
 from molflow_sim.so3lr.harmonics import harmonics, harmonics_gradient, rotation_matrix
 from molflow_sim.so3lr.potential import SO3LR, Orbits
@@ -220,7 +221,7 @@ def test_weights_that_ask_for_code_are_refused(tmp_path, monkeypatch):
             return (print, ("executed",))
 
     torch.save({"x": Evil()}, tmp_path / "evil.model")
-    monkeypatch.setattr(weights, "SHA256", weights.sha256((tmp_path / "evil.model").read_bytes()))
+    monkeypatch.setattr(weights, "SHA256", sha256((tmp_path / "evil.model").read_bytes()))
     refuses(WeightsError, r"print.*not on the list", weights.read_state, tmp_path / "evil.model")
 
 
